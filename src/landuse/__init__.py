@@ -1,0 +1,1 @@
+"""A trusted scene classifier for overhead images, kept fresh."""

@@ -1,0 +1,164 @@
+"""`params.yaml`, loaded once: typed, frozen, unknown keys refused."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from landuse.errors import LanduseError
+from landuse.paths import PARAMS
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Level = Annotated[float, Field(ge=0, le=255)]
+Block = Annotated[str, Field(pattern=r"^(head|all|block_([1-9]|1[0-6]))$")]
+
+section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+
+
+@section
+class DataParams:
+    """Where `landuse ingest` takes the images from."""
+
+    source: Annotated[str, Field(min_length=1)]
+    checksum: Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")] | None
+
+
+@section
+class ValidateParams:
+    """What the images must look like to be let in."""
+
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    images_per_class: Count
+    imbalance: Annotated[float, Field(ge=1)]
+    modes: Annotated[tuple[str, ...], Field(min_length=1)]
+    size: Count
+    smallest: Count
+    brightness: tuple[Level, Level]
+    contrast: Level
+
+
+@section
+class ExtractParams:
+    """The backbone, and the views of each image it looks at."""
+
+    backbone: Literal["mobilenet_v2", "mobilenet"]
+    alpha: Annotated[float, Field(gt=0, le=2)]
+    image_size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
+    weights: Annotated[str, Field(min_length=1)]
+    views: Annotated[int, Field(ge=1, le=8)]
+
+
+@section
+class SplitParams:
+    """How the images are divided into train, validation and test."""
+
+    validation: Annotated[float, Field(gt=0, lt=1)]
+    test: Fraction
+    cosine: Annotated[float, Field(gt=0, le=1)]
+    hash_distance: Annotated[int, Field(ge=0, le=16)]
+    seed: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def leaves_something_to_train_on(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must stay below 1, or nothing is left to train on")
+        return self
+
+
+@section
+class TrainParams:
+    """What is trained, and how."""
+
+    unfreeze_from: Block
+    epochs: Count
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup: Fraction
+    weight_decay: Annotated[float, Field(ge=0)]
+    label_smoothing: Fraction
+    dropout: Fraction
+    patience: Count
+    seed: Annotated[int, Field(ge=0)]
+
+
+@section
+class EvaluateParams:
+    """How the exported model is judged."""
+
+    calibration_bins: Count
+    mistakes: Count
+    latency_runs: Count
+
+
+@section
+class RegisterParams:
+    """Under which name the model is registered."""
+
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+
+
+BLOCKS = {"mobilenet_v2": 16, "mobilenet": 13}
+
+
+@section
+class Params:
+    """One section per stage; a stage is given its own section."""
+
+    data: DataParams
+    validate: ValidateParams
+    extract: ExtractParams
+    split: SplitParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    register: RegisterParams
+
+    @model_validator(mode="after")
+    def unfreezes_a_block_the_backbone_has(self) -> Self:
+        block = self.train.unfreeze_from.removeprefix("block_")
+        last = BLOCKS[self.extract.backbone]
+        if block.isdigit() and int(block) > last:
+            raise ValueError(f"train.unfreeze_from = block_{block}: {self.extract.backbone} ends at block_{last}")
+        return self
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and check a params file.
+
+    Raises LanduseError naming the file, the key's path, the value and what is allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LanduseError(f"{path} is not here: run landuse in the project's folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LanduseError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise LanduseError(f"{path} holds no sections: start from presets/sample.yaml")
+    try:
+        return TypeAdapter(Params).validate_python(content)
+    except ValidationError as error:
+        raise LanduseError(f"{path}: " + "; ".join(map(explain, error.errors()))) from None
+
+
+def explain(problem: dict[str, Any]) -> str:
+    """One pydantic problem as `key = value: what is allowed`."""
+    keys = [str(key) for key in problem["loc"]]
+    key = ".".join(keys)
+    if problem["type"] == "unexpected_keyword_argument":
+        return f"{key}: unknown key{suggestion(keys)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing; presets/sample.yaml shows every key"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key} = {problem['input']!r}: {message}" if key and problem["type"] != "value_error" else message
+
+
+def suggestion(keys: list[str]) -> str:
+    """The allowed keys beside an unknown one, the likeliest first."""
+    owner = Params if len(keys) == 1 else Params.__dataclass_fields__[keys[0]].type
+    allowed = list(owner.__dataclass_fields__)
+    close = get_close_matches(keys[-1], allowed, n=1)
+    return f" (did you mean {close[0]}?)" if close else f" (allowed: {', '.join(allowed)})"

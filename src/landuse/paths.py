@@ -1,0 +1,26 @@
+"""Where the files between stages lie, relative to the project's folder."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DATA = Path("data")
+DATA_DVC = Path("data.dvc")
+WEIGHTS = Path("weights")
+QUARANTINE = Path("quarantine")
+GX = Path("gx")
+
+ARTIFACTS = Path("artifacts")
+MANIFEST = ARTIFACTS / "manifest.parquet"
+VALIDATION = ARTIFACTS / "validation.json"
+VALIDATION_PAGE = ARTIFACTS / "validation.html"
+DATA_DOCS = ARTIFACTS / "data_docs"
+FEATURES = ARTIFACTS / "features"
+SPLITS = ARTIFACTS / "splits.csv"
+MODEL = ARTIFACTS / "model"
+RUN = ARTIFACTS / "run.json"
+HISTORY = ARTIFACTS / "history.csv"
+METRICS = ARTIFACTS / "metrics.json"
+PREDICTIONS = ARTIFACTS / "predictions.csv"
+PER_CLASS = ARTIFACTS / "per_class.csv"
+PICTURES = ARTIFACTS / "pictures"
+REGISTRATION = ARTIFACTS / "registration.json"
