@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from landuse.errors import LanduseError
+
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp"})
 READ_AHEAD = 64
 
@@ -35,12 +37,26 @@ def upright(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def decode(source: Path | BinaryIO) -> Image.Image:
+    """The image as it is stored, all of it decoded.
+
+    Raises LanduseError with Pillow's reason where it cannot be decoded, or would grow beyond Pillow's safe size.
+    """
+    try:
+        image = Image.open(source)
+        image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        name = source if isinstance(source, Path) else "image"
+        raise LanduseError(f"{name} cannot be decoded: {' '.join(str(error).split())}") from None
+    return image
+
+
 def read_image(source: Path | BinaryIO, size: int) -> Pixels:
     """One image as [size, size, 3] RGB, squeezed to a square where it is none, area-averaged where it shrinks.
 
-    Raises OSError, ValueError or SyntaxError where Pillow cannot decode it.
+    Raises LanduseError where it cannot be decoded.
     """
-    with Image.open(source) as image:
+    with decode(source) as image:
         return np.asarray(upright(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
