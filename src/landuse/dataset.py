@@ -1,22 +1,34 @@
 """Images in: from a file to the pixels that a network sees. The same for training, evaluation and serving."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from landuse.errors import LanduseError
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp"})
 READ_AHEAD = 64
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Pixels = NDArray[np.uint8]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -28,7 +40,8 @@ def image_paths(folder: Path) -> list[Path]:
 
 def upright(image: Image.Image) -> Image.Image:
     """RGB with 8 bits per channel, turned as its EXIF orientation says, transparency on white."""
-    image = ImageOps.exif_transpose(image)
+    turn = TURNS.get(orientation(image))
+    image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
@@ -37,18 +50,35 @@ def upright(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1, upright, where there is none to be read."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises whatever a damaged EXIF block leads to; the pixels are none the worse
+        return 1
+
+
 def decode(source: Path | BinaryIO) -> Image.Image:
     """The image as it is stored, all of it decoded.
 
     Raises LanduseError with Pillow's reason where it cannot be decoded, or would grow beyond Pillow's safe size.
     """
+    name = source if isinstance(source, Path) else "image"
     try:
         image = Image.open(source)
+    except UNREADABLE as error:
+        raise unreadable(name, error) from None
+    try:
         image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        name = source if isinstance(source, Path) else "image"
-        raise LanduseError(f"{name} cannot be decoded: {' '.join(str(error).split())}") from None
+    except UNREADABLE as error:
+        image.close()
+        raise unreadable(name, error) from None
     return image
+
+
+def unreadable(name: Path | str, error: Exception) -> LanduseError:
+    """Pillow's reason on one line."""
+    return LanduseError(f"{name} cannot be decoded: {' '.join(str(error).split())}")
 
 
 def read_image(source: Path | BinaryIO, size: int) -> Pixels:
@@ -60,12 +90,12 @@ def read_image(source: Path | BinaryIO, size: int) -> Pixels:
         return np.asarray(upright(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def read_images(paths: Iterable[Path], size: int) -> Iterator[Pixels]:
-    """The images in order, decoded by as many threads as there are cores, a bounded number ahead."""
+def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`map` by as many threads as there are cores: results in order, a bounded number ahead, so memory is flat."""
     with ThreadPoolExecutor(cpu_count()) as pool:
-        ahead: deque = deque()
-        for path in paths:
-            ahead.append(pool.submit(read_image, path, size))
+        ahead: deque[Future[Result]] = deque()
+        for item in items:
+            ahead.append(pool.submit(function, item))
             if len(ahead) > READ_AHEAD:
                 yield ahead.popleft().result()
         while ahead:

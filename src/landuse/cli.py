@@ -1,0 +1,107 @@
+"""The command `landuse`: ingest, one verb per stage, info. Each verb imports what it needs, so that help is instant."""
+
+import sys
+import warnings
+
+import typer
+
+from landuse.errors import LanduseError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Keeps a trusted scene classifier for overhead images. Run it in the project's folder.",
+)
+STAGES = "Stages, as `dvc repro` runs them"
+
+
+def say(text: object) -> None:
+    """A line for people."""
+    print(text, flush=True)
+
+
+@app.command(rich_help_panel="Data")
+def ingest() -> None:
+    """Bring in the images of `data.source`: validated beside the old ones, then put in their place and versioned."""
+    from landuse.ingest import ingest
+    from landuse.params import load_params
+
+    params = load_params()
+    say(ingest(params.data, params.validate))
+
+
+@app.command(rich_help_panel=STAGES)
+def validate() -> None:
+    """Look at every image of data/; stop at what must not be learned from."""
+    from landuse.params import load_params
+    from landuse.validate import validate
+
+    say(validate(load_params().validate))
+
+
+@app.command(rich_help_panel=STAGES)
+def extract() -> None:
+    """Compute what the frozen part of the network sees in every image and view."""
+    from landuse.extract import extract
+    from landuse.params import load_params
+
+    params = load_params()
+    extract(params.extract, params.train.unfreeze_from)
+
+
+@app.command(rich_help_panel=STAGES)
+def split() -> None:
+    """Divide the images into train, validation and test; what looks alike stays together."""
+    from landuse.params import load_params
+    from landuse.split import split
+
+    say(split(load_params().split))
+
+
+@app.command(rich_help_panel=STAGES)
+def train() -> None:
+    """Fine-tune and export the model: one MLflow run."""
+    from landuse.params import load_params
+    from landuse.train import train
+
+    train(load_params().train)
+
+
+@app.command(rich_help_panel=STAGES)
+def evaluate() -> None:
+    """Score the exported model on the images of the held-out subset."""
+    from landuse.evaluate import evaluate
+    from landuse.params import load_params
+
+    say(evaluate(load_params().evaluate))
+
+
+@app.command(rich_help_panel=STAGES)
+def register() -> None:
+    """Make the model a version in the registry, and the challenger."""
+    from landuse.params import load_params
+    from landuse.register import register
+
+    say(register(load_params().register))
+
+
+@app.command(rich_help_panel="Data")
+def info() -> None:
+    """Say which data, run, model version and packages this folder stands for."""
+    from landuse.info import info
+
+    say(info())
+
+
+def main() -> None:
+    """Run the command line; a LanduseError becomes one line and exit code 1."""
+    warnings.filterwarnings("ignore", module="PIL")
+    try:
+        app()
+    except LanduseError as error:
+        print(f"landuse: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("landuse: stopped", file=sys.stderr)
+        sys.exit(130)

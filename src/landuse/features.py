@@ -1,0 +1,52 @@
+"""The files of `artifacts/features/`: one row per image, in the manifest's order."""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landuse.paths import FEATURES
+
+EMBEDDINGS = FEATURES / "embeddings.npy"
+ACTIVATIONS = FEATURES / "activations.npy"
+BACKBONE = FEATURES / "backbone.weights.h5"
+FACTS = FEATURES / "features.json"
+
+
+class RowFile:
+    """A .npy array of a known number of rows, written one row after the other, so that memory stays flat."""
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self.path, self.rows, self.written = path, rows, 0
+
+    def __enter__(self) -> Self:
+        self.file = self.path.open("wb")
+        return self
+
+    def append(self, row: NDArray) -> None:
+        """Write one row; the first one settles shape and dtype."""
+        if not self.written:
+            header = {"descr": row.dtype.str, "fortran_order": False, "shape": (self.rows, *row.shape)}
+            np.lib.format.write_array_header_1_0(self.file, header)
+        self.file.write(np.ascontiguousarray(row).tobytes())
+        self.written += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def embeddings() -> NDArray[np.float32]:
+    """Pooled embeddings [images, channels] of the images as they are."""
+    return np.load(EMBEDDINGS)
+
+
+def activations() -> NDArray:
+    """Activations at the cut [images, views, …], left on disk until a row is asked for."""
+    return np.load(ACTIVATIONS, mmap_mode="r")
+
+
+def facts() -> dict[str, Any]:
+    """What the features were made with: `params` of extract, `cut`, and the `weights_sha256` of the backbone."""
+    return json.loads(FACTS.read_text(encoding="utf-8"))

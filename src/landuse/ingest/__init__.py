@@ -1,0 +1,231 @@
+"""New images come in: built beside the old ones, validated there, and only then put in their place and versioned."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from landuse.dataset import image_paths
+from landuse.errors import LanduseError
+from landuse.ingest.sources import Source, find_source
+from landuse.ingest.swap import INCOMING, settle, swap_in, undo_swap, write_whole
+from landuse.ingest.unpack import NO_ROOM
+from landuse.params import DataParams, ValidateParams
+from landuse.paths import DATA, DATA_DVC, QUARANTINE, VALIDATION
+from landuse.validate import validate as look_at
+
+CANDIDATE = INCOMING / "candidate"
+LOCK = INCOMING / "lock"
+KEPT = frozenset({"lock", "downloads"})
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What data/ holds after an ingest. `version` is the md5 in data.dvc; `ignored` counts files that are no images."""
+
+    version: str
+    source: str
+    digest: str
+    images: int
+    classes: int
+    ignored: int
+    changed: bool
+
+    def __str__(self) -> str:
+        state = "is new" if self.changed else "is unchanged"
+        left_out = f", {self.ignored:,} other files left out" if self.ignored else ""
+        holds = f"{self.images:,} images in {self.classes} classes from {self.source}{left_out}"
+        return f"data/ {state}: {holds}; version {self.version}"
+
+
+def ingest(data: DataParams, validate: ValidateParams) -> Ingested:
+    """Make data/ what `data.source` holds, if that passes validation, and version it in data.dvc.
+
+    Raises LanduseError where it cannot be had, is not let in or data/ was edited. Then data/ and data.dvc are as before
+    and a set that was not let in lies in quarantine/ with its report.
+    """
+    with alone(), room_on_disk():
+        undo_swap()
+        clean()
+        state = state_of_data()
+        before = recorded()
+        source = find_source(data)
+        checks = digest_of(validate)
+        if state == "unchanged" and {"digest": source.digest, "checks": checks}.items() <= before.items():
+            return outcome(before, changed=False)
+        try:
+            ignored = build(source, validate)
+            after = replace(facts_of(source, ignored) | {"checks": checks})
+        finally:
+            clean()
+        return outcome(after, changed=after["version"] != before.get("version"))
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let one ingest in at a time. The kernel opens the lock when its holder dies."""
+    INCOMING.mkdir(exist_ok=True)
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LanduseError("another ingest is at work in this project: wait until it has ended") from None
+        os.set_inheritable(lock.fileno(), True)  # a dvc that outlives a killed ingest keeps the others out
+        yield
+
+
+@contextmanager
+def room_on_disk() -> Iterator[None]:
+    """A full disk is an error of one line, wherever it shows."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise LanduseError("the disk is full: free some space and ingest again; data/ is as it was") from None
+
+
+def clean() -> None:
+    """Remove what an ingest left behind, but for the download that a repeated one takes again."""
+    for path in INCOMING.iterdir():
+        if path.name not in KEPT:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in INCOMING.glob("downloads/*.part"):
+        path.unlink()
+
+
+def dvc(*arguments: str) -> str:
+    """Run DVC and return what it printed.
+
+    Raises LanduseError with its last line where it fails.
+    """
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, close_fds=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
+        reason = next((line for line in lines if line.startswith("ERROR")), lines[0])
+        raise LanduseError(f"dvc {' '.join(arguments)} failed: {reason.removeprefix('ERROR: ')}; data/ is as it was")
+    return done.stdout
+
+
+def state_of_data() -> str:
+    """`missing` or `unchanged`: how data/ compares with data.dvc.
+
+    Raises LanduseError where it holds something that no version of it holds, which a swap would destroy.
+    """
+    if not DATA.exists():
+        return "missing"
+    if not DATA_DVC.exists():
+        if any(DATA.iterdir()):
+            raise LanduseError("data/ is not versioned: move it elsewhere and set data.source to that folder")
+        return "missing"
+    changes = dvc("status", str(DATA_DVC), "--json")
+    if "modified" in changes:
+        remedy = "go back with `dvc checkout --force data`, or move data/ elsewhere and set data.source to that folder"
+        raise LanduseError(f"data/ is not what data.dvc says, it was edited: {remedy}")
+    if "not in cache" in changes:
+        dvc("add", str(DATA))
+    return "unchanged"
+
+
+def recorded() -> dict[str, Any]:
+    """The version in data.dvc, and its `meta` unless that is of another version. Empty where there is no data.dvc."""
+    if not DATA_DVC.exists():
+        return {}
+    content = read_data_dvc()
+    version, meta = content["outs"][0]["md5"], content.get("meta") or {}
+    return meta if meta.get("version") == version else {"version": version}
+
+
+def read_data_dvc() -> dict[str, Any]:
+    """The content of data.dvc.
+
+    Raises LanduseError where it is no file of DVC, as after a merge with conflicts.
+    """
+    try:
+        content = yaml.safe_load(DATA_DVC.read_text(encoding="utf-8"))
+        content["outs"][0]["md5"]
+    except (yaml.YAMLError, KeyError, TypeError, IndexError, UnicodeDecodeError):
+        raise LanduseError(f"{DATA_DVC} is not valid: take it from git again, `git checkout {DATA_DVC}`") from None
+    return content
+
+
+def digest_of(validate: ValidateParams) -> str:
+    """What tells two sets of requirements apart."""
+    text = json.dumps(asdict(validate), sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def outcome(record: dict[str, Any], changed: bool) -> Ingested:
+    """The record of data.dvc as a result."""
+    fields = ("version", "source", "digest", "images", "classes", "ignored")
+    return Ingested(**{key: record[key] for key in fields}, changed=changed)
+
+
+def build(source: Source, params: ValidateParams) -> int:
+    """Unpack the source beside data/ and validate it there; the number of files left out.
+
+    Raises LanduseError where it does not pass; it then lies in quarantine/.
+    """
+    CANDIDATE.mkdir()
+    candidate = CANDIDATE / DATA
+    ignored = source.fill(candidate)
+    try:
+        look_at(params, data=candidate, output=CANDIDATE)
+    except LanduseError as error:
+        if not (CANDIDATE / VALIDATION.name).exists():
+            raise
+        complaint = str(error).replace(str(CANDIDATE), str(quarantine(source)))
+        raise LanduseError(f"data.source = {source.name} is not let in: {complaint}") from None
+    return ignored
+
+
+def quarantine(source: Source) -> Path:
+    """Move the candidate and its report out of the way, to a folder named by time and digest."""
+    QUARANTINE.mkdir(exist_ok=True)
+    moment, digest = datetime.now(UTC), source.digest.rpartition(":")[2]
+    folder = QUARANTINE / f"{moment:%Y%m%dT%H%M%S.%fZ}-{digest[:8]}"
+    os.rename(CANDIDATE, folder)
+    return folder
+
+
+def facts_of(source: Source, ignored: int) -> dict[str, Any]:
+    """What is recorded in git of the candidate."""
+    images = image_paths(CANDIDATE / DATA)
+    counts = {"images": len(images), "classes": len({path.parent for path in images}), "ignored": ignored}
+    return {"source": source.name, "digest": source.digest, **counts}
+
+
+def replace(facts: dict[str, Any]) -> dict[str, Any]:
+    """Swap the candidate with data/ and let data.dvc follow; what is now recorded in it.
+
+    Whatever goes wrong, data/ and data.dvc are as they were.
+    """
+    try:
+        swap_in(CANDIDATE / DATA)
+        dvc("add", str(DATA))
+        record = write_record(facts)
+    except BaseException:
+        undo_swap()
+        raise
+    settle()
+    return record
+
+
+def write_record(facts: dict[str, Any]) -> dict[str, Any]:
+    """Put the facts and the version they belong to into the `meta` of data.dvc, which DVC keeps."""
+    content = read_data_dvc()
+    content["meta"] = {**(content.get("meta") or {}), **facts, "version": content["outs"][0]["md5"]}
+    write_whole(DATA_DVC, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return content["meta"]

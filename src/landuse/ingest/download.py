@@ -1,0 +1,120 @@
+"""An archive from the web: streamed to disk, its checksum verified before anybody looks inside, kept for next time."""
+
+import hashlib
+import http.client
+import os
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from landuse.errors import LanduseError
+from landuse.ingest.unpack import CHUNK, flat, one_line_errors
+
+DOWNLOADS = Path(".incoming/downloads")
+TIMEOUT = 30
+INSTEAD = "or fetch the archive by other means and set data.source to its path"
+
+
+def fetch(url: str, checksum: str) -> Path:
+    """The archive behind the URL, downloaded unless it is still here; it replaces the download kept before.
+
+    Raises LanduseError where the host cannot be reached, the transfer breaks off or the checksum is another.
+    """
+    kept = DOWNLOADS / checksum.replace(":", "-")
+    if kept.is_file() and checksum_of(kept, checksum) == checksum:
+        return kept
+    DOWNLOADS.mkdir(parents=True, exist_ok=True)
+    part = kept.with_suffix(".part")
+    try:
+        download(url, part)
+        verify(part, checksum, public(url))
+        os.replace(part, kept)
+    finally:
+        part.unlink(missing_ok=True)
+    for old in DOWNLOADS.iterdir():
+        if old != kept:
+            old.unlink()
+    return kept
+
+
+def verify(archive: Path, checksum: str, name: str) -> None:
+    """Raise LanduseError where the archive is not the promised one."""
+    found = checksum_of(archive, checksum)
+    if found != checksum:
+        raise LanduseError(f"{name} has {found} instead of {checksum}: it is damaged, or data.checksum is another's")
+
+
+def checksum_of(file: Path, like: str = "sha256:") -> str:
+    """`<algorithm>:<hex>` of a file, by the algorithm of the other checksum."""
+    algorithm = like.partition(":")[0]
+    with file.open("rb") as stream:
+        return f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
+
+
+def public(url: str) -> str:
+    """The URL without user, password, query and fragment, which may hold secrets.
+
+    Raises LanduseError where it is none.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise LanduseError(f"data.source = {url}: {flat(error)}; check the URL") from None
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def request_for(url: str) -> Request:
+    """The request; user and password of the URL become a header that is not sent on to where a redirect leads."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    request = Request(parts._replace(netloc=host, fragment="").geturl(), headers={"User-Agent": "landuse"})
+    if user:
+        request.add_unredirected_header("Authorization", "Basic " + b64encode(unquote(user).encode()).decode())
+    return request
+
+
+def download(url: str, target: Path) -> None:
+    """Stream the answer to a file.
+
+    Raises LanduseError naming the URL, the key data.source and the remedy.
+    """
+    name = public(url)
+    try:
+        with urlopen(request_for(url), timeout=TIMEOUT) as answer, one_line_errors(name), target.open("wb") as file:
+            expected = int(answer.headers.get("Content-Length") or 0)
+            for chunk in chunks(answer, expected, name):
+                file.write(chunk)
+            received = file.tell()
+    except HTTPError as error:
+        raise LanduseError(f"{name} answers {error.code} {error.reason}: check data.source, {INSTEAD}") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = flat(getattr(error, "reason", error))
+        raise LanduseError(
+            f"{name} cannot be reached ({reason}): check data.source and the network, {INSTEAD}"
+        ) from None
+    if received < expected:
+        raise LanduseError(f"{name} broke off after {received:,} of {expected:,} bytes: ingest again, {INSTEAD}")
+
+
+def chunks(answer: http.client.HTTPResponse, expected: int, name: str) -> Iterator[bytes]:
+    """The answer piece by piece, shown as a bar on standard error."""
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name.rpartition("/")[2], total=expected or None)
+        while chunk := read_chunk(answer, name):
+            bar.advance(task, len(chunk))
+            yield chunk
+
+
+def read_chunk(answer: http.client.HTTPResponse, name: str) -> bytes:
+    """The next piece, empty at the end."""
+    try:
+        return answer.read(CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise LanduseError(f"{name} broke off ({flat(error)}): ingest again, {INSTEAD}") from None

@@ -1,0 +1,101 @@
+"""Where the images come from: the kinds of `data.source`, each with its name, its digest and a way to unpack it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from landuse import sample
+from landuse.errors import LanduseError
+from landuse.ingest.download import checksum_of, fetch, public, verify
+from landuse.ingest.unpack import copy_folder, folder_members, one_line_errors, unpack_archive
+from landuse.params import DataParams
+
+# Yang and Newsam, UC Merced Land Use (2010): the official archive, as mirrored by torchgeo.
+UCMERCED_URL = (
+    "https://huggingface.co/datasets/torchgeo/ucmerced/resolve/"
+    "7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a/UCMerced_LandUse.zip"
+)
+UCMERCED_CHECKSUM = "md5:5b7ec56793786b6dc8a908e8854ac0e4"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of images that can be had.
+
+    name: what is recorded of it, without folders of this machine and without secrets
+    digest: `<algorithm>:<hex>` of its content, known before it is unpacked
+    fill: writes its images to a folder and counts the files that it left out
+    """
+
+    name: str
+    digest: str
+    fill: Callable[[Path], int]
+
+
+def find_source(data: DataParams) -> Source:
+    """The source that the params name.
+
+    Raises LanduseError where there is none, or its checksum is missing or another.
+    """
+    if data.source == "sample":
+        refuse_checksum(data)
+        return Source("sample", sample.fingerprint(), draw)
+    if data.source == "ucmerced":
+        return web_source("ucmerced", UCMERCED_URL, data.checksum or UCMERCED_CHECKSUM)
+    if "://" in data.source:
+        return web_source(public(data.source), data.source, data.checksum)
+    path = Path(data.source).expanduser()
+    if path.is_dir():
+        refuse_checksum(data)
+        return folder_source(path)
+    if path.is_file():
+        return archive_source(path, data.checksum)
+    raise LanduseError(f"data.source = {data.source}: there is no such file or folder, and no source of this name")
+
+
+def draw(folder: Path) -> int:
+    """Draw the embedded sample, which leaves nothing out."""
+    sample.draw_sample(folder)
+    return 0
+
+
+def refuse_checksum(data: DataParams) -> None:
+    """A checksum that nothing is compared with would be a false promise."""
+    if data.checksum:
+        raise LanduseError(f"data.checksum is for archives, but data.source = {data.source} is none: set it to null")
+
+
+def web_source(name: str, url: str, checksum: str | None) -> Source:
+    """An archive behind an http(s) URL; its checksum is its digest, so it is not fetched to see that it is the same."""
+    if urlsplit(url).scheme.lower() not in ("http", "https"):
+        raise LanduseError(f"data.source = {name}: only http and https URLs can be fetched, or set it to a local path")
+    if checksum is None:
+        raise LanduseError(f"data.source = {name}: a URL needs data.checksum, md5:… or sha256:… of the archive")
+
+    def fill(folder: Path) -> int:
+        return unpack_archive(fetch(url, checksum), name, folder)
+
+    return Source(name, checksum, fill)
+
+
+def archive_source(archive: Path, checksum: str | None) -> Source:
+    """A zip or tar archive on this machine."""
+    with one_line_errors(str(archive)):
+        if checksum:
+            verify(archive, checksum, str(archive))
+        digest = checksum or checksum_of(archive)
+    return Source(archive.name, digest, partial(unpack_archive, archive, str(archive)))
+
+
+def folder_source(folder: Path) -> Source:
+    """A folder `<class>/<image>`; its digest is that of the sorted paths and contents of its files."""
+    total = hashlib.sha256()
+    with one_line_errors(str(folder)):
+        for member, _, open_member in folder_members(folder, str(folder)):
+            with open_member() as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            total.update(f"{content} {member}\n".encode(errors="surrogateescape"))
+    return Source(folder.resolve().name, f"sha256:{total.hexdigest()}", partial(copy_folder, folder, str(folder)))

@@ -1,0 +1,69 @@
+"""Which data, which commit, which params: what makes a result traceable."""
+
+import hashlib
+import json
+import subprocess
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from landuse.errors import LanduseError
+from landuse.paths import DATA_DVC, PARAMS
+
+PACKAGES = ("landuse", "tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert", "mlflow", "dvc", "great-expectations")
+
+
+def data_record() -> dict[str, Any]:
+    """What `data.dvc` says: `md5` of the data set as DVC versions it, and whatever ingestion recorded as `meta`.
+
+    Raises LanduseError where there is no data set yet.
+    """
+    try:
+        content = yaml.safe_load(DATA_DVC.read_text(encoding="utf-8"))
+        return {"md5": content["outs"][0]["md5"], **content.get("meta", {})}
+    except FileNotFoundError:
+        raise LanduseError(f"{DATA_DVC} is not here: bring in a data set with landuse ingest") from None
+    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+        raise LanduseError(f"{DATA_DVC} is damaged: restore it with git checkout {DATA_DVC}") from None
+
+
+def git(*arguments: str) -> str | None:
+    """What git prints, or None outside a repository and without git."""
+    try:
+        answer = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def params_record() -> dict[str, Any]:
+    """Every key of `params.yaml` as `section.key`."""
+    content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    return {f"{name}.{key}": value for name, keys in content.items() for key, value in keys.items()}
+
+
+def tags() -> dict[str, str]:
+    """Data, code and params of this very moment, as tags of a run."""
+    data = data_record()
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    params = json.dumps(params_record(), sort_keys=True)
+    return {
+        "data.md5": data["md5"],
+        "data.source": str(data.get("source", "unknown")),
+        "data.kind": "sample" if data.get("source") == "sample" else "real",
+        "git.commit": git("rev-parse", "HEAD") or "none",
+        "git.dirty": "unknown" if changes is None else str(bool(changes)).lower(),
+        "params.sha256": hashlib.sha256(params.encode()).hexdigest(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that decide a result."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except ImportError:
+            continue
+    return found

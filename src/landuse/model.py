@@ -1,0 +1,175 @@
+"""The network: a MobileNet backbone and a softmax head, where it may be cut, and how it is exported."""
+
+import hashlib
+import re
+import warnings
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from landuse.errors import LanduseError
+from landuse.params import ExtractParams
+from landuse.paths import WEIGHTS
+from landuse.quiet import native_stderr_muted
+
+with native_stderr_muted():
+    import keras
+    import tensorflow as tf
+
+INITIAL_SEED = 1
+DEAD = 1e-3
+HEAD, ALL = "head", "all"
+
+
+def weights_file(name: str) -> Path:
+    """The file behind `extract.weights`: `none`, `imagenet` or one of your own in `weights/`, or an absolute path."""
+    return WEIGHTS / name
+
+
+def build_backbone(params: ExtractParams) -> keras.Model:
+    """A MobileNet without its head: [n, size, size, 3] pixels scaled to -1..1 → [n, size/32, size/32, channels].
+
+    Raises LanduseError where the weights are missing, cannot be downloaded, or belong to another network.
+    """
+    constructor = {"mobilenet_v2": keras.applications.MobileNetV2, "mobilenet": keras.applications.MobileNet}
+    shape = (params.image_size, params.image_size, 3)
+    keras.utils.set_random_seed(INITIAL_SEED)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*freshly-initialized.*")
+            return constructor[params.backbone](
+                input_shape=shape,
+                alpha=params.alpha,
+                include_top=False,
+                weights=keras_weights(params.weights),
+                name=params.backbone,
+            )
+    except Exception as error:  # Keras raises bare Exception where a download fails
+        reason = " ".join(str(error).split())[:160]
+        raise LanduseError(f"extract.weights = {params.weights}: {weights_remedy(params)} ({reason})") from None
+
+
+def keras_weights(name: str) -> str | None:
+    """`extract.weights` as Keras takes it."""
+    return {"none": None, "imagenet": "imagenet"}.get(name, str(weights_file(name).absolute()))
+
+
+def weights_remedy(params: ExtractParams) -> str:
+    """What to do about weights that could not be loaded."""
+    if params.weights == "imagenet":
+        return "cannot be had; go online once, take a width and size that Keras publishes, or name a weights file"
+    if not weights_file(params.weights).is_file():
+        return f"{weights_file(params.weights)} is not there; name a file in weights/, an absolute path, or none"
+    return f"does not fit {params.backbone} with extract.alpha = {params.alpha}; change the one or the other"
+
+
+def block_input(backbone: keras.Model, block: str) -> keras.KerasTensor:
+    """What flows into a block, such as `block_14`: the one place between blocks where no shortcut crosses."""
+    number = int(block.removeprefix("block_"))
+    names = {layer.name for layer in backbone.layers}
+    first = (f"{block}_expand", f"conv_pad_{number}", f"conv_dw_{number}")
+    return next(backbone.get_layer(name).input for name in first if name in names)
+
+
+def prefix(backbone: keras.Model, cut: str) -> keras.Model:
+    """What runs before the cut: uint8 RGB [n, size, size, 3] → activations, pooled to [n, channels] for the head."""
+    pixels, scaled = scaled_input(backbone)
+    if cut == HEAD:
+        return keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(backbone(scaled)))
+    return keras.Model(pixels, keras.Model(backbone.input, block_input(backbone, cut))(scaled))
+
+
+def pooled_suffix(backbone: keras.Model, cut: str) -> keras.Model:
+    """From the activations at a block to the pooled embedding [n, channels]."""
+    return keras.Model(block_input(backbone, cut), keras.layers.GlobalAveragePooling2D()(backbone.output))
+
+
+def scaled_input(backbone: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """An input of uint8 RGB pixels, and the same scaled to the -1..1 that MobileNets were trained on."""
+    pixels = keras.Input(backbone.input_shape[1:], dtype="uint8", name="pixels")
+    return pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
+
+
+def build_network(backbone: keras.Model, classes: int, dropout: float) -> keras.Model:
+    """The whole classifier: uint8 RGB [n, size, size, 3] → probabilities [n, classes]."""
+    pixels, scaled = scaled_input(backbone)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(scaled))
+    dropped = keras.layers.Dropout(dropout, name="dropout")(pooled)
+    return keras.Model(pixels, keras.layers.Dense(classes, activation="softmax", name=HEAD)(dropped), name="landuse")
+
+
+def tail(network: keras.Model, cut: str) -> keras.Model:
+    """What runs after the cut, on the same weights as the network: activations → probabilities [n, classes]."""
+    if cut == ALL:
+        return network
+    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    if cut == HEAD:
+        start = x = keras.Input(network.get_layer("pool").output.shape[1:])
+    else:
+        inner = keras.Model(block_input(backbone, cut), backbone.output)
+        start = keras.Input(inner.input_shape[1:])
+        x = network.get_layer("pool")(inner(start))
+    return keras.Model(start, network.get_layer(HEAD)(network.get_layer("dropout")(x)))
+
+
+def unfreeze(network: keras.Model, cut: str, from_scratch: bool) -> None:
+    """Mark what is trained: all that follows the cut.
+
+    BatchNorm stays as it was learned (frozen, in inference mode), except where nothing was learned before: then its
+    statistics must follow within the few steps that a small data set gives.
+    """
+    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    first = 0 if cut == ALL else len(backbone.layers)
+    if cut.startswith("block_"):
+        start = block_input(backbone, cut)
+        first = 1 + next(i for i, layer in enumerate(backbone.layers) if layer.output is start)
+    for index, layer in enumerate(backbone.layers):
+        normalises = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = index >= first and (from_scratch or not normalises)
+        if normalises:
+            layer.momentum = 0.9
+
+
+def to_litert(network: keras.Model) -> bytes:
+    """The network as a LiteRT flatbuffer for one image at a time, float32 throughout."""
+    shape = (1, *network.input_shape[1:])
+    function = tf.function(partial(network, training=False), autograph=False)
+    signature = function.get_concrete_function(tf.TensorSpec(shape, network.inputs[0].dtype))
+    owner = tf.Module()
+    owner.variables_ = [variable.value for variable in network.variables]
+    return tf.lite.TFLiteConverter.from_concrete_functions([signature], owner).convert()
+
+
+def parameters_by_block(backbone: keras.Model) -> dict[str, int]:
+    """Parameters of each block in order, BatchNorm statistics included: Conv1, expanded_conv, block_1 … Conv_1."""
+    counts: dict[str, int] = {}
+    for layer in backbone.layers:
+        if layer.count_params():
+            block = re.match(r"block_\d+|expanded_conv|Conv_1|conv_[dp]w_\d+|", layer.name)[0] or "Conv1"
+            counts[block] = counts.get(block, 0) + layer.count_params()
+    return counts
+
+
+def dead_kernels(backbone: keras.Model) -> float:
+    """Share of the depthwise filters whose every weight is below 0.001 once BatchNorm is folded in."""
+    peaks = [
+        np.abs(np.asarray(layer.kernel)[..., 0] * norm_scale(norm)).max(axis=(0, 1))
+        for layer, norm in pairwise(backbone.layers)
+        if isinstance(layer, keras.layers.DepthwiseConv2D)
+    ]
+    return float((np.concatenate(peaks) < DEAD).mean())
+
+
+def norm_scale(norm: keras.layers.BatchNormalization) -> np.ndarray:
+    """What a BatchNorm in inference mode multiplies each channel with."""
+    return np.asarray(norm.gamma) / np.sqrt(np.asarray(norm.moving_variance) + norm.epsilon)
+
+
+def weights_digest(network: keras.Model) -> str:
+    """A sha256 of every weight, in order: what was really loaded, whatever file it came from."""
+    digest = hashlib.sha256()
+    for variable in network.weights:
+        digest.update(np.ascontiguousarray(variable).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,50 @@
+"""The one look of every progress bar."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+Item = TypeVar("Item")
+
+
+def bars(*, transient: bool = False) -> Progress:
+    """An empty set of bars: what, how far, a note, and for how long."""
+    what, note = TextColumn("{task.description:<10}"), TextColumn("{task.fields[note]}")
+    return Progress(what, BarColumn(), MofNCompleteColumn(), note, TimeElapsedColumn(), transient=transient)
+
+
+def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+    """Pass the items on, with a bar that says how many of the total there were, and how many a second."""
+    with bars() as progress:
+        task = progress.add_task(label, total=total, note="")
+        for item in items:
+            yield item
+            progress.advance(task)
+            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed or 0
+            progress.update(task, note=f"{speed:,.0f}/s")
+
+
+class EpochBars:
+    """Two bars, for the images of train and validation, and one line for every epoch that is over."""
+
+    def __init__(self, epochs: int, train: int, validation: int) -> None:
+        self.epochs = epochs
+        self.progress = bars(transient=True)
+        self.tasks = {
+            "train": self.progress.add_task("train", total=train, note=""),
+            "validation": self.progress.add_task("validation", total=validation, note=""),
+        }
+
+    def restart(self, subset: str) -> None:
+        """Begin a pass over a subset."""
+        self.progress.reset(self.tasks[subset], note="")
+
+    def advance(self, subset: str, images: int, note: str) -> None:
+        """So many more images are done; the note holds loss and accuracy so far."""
+        self.progress.update(self.tasks[subset], advance=images, note=note)
+
+    def line(self, text: str) -> None:
+        """Print a line that stays, above the bars."""
+        self.progress.console.print(text, highlight=False)

@@ -1,0 +1,78 @@
+"""Register: the evaluated model becomes a version in the model registry, once, and the challenger."""
+
+import base64
+import json
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient, MlflowException
+from mlflow.entities.model_registry import ModelVersion
+
+from landuse import lineage, tracking
+from landuse.classifier import Classifier
+from landuse.params import RegisterParams
+from landuse.paths import DATA, DATA_DOCS, METRICS, MODEL, PREDICTIONS, REGISTRATION
+
+PACKAGE = Path(__file__).parent
+NEEDED = ("ai-edge-litert", "mlflow", "numpy", "pillow", "pydantic")
+CHALLENGER, CHAMPION = "challenger", "champion"
+
+
+def register(params: RegisterParams) -> ModelVersion:
+    """Write `artifacts/registration.json` and return the version.
+
+    The same model is never registered twice: a version with its sha256 is used again. The new version becomes
+    `challenger`; the first that a registry ever sees becomes `champion` as well.
+    """
+    sha256 = Classifier(MODEL).digest
+    with tracking.continued_run() as run:
+        client = MlflowClient()
+        version = find_version(client, params.model, sha256) or add_version(client, params.model, sha256, run)
+        client.set_registered_model_alias(params.model, CHALLENGER, version.version)
+        if CHAMPION not in client.get_registered_model(params.model).aliases:
+            client.set_registered_model_alias(params.model, CHAMPION, version.version)
+        mlflow.log_artifacts(str(DATA_DOCS), "data_docs")
+    registration = {"model": params.model, "version": str(version.version), tracking.MODEL_TAG: sha256}
+    REGISTRATION.write_text(json.dumps(registration, indent=2) + "\n", encoding="utf-8")
+    return version
+
+
+def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
+    """The version that holds this very model, if there is one."""
+    found = client.search_model_versions(f"name = '{name}' and tag.`{tracking.MODEL_TAG}` = '{sha256}'")
+    return found[0] if found else None
+
+
+def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.ActiveRun) -> ModelVersion:
+    """Log the model to its run, and make it the next version, with where it comes from and how good it is as tags."""
+    logged = mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(PACKAGE / "pyfunc.py"),
+        artifacts={"model": str(MODEL)},
+        code_paths=[str(PACKAGE)],
+        pip_requirements=[f"{package}=={lineage.version(package)}" for package in NEEDED],
+        input_example=example(),
+    )
+    metrics = json.loads(METRICS.read_text(encoding="utf-8"))
+    scored = {f"{metrics['subset']}.{name}": f"{metrics[name]:.4f}" for name in ("accuracy", "macro_f1")}
+    origin = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
+    create_name(client, name)
+    return client.create_model_version(
+        name, logged.model_uri, run.info.run_id, tags=origin | scored | {tracking.MODEL_TAG: sha256}, model_id=logged.model_id
+    )
+
+
+def create_name(client: MlflowClient, name: str) -> None:
+    """Make sure that the registry knows the model's name."""
+    try:
+        client.create_registered_model(name, description="Scene classifier for overhead images")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def example() -> list[str]:
+    """The first held-out image as base64 text, as the model is asked."""
+    path = DATA / pd.read_csv(PREDICTIONS, usecols=["path"])["path"].iloc[0]
+    return [base64.b64encode(path.read_bytes()).decode()]

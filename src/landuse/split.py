@@ -1,0 +1,95 @@
+"""Split: train, validation and test, stratified by class, with everything that looks alike in one subset."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from landuse import features
+from landuse.errors import LanduseError
+from landuse.params import SplitParams
+from landuse.paths import MANIFEST, SPLITS
+
+ROWS_AT_ONCE = 1024
+
+
+def split(params: SplitParams) -> None:
+    """Write `artifacts/splits.csv`: one row per image, in the manifest's order: path, label, group, subset.
+
+    Raises LanduseError where a class has too few images that differ to stand in every subset.
+    """
+    manifest = pd.read_parquet(MANIFEST, columns=["path", "label", "phash", "sha256"])
+    groups = group_lookalikes(manifest, features.embeddings(), params)
+    rows = manifest[["path", "label"]].assign(group=groups)
+    rows.assign(subset=assign_subsets(rows, params)).to_csv(SPLITS, index=False)
+
+
+def group_lookalikes(manifest: pd.DataFrame, embeddings: NDArray, params: SplitParams) -> NDArray[np.intp]:
+    """A group number per image: the same for images that are copies, or near-duplicates by hash or embedding."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = [same_file(manifest["sha256"]), near_hash(manifest["phash"], params.hash_distance)]
+    if params.cosine < 1:
+        pairs.append(near_embedding(embeddings, params.cosine))
+    first, second = np.concatenate(pairs, axis=1)
+    links = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(manifest),) * 2)
+    return connected_components(links, directed=False)[1]
+
+
+def same_file(digests: pd.Series) -> NDArray[np.intp]:
+    """Pairs [2, n] of each image and the first one with the same content."""
+    codes, _ = pd.factorize(digests)
+    first = pd.Series(range(len(codes))).groupby(codes).first().to_numpy()
+    return np.stack([np.arange(len(codes)), first[codes]])
+
+
+def near_hash(hashes: pd.Series, distance: int) -> NDArray[np.intp]:
+    """Pairs [2, n] of images whose 64-bit hashes (16 hex digits) differ in at most `distance` bits."""
+    values = np.array([int(value, 16) for value in hashes], np.uint64)
+    return pairs_by_rows(len(values), lambda rows: np.bitwise_count(values[rows, None] ^ values) <= distance)
+
+
+def near_embedding(embeddings: NDArray, cosine: float) -> NDArray[np.intp]:
+    """Pairs [2, n] of images whose embeddings have at least this cosine similarity."""
+    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    return pairs_by_rows(len(unit), lambda rows: unit[rows] @ unit.T >= cosine)
+
+
+def pairs_by_rows(count: int, alike) -> NDArray[np.intp]:
+    """Pairs [2, n] from a function of a slice of rows → alike [rows, count], so that no square table is ever held."""
+    found = [np.empty((2, 0), np.intp)]
+    for start in range(0, count, ROWS_AT_ONCE):
+        first, second = np.nonzero(alike(slice(start, start + ROWS_AT_ONCE)))
+        found.append(np.stack([first + start, second]))
+    return np.concatenate(found, axis=1)
+
+
+def assign_subsets(rows: pd.DataFrame, params: SplitParams) -> NDArray[np.str_]:
+    """The subset of each row (columns label, group).
+
+    Groups come in a seeded order, large ones first; each goes where its classes will still lack the largest share.
+    Raises LanduseError where a class is then missing from a subset.
+    """
+    shares = {"train": 1 - params.validation - params.test, "validation": params.validation, "test": params.test}
+    names = np.array([name for name, share in shares.items() if share > 0])
+    counts = pd.crosstab(rows["group"], rows["label"]).to_numpy()
+    wanted = np.outer([shares[name] for name in names], counts.sum(axis=0))
+    lacking = wanted.copy()
+    order = np.random.default_rng(params.seed).permutation(len(counts))
+    chosen = np.empty(len(counts), np.intp)
+    for group in order[np.argsort(-counts[order].sum(axis=1), kind="stable")]:
+        chosen[group] = np.argmax((counts[group] * (lacking - counts[group]) / wanted).sum(axis=1))
+        lacking[chosen[group]] -= counts[group]
+    subsets = names[chosen[rows["group"]]]
+    refuse_missing_classes(pd.crosstab(rows["label"], subsets).reindex(columns=names, fill_value=0))
+    return subsets
+
+
+def refuse_missing_classes(images: pd.DataFrame) -> None:
+    """Raise LanduseError for the first class that has no image in some subset."""
+    for label, row in images.iterrows():
+        if (row == 0).any():
+            raise LanduseError(
+                f"class {label}: its {row.sum()} images leave none for {row.idxmin()}; add images of it that differ, "
+                "or change split.validation, split.test, split.cosine or split.hash_distance in params.yaml"
+            )

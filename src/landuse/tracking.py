@@ -1,0 +1,135 @@
+"""MLflow: one run per training, found again by the model it made, continued by evaluate and register."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow import MlflowException
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource
+from numpy.typing import NDArray
+
+from landuse import lineage
+from landuse.errors import LanduseError
+from landuse.paths import DATA, HISTORY, METRICS, PER_CLASS, PICTURES, PREDICTIONS, RUN, SPLITS, VALIDATION_PAGE
+
+EXPERIMENT = "landuse"
+DEFAULT_STORE = "sqlite:///mlflow.db"
+MODEL_TAG = "model.sha256"
+
+
+@contextmanager
+def store() -> Iterator[None]:
+    """MLflow's store as `MLFLOW_TRACKING_URI` names it, else a file beside the project.
+
+    Raises LanduseError, on one line, for whatever MLflow refuses or cannot reach.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_TRACKING_URI", DEFAULT_STORE)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        mlflow.set_experiment(EXPERIMENT)
+        yield
+    except MlflowException as error:
+        reason = " ".join(str(error).split())[:240]
+        uri = os.environ["MLFLOW_TRACKING_URI"]
+        raise LanduseError(f"MLflow at {uri}: {reason}; check MLFLOW_TRACKING_URI and that it is up") from None
+
+
+@contextmanager
+def training_run(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A new run with data, code and params as tags, parameters and dataset; yields what `run.json` is to hold."""
+    record = {"tags": lineage.tags() | facts, "params": lineage.params_record(), "versions": lineage.versions()}
+    with store(), mlflow.start_run(run_name=run_name(record)):
+        log_record(record)
+        yield record
+
+
+def run_name(record: dict[str, Any]) -> str:
+    """Data version and what is trained, such as `a1b2c3-block_14`."""
+    return f"{record['tags']['data.md5'][:6]}-{record['params']['train.unfreeze_from']}"
+
+
+def log_record(record: dict[str, Any]) -> None:
+    """Tags, parameters and data set of the run at hand."""
+    mlflow.set_tags(record["tags"])
+    mlflow.log_params(record["params"])
+    mlflow.log_dict(record["versions"], "versions.json")
+    source = LocalArtifactDatasetSource(str(DATA.resolve()))
+    mlflow.log_input(MetaDataset(source, name="data", digest=record["tags"]["data.md5"]), context="training")
+
+
+def log_epoch(row: dict[str, float]) -> None:
+    """The metrics of one epoch (counted from 1, under `epoch`)."""
+    mlflow.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"]))
+
+
+def finish_training(record: dict[str, Any], model_sha256: str) -> None:
+    """Mark the run with the model it made, and write `artifacts/run.json`."""
+    record["tags"][MODEL_TAG] = model_sha256
+    mlflow.set_tag(MODEL_TAG, model_sha256)
+    log_training_files()
+    RUN.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def log_training_files() -> None:
+    """Split, history and the picture of the validation, as artifacts."""
+    for path in (SPLITS, HISTORY, VALIDATION_PAGE):
+        mlflow.log_artifact(str(path))
+
+
+@contextmanager
+def continued_run() -> Iterator[mlflow.ActiveRun]:
+    """The run that made the model in `artifacts/`. In a store that does not have it, it is recorded again first."""
+    record = json.loads(RUN.read_text(encoding="utf-8"))
+    with store():
+        run_id = find_run(record["tags"][MODEL_TAG]) or record_again(record)
+        with mlflow.start_run(run_id=run_id) as run:
+            yield run
+
+
+def find_run(model_sha256: str) -> str | None:
+    """The latest run that made this model."""
+    runs = mlflow.search_runs(
+        experiment_names=[EXPERIMENT],
+        filter_string=f"tags.`{MODEL_TAG}` = '{model_sha256}'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+        output_format="list",
+    )
+    return runs[0].info.run_id if runs else None
+
+
+def record_again(record: dict[str, Any]) -> str:
+    """A run of this store for a model that was trained with another one; returns its id."""
+    with mlflow.start_run(run_name=run_name(record), tags={"recorded": "again, from artifacts/run.json"}) as run:
+        log_record(record)
+        for row in pd.read_csv(HISTORY).to_dict("records"):
+            log_epoch(row)
+        log_training_files()
+        if METRICS.exists():
+            log_evaluation(json.loads(METRICS.read_text(encoding="utf-8")))
+    return run.info.run_id
+
+
+def log_evaluation(metrics: dict[str, Any]) -> None:
+    """Metrics, predictions and pictures of the held-out subset, on the run at hand."""
+    mlflow.log_metrics({name: value for name, value in metrics.items() if isinstance(value, int | float)})
+    mlflow.set_tag("evaluated.subset", metrics["subset"])
+    for path in (METRICS, PREDICTIONS, PER_CLASS):
+        mlflow.log_artifact(str(path))
+    mlflow.log_artifacts(str(PICTURES), "pictures")
+
+
+def log_latency(milliseconds: NDArray[np.float64]) -> None:
+    """Median and 95th percentile of the time one prediction took, on the run at hand."""
+    median, slow = np.percentile(milliseconds, [50, 95])
+    mlflow.log_metrics({"latency_ms_median": median, "latency_ms_p95": slow})

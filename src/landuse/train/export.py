@@ -1,0 +1,78 @@
+"""Export: the trained network as Keras and LiteRT files that agree, with what is needed to use them."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from landuse import model
+from landuse.classifier import CARD_FILE, MODEL_FILE, Classifier
+from landuse.dataset import read_image
+from landuse.errors import LanduseError
+from landuse.paths import DATA, MODEL
+
+KERAS_FILE = "model.keras"
+TOLERANCE = 1e-3
+CHECKED_IMAGES = 32
+PREPROCESSING = "RGB, upright by EXIF, resized to a square with Pillow's bilinear filter, uint8; scaled inside the model"
+
+
+def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) -> str:
+    """Write `artifacts/model/`; returns the sha256 of the LiteRT file. The same weights always give the same bytes.
+
+    Raises LanduseError where the two formats differ by more than 0.001 in a probability.
+    """
+    MODEL.mkdir(parents=True, exist_ok=True)
+    save_keras(network, MODEL / KERAS_FILE)
+    (MODEL / MODEL_FILE).write_bytes(model.to_litert(network))
+    card = model_card(network, facts, sorted(splits["label"].unique()))
+    (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    check_agreement([DATA / path for path in splits["path"][splits["subset"] == "validation"][:CHECKED_IMAGES]])
+    return Classifier(MODEL).digest
+
+
+def save_keras(network: keras.Model, path: Path) -> None:
+    """Save as `.keras` without the time of day, so that a model trained again is the same file."""
+    network.save(path)
+    with zipfile.ZipFile(path) as saved:
+        members = {name: saved.read(name) for name in sorted(saved.namelist())}
+    metadata = json.loads(members["metadata.json"])
+    members["metadata.json"] = json.dumps(metadata | {"date_saved": ""}).encode()
+    with zipfile.ZipFile(path, "w") as plain:
+        for name, content in members.items():
+            plain.writestr(zipfile.ZipInfo(name), content)
+
+
+def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -> dict[str, Any]:
+    """What travels with the model: labels, input, preprocessing, origin, and what is known of the network."""
+    backbone = network.get_layer(facts["params"]["backbone"])
+    return {
+        "labels": labels,
+        "image_size": facts["params"]["image_size"],
+        "preprocessing": PREPROCESSING,
+        "backbone": facts["params"]["backbone"],
+        "alpha": facts["params"]["alpha"],
+        "weights": facts["params"]["weights"],
+        "weights_sha256": facts["weights_sha256"],
+        "unfrozen_from": facts["cut"],
+        "parameters": network.count_params(),
+        "trained_parameters": sum(int(np.prod(weight.shape)) for weight in network.trainable_weights),
+        "dead_kernels": model.dead_kernels(backbone),
+    }
+
+
+def check_agreement(images: list[Path]) -> None:
+    """Compare the two saved files on images, or raise LanduseError."""
+    classifier = Classifier(MODEL)
+    pixels = np.stack([read_image(path, classifier.image_size) for path in images])
+    expected = keras.models.load_model(MODEL / KERAS_FILE).predict(pixels, verbose=0)
+    difference = float(np.abs(expected - np.stack(list(classifier.probabilities_of(images)))).max())
+    if not difference <= TOLERANCE:
+        raise LanduseError(
+            f"{MODEL / MODEL_FILE} and {KERAS_FILE} differ by {difference:.2g} in a probability (allowed: {TOLERANCE}): "
+            "the conversion to LiteRT failed; look at the weights and the versions of tensorflow and ai-edge-litert"
+        )

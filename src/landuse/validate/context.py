@@ -1,0 +1,56 @@
+"""Great Expectations at work in a copy of `gx/`: runs never meet, and the committed files are never written to."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import copytree, ignore_patterns, move, rmtree
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+
+from landuse.errors import LanduseError
+from landuse.paths import GX
+
+
+def open_context(project: Path) -> Any:
+    """The Great Expectations context of a folder that holds a `gx/`; it reports nothing to anyone."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import great_expectations as gx
+
+    return gx.get_context(mode="file", project_root_dir=project)
+
+
+def run_checkpoints(
+    tables: dict[str, pd.DataFrame], parameters: dict[str, Any], data_docs: Path
+) -> dict[str, dict[str, Any]]:
+    """Run the checkpoint of each table, put the Data Docs of this run where they belong.
+
+    Returns the result of each expectation by the name in its `meta`, as Great Expectations writes it to JSON.
+    """
+    if not GX.is_dir():
+        raise LanduseError(f"{GX}/ is not here: run landuse in the project's folder")
+    with TemporaryDirectory() as scratch:
+        copytree(GX, Path(scratch, "gx"), ignore=ignore_patterns("uncommitted"))
+        context = open_context(Path(scratch))
+        from great_expectations.core.run_identifier import RunIdentifier
+
+        run = RunIdentifier(run_name="validate", run_time=datetime.now(UTC))
+        results = {}
+        for name, frame in tables.items():
+            checkpoint = context.checkpoints.get(name)
+            ended = checkpoint.run({"dataframe": frame}, expectation_parameters=parameters, run_id=run)
+            for result in next(iter(ended.run_results.values())).results:
+                results[result.expectation_config.meta["name"]] = result.to_json_dict()
+        rmtree(data_docs, ignore_errors=True)
+        move(Path(scratch, "gx", "uncommitted", "data_docs"), data_docs)
+    for name in tables:
+        lead_to_results(data_docs, name)
+    return results
+
+
+def lead_to_results(data_docs: Path, name: str) -> None:
+    """Write `<name>.html`, which leads to the results of a table: Great Expectations puts the time into their path."""
+    results = next(data_docs.glob(f"validations/{name}/*/*/*.html")).relative_to(data_docs).as_posix()
+    page = f'<!doctype html><meta http-equiv="refresh" content="0; url={results}"><a href="{results}">{name}</a>\n'
+    (data_docs / f"{name}.html").write_text(page, encoding="utf-8")

@@ -1,0 +1,117 @@
+"""The manifest: one row per image, what it is and how it looks, and the tables the expectations read beside it."""
+
+from collections.abc import Iterable
+from functools import partial
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageStat
+
+from landuse.dataset import decode, image_paths, map_ahead, upright
+from landuse.errors import LanduseError
+
+COLUMNS = {
+    "path": "str",
+    "label": "str",
+    "width": "Int64",
+    "height": "Int64",
+    "mode": "str",
+    "format": "str",
+    "bytes": "Int64",
+    "sha256": "str",
+    "phash": "str",
+    "red": "float64",
+    "green": "float64",
+    "blue": "float64",
+    "brightness": "float64",
+    "contrast": "float64",
+    "decodes": "bool",
+    "reason": "str",
+}
+
+
+def build_manifest(data: Path) -> pd.DataFrame:
+    """One row per image `<class>/<image>` of a folder, sorted by path, with the types of COLUMNS.
+
+    Where an image does not decode, `reason` says why and what only its pixels could tell is missing.
+    Raises LanduseError for a name that is not safe in one line of text or in the HTML of the Data Docs.
+    """
+    paths = image_paths(data)
+    for path in paths:
+        if not path.as_posix().isprintable() or set('<>"') & set(path.as_posix()):
+            raise LanduseError(f"{data}: {path.as_posix()!a} has <, >, a quote or an unprintable character: rename it")
+    rows = list(map_ahead(partial(describe, data), paths))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    return frame.sort_values("path", ignore_index=True)
+
+
+def describe(data: Path, path: Path) -> dict[str, Any]:
+    """One row of the manifest."""
+    row: dict[str, Any] = {"path": path.as_posix(), "label": path.parent.name, "decodes": False, "reason": ""}
+    try:
+        content = (data / path).read_bytes()
+        row |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+        with decode(BytesIO(content)) as image:
+            row |= {"mode": image.mode, "format": image.format} | look(upright(image)) | {"decodes": True}
+    except LanduseError as error:
+        row["reason"] = plain_reason(str(error)) if content else "the file is empty"
+    except OSError as error:
+        row["reason"] = f"the file cannot be read: {error.strerror}"
+    return row
+
+
+def plain_reason(message: str) -> str:
+    """Why an image does not decode, without the parts that differ from run to run."""
+    reason = message.partition("cannot be decoded: ")[2]
+    return "not an image" if reason.startswith("cannot identify image file") else reason
+
+
+def look(image: Image.Image) -> dict[str, Any]:
+    """Size, difference hash, and the means and spread of the levels (0-255) of an RGB image."""
+    grey = image.convert("L")
+    red, green, blue = ImageStat.Stat(image).mean
+    levels = ImageStat.Stat(grey)
+    means = {"red": red, "green": green, "blue": blue, "brightness": levels.mean[0], "contrast": levels.stddev[0]}
+    return {"width": image.width, "height": image.height, "phash": difference_hash(grey)} | {
+        name: round(value, 3) for name, value in means.items()
+    }
+
+
+def difference_hash(grey: Image.Image) -> str:
+    """64 bits as 16 hex digits: is each of 8 x 9 area-averaged grey levels brighter than its right neighbour.
+
+    Alike images differ in few bits, whatever their size, file format or overall brightness.
+    """
+    # In floating point, or the eight bits of a grey level would make neighbours of a faint image equal.
+    levels = np.asarray(grey.convert("F").resize((9, 8), Image.Resampling.BOX))
+    return np.packbits(levels[:, :-1] > levels[:, 1:]).tobytes().hex()
+
+
+def write_manifest(frame: pd.DataFrame, path: Path) -> None:
+    """As Parquet; the same images give the same bytes."""
+    frame.to_parquet(path, engine="pyarrow", index=False)
+
+
+def class_table(manifest: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame:
+    """One row per class, expected or found: label, images, and how many times as many the largest class has."""
+    counts = manifest["label"].value_counts()
+    images = counts.reindex(sorted({*counts.index, *classes}), fill_value=0)
+    imbalance = (images.max() / images.clip(lower=1)).round(2)
+    return pd.DataFrame({"images": images, "imbalance": imbalance}).rename_axis("label").reset_index()
+
+
+def content_table(manifest: pd.DataFrame) -> pd.DataFrame:
+    """One row per different file: sha256, phash, path (of its first image), how many images and labels it stands under.
+
+    `lookalike_labels` counts the labels of all images with the same perceptual hash, in the row of the first of them.
+    """
+    files = manifest.dropna(subset=["sha256"]).groupby("sha256", sort=False)
+    table = files.agg(
+        path=("path", "first"), images=("path", "size"), labels=("label", "nunique"), phash=("phash", "first")
+    ).reset_index()
+    lookalike_labels = table["phash"].map(manifest.groupby("phash")["label"].nunique()).astype("Int64")
+    return table.assign(lookalike_labels=lookalike_labels.mask(table["phash"].duplicated()))

@@ -1,0 +1,87 @@
+"""The embedded sample: the same bytes everywhere, the promised awkward images and no others."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from landuse.errors import LanduseError
+from landuse.params import load_params
+from landuse.sample import CLASSES, COPY, IMAGES_PER_CLASS, ODD_NAME, ODD_SIZE, ORIGINAL, draw, draw_sample, fingerprint
+
+PRESET = load_params(Path(__file__).parents[1] / "presets/sample.yaml")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """All files of a freshly drawn sample, sorted."""
+    folder = tmp_path_factory.mktemp("sample") / "drawn"
+    draw_sample(folder)
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def greys(files: list[Path]) -> dict[str, Image.Image]:
+    """The images by name, in grey."""
+    return {path.stem: Image.open(path).convert("L") for path in files}
+
+
+def perceptual_hashes(greys: dict[str, Image.Image]) -> np.ndarray:
+    """Whether each of 8 × 8 cells is darker than the next to its right, [images, 64]."""
+    cells = [np.asarray(grey.resize((9, 8), Image.Resampling.BILINEAR)) for grey in greys.values()]
+    return np.stack([(cell[:, 1:] > cell[:, :-1]).ravel() for cell in cells])
+
+
+def test_the_fingerprint_is_that_of_what_is_drawn(files: list[Path]) -> None:
+    digest = sha256()
+    for path in files:
+        digest.update(path.name.encode() + path.read_bytes())
+    drawn = digest.hexdigest()
+    assert drawn == fingerprint(), f"the drawing changed: set DRAWN in landuse/sample/__init__.py to {drawn}"
+
+
+def test_it_holds_the_classes_of_its_preset_with_equally_many_images(files: list[Path]) -> None:
+    expected = [f"{label}/{label}{number:02d}.png" for label in CLASSES for number in range(IMAGES_PER_CLASS)]
+    assert ["/".join(path.parts[-2:]) for path in files] == expected
+    assert PRESET.validate.classes == CLASSES
+
+
+def test_one_image_has_another_size_and_all_are_rgb(files: list[Path]) -> None:
+    sizes = {path.stem: (image.mode, image.size) for path in files if (image := Image.open(path))}
+    usual = ("RGB", (PRESET.validate.size, PRESET.validate.size))
+    assert {name: size for name, size in sizes.items() if size != usual} == {ODD_NAME: ("RGB", (ODD_SIZE, ODD_SIZE))}
+
+
+def test_the_files_hold_the_pixels_that_were_drawn(files: list[Path]) -> None:
+    for path in files[::40]:
+        with Image.open(path) as image:
+            image.verify()
+        assert Image.open(path).tobytes() == draw(path.parent.name, 0).tobytes()
+
+
+def test_no_image_is_taken_for_blank(greys: dict[str, Image.Image]) -> None:
+    limits = PRESET.validate
+    for name, grey in greys.items():
+        levels = np.asarray(grey)
+        assert limits.brightness[0] < levels.mean() < limits.brightness[1], name
+        assert levels.std() > limits.contrast, name
+
+
+def test_only_the_one_duplicate_is_alike(files: list[Path], greys: dict[str, Image.Image]) -> None:
+    hashes, names = perceptual_hashes(greys), list(greys)
+    differing = (hashes[:, None] != hashes[None]).sum(axis=-1)
+    alike = np.argwhere(np.triu(differing <= PRESET.split.hash_distance, k=1))
+    assert [(names[one], names[other]) for one, other in alike] == [(ORIGINAL, COPY)]
+    contents = {path.stem: path.read_bytes() for path in files}
+    assert contents[ORIGINAL] == contents[COPY]
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(LanduseError, match="not an empty folder"):
+        draw_sample(tmp_path)
+    with pytest.raises(LanduseError, match="not an empty folder"):
+        draw_sample(tmp_path / "mine.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -1,0 +1,77 @@
+"""The manifest says what every image is, whatever state it is in."""
+
+from hashlib import sha256
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from landuse.errors import LanduseError
+from landuse.validate import build_manifest, write_manifest
+from landuse.validate.manifest import COLUMNS
+
+
+def noise(seed: int, size: tuple[int, int] = (16, 16)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+def save(image: Image.Image, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two classes of three images each."""
+    for seed in range(6):
+        save(noise(seed), tmp_path / "data" / ("field", "river")[seed % 2] / f"{seed}.png")
+    return tmp_path / "data"
+
+
+def test_a_manifest_row_says_what_an_image_is(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 10, 3), np.uint8)
+    pixels[:, :5] = (200, 100, 0)
+    file = save(Image.fromarray(pixels), tmp_path / "field" / "a.png")
+    row = build_manifest(tmp_path).iloc[0]
+    grey = np.asarray(Image.fromarray(pixels).convert("L"), float)
+    assert [row["path"], row["label"], row["mode"], row["format"]] == ["field/a.png", "field", "RGB", "PNG"]
+    assert [row["width"], row["height"], row["bytes"]] == [10, 4, file.stat().st_size]
+    assert row["sha256"] == sha256(file.read_bytes()).hexdigest()
+    assert [row["red"], row["green"], row["blue"]] == [100, 50, 0]
+    assert [row["brightness"], row["contrast"]] == [round(grey.mean(), 3), round(grey.std(), 3)]
+    assert row["decodes"] and row["reason"] == ""
+
+
+def test_alike_images_have_near_hashes_and_others_do_not(tmp_path: Path) -> None:
+    image = noise(1, (9, 8)).resize((90, 80), Image.Resampling.BICUBIC)
+    save(image, tmp_path / "a" / "0.png")
+    save(image.resize((45, 60)).point(lambda level: level * 0.8), tmp_path / "a" / "1.jpg")
+    save(noise(2, (9, 8)).resize((90, 80)), tmp_path / "a" / "2.png")
+    first, alike, other = (int(bits, 16) for bits in build_manifest(tmp_path)["phash"])
+    assert (first ^ alike).bit_count() <= 3 < 16 < (first ^ other).bit_count()
+
+
+def test_the_manifest_has_the_same_types_whatever_is_wrong_and_the_same_bytes_for_the_same_images(data: Path) -> None:
+    files = []
+    for folder in (data, copytree(data, data.with_name("again"))):
+        write_manifest(build_manifest(folder), folder.with_suffix(".parquet"))
+        files.append(folder.with_suffix(".parquet").read_bytes())
+    assert files[0] == files[1]
+    (data / "field" / "0.png").write_bytes(b"")
+    manifests = [build_manifest(data), build_manifest(data / "nothing"), pd.read_parquet(data.with_suffix(".parquet"))]
+    (data / "field" / "2.png").unlink()
+    (data / "field" / "4.png").unlink()
+    manifests.append(build_manifest(data))
+    assert all({name: str(kind) for name, kind in frame.dtypes.items()} == COLUMNS for frame in manifests)
+
+
+@pytest.mark.parametrize("name", ["<b>.png", 'a".png', "two\nlines.png"])
+def test_a_name_that_would_break_a_line_or_a_page_is_refused(data: Path, name: str) -> None:
+    save(noise(1), data / "field" / name)
+    with pytest.raises(LanduseError, match="rename it") as caught:
+        build_manifest(data)
+    assert "\n" not in str(caught.value)
