@@ -56,7 +56,7 @@ def split() -> None:
     from landuse.params import load_params
     from landuse.split import split
 
-    say(split(load_params().split))
+    say(", ".join(f"{images:,} {subset}" for subset, images in split(load_params().split).items()))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -74,7 +74,10 @@ def evaluate() -> None:
     from landuse.evaluate import evaluate
     from landuse.params import load_params
 
-    say(evaluate(load_params().evaluate))
+    metrics = evaluate(load_params().evaluate)
+    say(
+        ", ".join(f"{name} {round(value, 4) if isinstance(value, float) else value}" for name, value in metrics.items())
+    )
 
 
 @app.command(rich_help_panel=STAGES)
@@ -83,7 +86,8 @@ def register() -> None:
     from landuse.params import load_params
     from landuse.register import register
 
-    say(register(load_params().register))
+    version = register(load_params().register)
+    say(f"{version.name} version {version.version} is the challenger")
 
 
 @app.command(rich_help_panel="Data")

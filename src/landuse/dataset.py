@@ -33,9 +33,7 @@ Result = TypeVar("Result")
 
 def image_paths(folder: Path) -> list[Path]:
     """The images `<class>/<image>` of a folder, relative to it, sorted."""
-    return sorted(
-        path.relative_to(folder) for path in folder.glob("*/*") if path.suffix.lower() in IMAGE_SUFFIXES
-    )
+    return sorted(path.relative_to(folder) for path in folder.glob("*/*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -139,7 +139,8 @@ def to_litert(network: keras.Model) -> bytes:
     signature = function.get_concrete_function(tf.TensorSpec(shape, network.inputs[0].dtype))
     owner = tf.Module()
     owner.variables_ = [variable.value for variable in network.variables]
-    return tf.lite.TFLiteConverter.from_concrete_functions([signature], owner).convert()
+    with native_stderr_muted():
+        return tf.lite.TFLiteConverter.from_concrete_functions([signature], owner).convert()
 
 
 def parameters_by_block(backbone: keras.Model) -> dict[str, int]:

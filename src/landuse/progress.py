@@ -29,8 +29,7 @@ def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
 class EpochBars:
     """Two bars, for the images of train and validation, and one line for every epoch that is over."""
 
-    def __init__(self, epochs: int, train: int, validation: int) -> None:
-        self.epochs = epochs
+    def __init__(self, train: int, validation: int) -> None:
         self.progress = bars(transient=True)
         self.tasks = {
             "train": self.progress.add_task("train", total=train, note=""),
@@ -47,4 +46,4 @@ class EpochBars:
 
     def line(self, text: str) -> None:
         """Print a line that stays, above the bars."""
-        self.progress.console.print(text, highlight=False)
+        self.progress.console.print(text, highlight=False, soft_wrap=True)

@@ -59,7 +59,11 @@ def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.Active
     origin = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
     create_name(client, name)
     return client.create_model_version(
-        name, logged.model_uri, run.info.run_id, tags=origin | scored | {tracking.MODEL_TAG: sha256}, model_id=logged.model_id
+        name,
+        logged.model_uri,
+        run.info.run_id,
+        tags=origin | scored | {tracking.MODEL_TAG: sha256},
+        model_id=logged.model_id,
     )
 
 

@@ -12,15 +12,19 @@ from landuse.paths import MANIFEST, SPLITS
 ROWS_AT_ONCE = 1024
 
 
-def split(params: SplitParams) -> None:
+def split(params: SplitParams) -> pd.Series:
     """Write `artifacts/splits.csv`: one row per image, in the manifest's order: path, label, group, subset.
+
+    Returns the number of images per subset.
 
     Raises LanduseError where a class has too few images that differ to stand in every subset.
     """
     manifest = pd.read_parquet(MANIFEST, columns=["path", "label", "phash", "sha256"])
     groups = group_lookalikes(manifest, features.embeddings(), params)
     rows = manifest[["path", "label"]].assign(group=groups)
-    rows.assign(subset=assign_subsets(rows, params)).to_csv(SPLITS, index=False)
+    rows["subset"] = assign_subsets(rows, params)
+    rows.to_csv(SPLITS, index=False)
+    return rows["subset"].value_counts()
 
 
 def group_lookalikes(manifest: pd.DataFrame, embeddings: NDArray, params: SplitParams) -> NDArray[np.intp]:

@@ -25,22 +25,22 @@ MODEL_TAG = "model.sha256"
 
 
 @contextmanager
-def store() -> Iterator[None]:
-    """MLflow's store as `MLFLOW_TRACKING_URI` names it, else a file beside the project.
+def store() -> Iterator[str]:
+    """MLflow's store as `MLFLOW_TRACKING_URI` names it, else a file beside the project; yields the URI.
 
     Raises LanduseError, on one line, for whatever MLflow refuses or cannot reach.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_TRACKING_URI", DEFAULT_STORE)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", DEFAULT_STORE)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         mlflow.set_experiment(EXPERIMENT)
-        yield
+        yield uri
     except MlflowException as error:
         reason = " ".join(str(error).split())[:240]
-        uri = os.environ["MLFLOW_TRACKING_URI"]
         raise LanduseError(f"MLflow at {uri}: {reason}; check MLFLOW_TRACKING_URI and that it is up") from None
 
 

@@ -23,7 +23,9 @@ class Batches(keras.utils.PyDataset):
     comes once as it is.
     """
 
-    def __init__(self, read: Read, rows: NDArray, labels: NDArray, size: int, views: int, seed: int | None, workers: int):
+    def __init__(
+        self, read: Read, rows: NDArray, labels: NDArray, size: int, views: int, seed: int | None, workers: int
+    ):
         super().__init__(workers=workers)
         self.read, self.rows, self.labels, self.size, self.views = read, rows, labels, size, views
         self.random = None if seed is None else np.random.default_rng(seed)

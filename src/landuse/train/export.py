@@ -18,7 +18,9 @@ from landuse.paths import DATA, MODEL
 KERAS_FILE = "model.keras"
 TOLERANCE = 1e-3
 CHECKED_IMAGES = 32
-PREPROCESSING = "RGB, upright by EXIF, resized to a square with Pillow's bilinear filter, uint8; scaled inside the model"
+PREPROCESSING = (
+    "RGB, upright by EXIF, resized to a square with Pillow's bilinear filter, uint8; scaled inside the model"
+)
 
 
 def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) -> str:

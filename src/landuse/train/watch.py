@@ -14,7 +14,7 @@ class Watch(keras.callbacks.Callback):
 
     def __init__(self, epochs: int, train: int, validation: int, batch_size: int) -> None:
         super().__init__()
-        self.bars, self.epochs, self.batch_size = EpochBars(epochs, train, validation), epochs, batch_size
+        self.bars, self.epochs, self.batch_size = EpochBars(train, validation), epochs, batch_size
         self.images = {"train": train, "validation": validation}
         self.rows: list[dict[str, float]] = []
 
@@ -46,7 +46,7 @@ class Watch(keras.callbacks.Callback):
         }
         speeds = {subset: self.images[subset] / seconds[subset] for subset in seconds}
         self.rows.append(row)
-        self.bars.line(f"epoch {epoch + 1:>3}/{self.epochs}   " + "   ".join(self.summary(row, speeds)))
+        self.bars.line(f"epoch {epoch + 1:>3}/{self.epochs}" + "".join(self.summary(row, speeds)))
         tracking.log_epoch(row | {f"{subset}_images_per_second": speed for subset, speed in speeds.items()})
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -61,11 +61,16 @@ class Watch(keras.callbacks.Callback):
         """Move the bar by one batch."""
         done = min((batch + 1) * self.batch_size, self.images[subset])
         speed = done / (perf_counter() - self.started)
-        self.bars.advance(subset, done, f"loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}  {speed:,.0f} images/s")
+        self.bars.advance(subset, done, figures(logs["loss"], logs["accuracy"], speed))
 
     def summary(self, row: dict[str, float], speeds: dict[str, float]) -> list[str]:
         """Loss, accuracy and images/s of both subsets in words."""
         return [
-            f"{subset} loss {row[f'{subset}_loss']:.3f} accuracy {row[f'{subset}_accuracy']:.3f} {speed:,.0f} images/s"
+            f"  {subset} {figures(row[f'{subset}_loss'], row[f'{subset}_accuracy'], speed)}"
             for subset, speed in speeds.items()
         ]
+
+
+def figures(loss: float, accuracy: float, images_per_second: float) -> str:
+    """Loss, accuracy and speed, in few letters."""
+    return f"loss {loss:.3f} accuracy {accuracy:6.1%} {images_per_second:5,.0f} images/s"

@@ -57,6 +57,14 @@ class Verdict:
     warnings: int
     expectations: tuple[Finding, ...]
 
+    def __str__(self) -> str:
+        held = len(self.expectations) - self.errors - self.warnings
+        warned = "; ".join(f.words + ": " + f.observed for f in self.expectations if not f.success)
+        return (
+            f"{self.images:,} images in {self.classes} classes: {held} of {len(self.expectations)} expectations hold"
+            + (f"; warned: {warned}" if warned else "")
+        )
+
 
 def judge(tables: dict[str, pd.DataFrame], results: dict[str, dict[str, Any]], params: ValidateParams) -> Verdict:
     """Put the results of Great Expectations, by the name of the check, into words."""

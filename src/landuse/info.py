@@ -1,0 +1,52 @@
+"""Info: which data, code, run and model version this folder stands for."""
+
+import json
+from typing import Any
+
+from mlflow import MlflowClient
+
+from landuse import lineage, tracking
+from landuse.errors import LanduseError
+from landuse.paths import METRICS, REGISTRATION, RUN
+
+MISSING = "not there yet: run dvc repro"
+
+
+def info() -> str:
+    """One line per fact. Raises LanduseError where the registry does not have the version that was registered."""
+    tags = lineage.tags()
+    facts = {
+        "data": f"{tags['data.md5']} ({tags['data.kind']}, from {tags['data.source']})",
+        "code": f"{tags['git.commit'][:12]}{' with changes' if tags['git.dirty'] == 'true' else ''}",
+        "packages": ", ".join(f"{name} {version}" for name, version in lineage.versions().items()),
+        "trained": trained(json.loads(RUN.read_text("utf-8"))) if RUN.exists() else MISSING,
+        "scored": scored(json.loads(METRICS.read_text("utf-8"))) if METRICS.exists() else MISSING,
+        "model": registered(json.loads(REGISTRATION.read_text("utf-8"))) if REGISTRATION.exists() else MISSING,
+    }
+    return "\n".join(f"{name:<9} {line}" for name, line in facts.items())
+
+
+def trained(record: dict[str, Any]) -> str:
+    """On which data and from which weights the model was trained, and where."""
+    tags = record["tags"]
+    return f"on {tags['data.md5']}, weights {tags['weights']}, {tags['device']}, code {tags['git.commit'][:12]}"
+
+
+def scored(metrics: dict[str, Any]) -> str:
+    """The headline of the evaluation."""
+    return f"{metrics['accuracy']:.1%} of {metrics['images']} {metrics['subset']} images, macro F1 {metrics['macro_f1']:.3f}"
+
+
+def registered(registration: dict[str, str]) -> str:
+    """Version, aliases and run in the registry, or LanduseError where the version is not there any more."""
+    name, number, sha256 = registration["model"], registration["version"], registration[tracking.MODEL_TAG]
+    with tracking.store() as uri:
+        found = MlflowClient().search_model_versions(f"name = '{name}'")
+        version = next((version for version in found if str(version.version) == number), None)
+        if version is None or version.tags.get(tracking.MODEL_TAG) != sha256:
+            raise LanduseError(
+                f"version {number} of {name} is not in the registry at {uri}: register it again with dvc repro -s -f register"
+            )
+        aliases = MlflowClient().get_registered_model(name).aliases
+    held = [alias for alias, held_by in aliases.items() if str(held_by) == number]
+    return f"{name} version {number} ({', '.join(sorted(held)) or 'no alias'}), run {version.run_id}, registry {uri}"
