@@ -76,7 +76,9 @@ def evaluate() -> None:
 
     metrics = evaluate(load_params().evaluate)
     say(
-        ", ".join(f"{name} {round(value, 4) if isinstance(value, float) else value}" for name, value in metrics.items())
+        ", ".join(
+            f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in metrics.items()
+        )
     )
 
 

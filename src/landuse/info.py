@@ -34,7 +34,8 @@ def trained(record: dict[str, Any]) -> str:
 
 def scored(metrics: dict[str, Any]) -> str:
     """The headline of the evaluation."""
-    return f"{metrics['accuracy']:.1%} of {metrics['images']} {metrics['subset']} images, macro F1 {metrics['macro_f1']:.3f}"
+    where = f"{metrics['images']} {metrics['subset']} images"
+    return f"{metrics['accuracy']:.1%} of {where}, macro F1 {metrics['macro_f1']:.3f}"
 
 
 def registered(registration: dict[str, str]) -> str:
@@ -45,7 +46,8 @@ def registered(registration: dict[str, str]) -> str:
         version = next((version for version in found if str(version.version) == number), None)
         if version is None or version.tags.get(tracking.MODEL_TAG) != sha256:
             raise LanduseError(
-                f"version {number} of {name} is not in the registry at {uri}: register it again with dvc repro -s -f register"
+                f"version {number} of {name} is not in the registry at {uri}: "
+                "register it again with dvc repro --single-item --force register"
             )
         aliases = MlflowClient().get_registered_model(name).aliases
     held = [alias for alias, held_by in aliases.items() if str(held_by) == number]

@@ -55,15 +55,11 @@ def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.Active
         input_example=example(),
     )
     metrics = json.loads(METRICS.read_text(encoding="utf-8"))
-    scored = {f"{metrics['subset']}.{name}": f"{metrics[name]:.4f}" for name in ("accuracy", "macro_f1")}
-    origin = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
+    tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
+    tags |= {f"{metrics['subset']}.{score}": f"{metrics[score]:.4f}" for score in ("accuracy", "macro_f1")}
     create_name(client, name)
     return client.create_model_version(
-        name,
-        logged.model_uri,
-        run.info.run_id,
-        tags=origin | scored | {tracking.MODEL_TAG: sha256},
-        model_id=logged.model_id,
+        name, logged.model_uri, run.info.run_id, tags=tags | {tracking.MODEL_TAG: sha256}, model_id=logged.model_id
     )
 
 

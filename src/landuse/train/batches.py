@@ -1,4 +1,4 @@
-"""What the network is trained on: batches of cached activations, or of images, a view of each drawn anew every epoch."""
+"""What the network is trained on: batches of cached activations, or of images; views are drawn anew every epoch."""
 
 from collections.abc import Callable
 
