@@ -1,11 +1,13 @@
 """The command `landuse`: ingest, one verb per stage, info. Each verb imports what it needs, so that help is instant."""
 
+import os
 import sys
 import warnings
 
 import typer
 
 from landuse.errors import LanduseError
+from landuse.quiet import native_stderr_muted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,10 +45,11 @@ def validate() -> None:
 @app.command(rich_help_panel=STAGES)
 def extract() -> None:
     """Compute what the frozen part of the network sees in every image and view."""
-    from landuse.extract import extract
     from landuse.params import load_params
 
     params = load_params()
+    with native_stderr_muted():
+        from landuse.extract import extract
     extract(params.extract, params.train.unfreeze_from)
 
 
@@ -63,9 +66,11 @@ def split() -> None:
 def train() -> None:
     """Fine-tune and export the model: one MLflow run."""
     from landuse.params import load_params
-    from landuse.train import train
 
-    train(load_params().train)
+    params = load_params()
+    with native_stderr_muted():
+        from landuse.train import train
+    train(params.train)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -102,6 +107,7 @@ def info() -> None:
 
 def main() -> None:
     """Run the command line; a LanduseError becomes one line and exit code 1."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     warnings.filterwarnings("ignore", module="PIL")
     try:
         app()

@@ -7,16 +7,14 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from landuse.errors import LanduseError
 from landuse.params import ExtractParams
 from landuse.paths import WEIGHTS
 from landuse.quiet import native_stderr_muted
-
-with native_stderr_muted():
-    import keras
-    import tensorflow as tf
 
 INITIAL_SEED = 1
 DEAD = 1e-3

@@ -75,6 +75,6 @@ def check_agreement(images: list[Path]) -> None:
     difference = float(np.abs(expected - np.stack(list(classifier.probabilities_of(images)))).max())
     if not difference <= TOLERANCE:
         raise LanduseError(
-            f"{MODEL / MODEL_FILE} and {KERAS_FILE} differ by {difference:.2g} in a probability, "
-            f"more than {TOLERANCE}: the conversion to LiteRT failed; look at the weights and the versions of tensorflow and ai-edge-litert"
+            f"{MODEL / MODEL_FILE} and {KERAS_FILE} differ by {difference:.2g} in a probability ({TOLERANCE} at most): "
+            "the conversion to LiteRT failed; look at the weights and the versions of tensorflow and ai-edge-litert"
         )
