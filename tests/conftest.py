@@ -1,10 +1,11 @@
-"""What the tests share: an empty project to work in."""
+"""What the tests share: an empty project to work in, and one in which every stage ran."""
 
 import subprocess
 from pathlib import Path
 from shutil import copy, copytree, ignore_patterns
 
 import pytest
+import tiny
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,4 +23,69 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run(["git", "init", "--quiet", folder], check=True)
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "dvc-site-cache"))
     monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny project after validate, extract, split, train and evaluate."""
+    from landuse.evaluate import evaluate
+    from landuse.extract import extract
+    from landuse.params import load_params
+    from landuse.split import split
+    from landuse.train import train
+    from landuse.validate import validate
+
+    folder = tmp_path_factory.mktemp("finished")
+    tiny.make_project(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, folder, patch)
+        params = load_params()
+        validate(params.validate)
+        extract(params.extract, params.train.unfreeze_from)
+        split(params.split)
+        train(params.train)
+        evaluate(params.evaluate)
+    return folder
+
+
+def enter(folder: Path, finished: Path, patch: pytest.MonkeyPatch) -> None:
+    """Work in a folder, with the MLflow store of the finished project: a store of its own takes seconds to make."""
+    patch.chdir(folder)
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished}/mlflow.db")
+    patch.setenv("MLFLOW_EXPERIMENT_ID", "0")  # MLflow sets it for its children; undone with the patch
+
+
+@pytest.fixture
+def trained(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The finished project as the folder in use: to look at, not to change."""
+    enter(finished, finished, monkeypatch)
+    return finished
+
+
+@pytest.fixture
+def trained_copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished project as the folder in use, to change at will."""
+    folder = copytree(finished, tmp_path / "copy", ignore=ignore_patterns("mlflow.db", "mlruns"))
+    enter(folder, finished, monkeypatch)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fine_tuned(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished project whose last blocks, from weights in a file, were trained on cached activations."""
+    from landuse.extract import extract
+    from landuse.params import load_params
+    from landuse.train import train
+
+    folder = tmp_path_factory.mktemp("fine_tuned") / "project"
+    copytree(finished, folder, ignore=ignore_patterns("mlflow.db", "mlruns"))
+    weights = finished / "artifacts" / "features" / "backbone.weights.h5"
+    changes = {"extract": {"weights": str(weights), "views": 2}, "train": {"unfreeze_from": "block_16", "epochs": 2}}
+    tiny.write_params(folder, {name: keys | changes.get(name, {}) for name, keys in tiny.CHANGES.items()})
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, finished, patch)
+        params = load_params()
+        extract(params.extract, params.train.unfreeze_from)
+        train(params.train)
     return folder

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from landuse import lineage, tracking
 from landuse.classifier import Classifier
 from landuse.params import RegisterParams
-from landuse.paths import DATA, DATA_DOCS, METRICS, MODEL, PREDICTIONS, REGISTRATION
+from landuse.paths import DATA, METRICS, MODEL, PREDICTIONS, REGISTRATION
 
 PACKAGE = Path(__file__).parent
 NEEDED = ("ai-edge-litert", "mlflow", "numpy", "pillow", "pydantic")
@@ -32,7 +32,7 @@ def register(params: RegisterParams) -> ModelVersion:
         client.set_registered_model_alias(params.model, CHALLENGER, version.version)
         if CHAMPION not in client.get_registered_model(params.model).aliases:
             client.set_registered_model_alias(params.model, CHAMPION, version.version)
-        mlflow.log_artifacts(str(DATA_DOCS), "data_docs")
+        tracking.log_validation()
     registration = {"model": params.model, "version": str(version.version), tracking.MODEL_TAG: sha256}
     REGISTRATION.write_text(json.dumps(registration, indent=2) + "\n", encoding="utf-8")
     return version

@@ -72,7 +72,7 @@ def assign_subsets(rows: pd.DataFrame, params: SplitParams) -> NDArray[np.str_]:
     """The subset of each row (columns label, group).
 
     Groups come in a seeded order, large ones first; each goes where its classes will still lack the largest share.
-    Raises LanduseError where a class is then missing from a subset.
+    Raises LanduseError where a class is then missing from a subset, or a subset is far from its share.
     """
     shares = {"train": 1 - params.validation - params.test, "validation": params.validation, "test": params.test}
     names = np.array([name for name, share in shares.items() if share > 0])
@@ -86,6 +86,7 @@ def assign_subsets(rows: pd.DataFrame, params: SplitParams) -> NDArray[np.str_]:
         lacking[chosen[group]] -= counts[group]
     subsets = names[chosen[rows["group"]]]
     refuse_missing_classes(pd.crosstab(rows["label"], subsets).reindex(columns=names, fill_value=0))
+    refuse_wrong_shares(pd.Series(lacking.sum(axis=1) / wanted.sum(axis=1), names), counts.sum(axis=1).max())
     return subsets
 
 
@@ -97,3 +98,13 @@ def refuse_missing_classes(images: pd.DataFrame) -> None:
                 f"class {label}: its {row.sum()} images leave none for {row.idxmin()}; add images of it that differ, "
                 "or change split.validation, split.test, split.cosine or split.hash_distance in params.yaml"
             )
+
+
+def refuse_wrong_shares(lacking: pd.Series, largest: int) -> None:
+    """Raise LanduseError where a subset lacks, or has too many by, half of what it should have."""
+    worst = lacking.abs().idxmax()
+    if abs(lacking[worst]) > 0.5:
+        raise LanduseError(
+            f"{worst} would hold {1 - lacking[worst]:.0%} of the images it should: too many are taken for near-duplicates "
+            f"(the largest group has {largest}); raise split.cosine or lower split.hash_distance in params.yaml"
+        )

@@ -17,7 +17,19 @@ from numpy.typing import NDArray
 
 from landuse import lineage
 from landuse.errors import LanduseError
-from landuse.paths import DATA, HISTORY, METRICS, PER_CLASS, PICTURES, PREDICTIONS, RUN, SPLITS, VALIDATION_PAGE
+from landuse.paths import (
+    DATA,
+    DATA_DOCS,
+    HISTORY,
+    METRICS,
+    PER_CLASS,
+    PICTURES,
+    PREDICTIONS,
+    RUN,
+    SPLITS,
+    VALIDATION,
+    VALIDATION_PAGE,
+)
 
 EXPERIMENT = "landuse"
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -81,8 +93,8 @@ def finish_training(record: dict[str, Any], model_sha256: str) -> None:
 
 
 def log_training_files() -> None:
-    """Split, history and the picture of the validation, as artifacts."""
-    for path in (SPLITS, HISTORY, VALIDATION_PAGE):
+    """Split and history, as artifacts."""
+    for path in (SPLITS, HISTORY):
         mlflow.log_artifact(str(path))
 
 
@@ -127,6 +139,14 @@ def log_evaluation(metrics: dict[str, Any]) -> None:
     for path in (METRICS, PREDICTIONS, PER_CLASS):
         mlflow.log_artifact(str(path))
     mlflow.log_artifacts(str(PICTURES), "pictures")
+
+
+def log_validation() -> None:
+    """Verdict, page and, where validation ran on this machine, Data Docs, on the run at hand."""
+    for path in (VALIDATION, VALIDATION_PAGE):
+        mlflow.log_artifact(str(path), "validation")
+    if DATA_DOCS.exists():
+        mlflow.log_artifacts(str(DATA_DOCS), f"validation/{DATA_DOCS.name}")
 
 
 def log_latency(milliseconds: NDArray[np.float64]) -> None:

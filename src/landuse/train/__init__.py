@@ -21,11 +21,11 @@ def train(params: TrainParams) -> None:
 
     Raises LanduseError where training diverges or the exported formats disagree.
     """
-    keras.utils.set_random_seed(params.seed)
     tf.config.experimental.enable_op_determinism()
     facts, splits = features.facts(), pd.read_csv(SPLITS)
     extracted = ExtractParams(**facts["params"])
     backbone = model.build_backbone(replace(extracted, weights=str(features.BACKBONE.resolve())))
+    keras.utils.set_random_seed(params.seed)
     network = model.build_network(backbone, splits["label"].nunique(), params.dropout)
     tags = {"weights": extracted.weights, "weights.sha256": facts["weights_sha256"], "device": device()}
     with tracking.training_run(tags) as record:

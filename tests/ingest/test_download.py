@@ -1,0 +1,127 @@
+"""An archive from the web arrives whole, or not at all."""
+
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import md5
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from archives import WRONG, bring_in, pictures, zip_of
+
+from landuse.errors import LanduseError
+from landuse.ingest import download
+
+
+class Web(BaseHTTPRequestHandler):
+    """A site with one archive, and the ways in which a transfer goes wrong."""
+
+    archive = b""
+    seen: list[tuple[str, str | None]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append((self.path, self.headers["Authorization"]))
+        self.path = self.path.partition("?")[0]
+        if self.path == "/moved.zip":
+            self.send_response(302)
+            self.send_header("Location", "/set.zip")
+            self.end_headers()
+        elif self.path == "/missing.zip":
+            self.send_error(404)
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(self.archive)))
+            self.end_headers()
+            self.send_archive()
+
+    def send_archive(self) -> None:
+        if self.path == "/cut.zip":
+            self.wfile.write(self.archive[:1000])
+        elif self.path == "/stalled.zip":
+            self.wfile.write(self.archive[:1000])
+            time.sleep(3)
+        elif self.path == "/reset.zip":
+            self.connection.setsockopt(1, 13, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # SO_LINGER 0: close with a reset
+            self.wfile.write(self.archive[:1000])
+            time.sleep(0.1)
+            self.connection.close()
+        else:
+            self.wfile.write(self.archive)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    """The address of a real web server on this machine."""
+    Web.archive, Web.seen = zip_of(tmp_path / "served.zip", pictures()).read_bytes(), []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Web)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def served() -> str:
+    return f"md5:{md5(Web.archive).hexdigest()}"
+
+
+def test_a_url_is_ingested_and_recorded_without_its_secrets_and_not_fetched_again(project: Path, site: str) -> None:
+    url = site.replace("http://", "http://user:pa%40ss@") + "/set.zip?token=secret"
+    first = bring_in(url, checksum=served())
+    assert (first.source, first.digest, first.changed) == (f"{site}/set.zip", served(), True)
+    assert "secret" not in Path("data.dvc").read_text() and "pa" not in first.source
+    assert Web.seen == [("/set.zip?token=secret", "Basic " + b64encode(b"user:pa@ss").decode())]
+    assert bring_in(url, checksum=served()) == replace(first, changed=False)
+    assert len(Web.seen) == 1
+
+
+def test_a_password_is_not_sent_on_to_where_a_redirect_leads(project: Path, site: str) -> None:
+    download.fetch(site.replace("http://", "http://user:word@") + "/moved.zip", served())
+    assert [bool(authorization) for _, authorization in Web.seen] == [True, False]
+
+
+def test_a_download_with_another_checksum_is_refused_and_not_kept(project: Path, site: str) -> None:
+    with pytest.raises(LanduseError, match=f"set.zip has {served()} instead of {WRONG}"):
+        bring_in(f"{site}/set.zip", checksum=WRONG)
+    assert not Path("data").exists() and list(download.DOWNLOADS.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("missing.zip", "answers 404 Not Found: check data.source"),
+        ("cut.zip", "broke off after 1,000 of"),
+        ("stalled.zip", r"broke off \(timed out\)"),
+        ("reset.zip", "broke off"),
+    ],
+)
+def test_a_failed_transfer_says_what_happened_and_leaves_nothing(
+    project: Path, site: str, page: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "TIMEOUT", 1)
+    with pytest.raises(LanduseError, match=words) as caught:
+        bring_in(f"{site}/{page}?token=secret", checksum=served())
+    assert f"{site}/{page}" in str(caught.value) and "secret" not in str(caught.value)
+    assert list(download.DOWNLOADS.iterdir()) == [] and not Path("data").exists()
+
+
+def test_a_host_that_cannot_be_reached_is_named_with_the_remedy(project: Path) -> None:
+    with pytest.raises(
+        LanduseError, match=r"http://127.0.0.1:1/a.zip cannot be reached \(Connection refused\)"
+    ) as caught:
+        bring_in("http://127.0.0.1:1/a.zip", checksum=WRONG)
+    assert "data.source" in str(caught.value)
+
+
+def test_a_kept_download_is_used_until_it_is_damaged_or_another_replaces_it(project: Path, site: str) -> None:
+    kept = download.fetch(f"{site}/set.zip", served())
+    assert download.fetch(f"{site}/set.zip", served()) == kept and len(Web.seen) == 1
+    kept.write_bytes(b"damaged")
+    (kept.parent / "md5-older").touch()
+    assert download.fetch(f"{site}/set.zip", served()).read_bytes() == Web.archive
+    assert list(kept.parent.iterdir()) == [kept]

@@ -1,0 +1,58 @@
+"""Which source is meant, and how it is recorded."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from archives import WRONG, bring_in, folder_of, pictures, zip_of
+
+from landuse import sample
+from landuse.errors import LanduseError
+from landuse.ingest.sources import UCMERCED_CHECKSUM, find_source
+from landuse.params import DataParams
+
+
+def test_a_source_is_recorded_without_the_folders_of_this_machine(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "set.zip", pictures())
+    source = find_source(DataParams(source=str(archive), checksum=None))
+    assert (source.name, source.digest) == ("set.zip", f"sha256:{sha256(archive.read_bytes()).hexdigest()}")
+    assert find_source(DataParams(source=str(folder_of(tmp_path / "set", pictures())), checksum=None)).name == "set"
+
+
+def test_the_digest_of_a_folder_follows_names_and_contents(tmp_path: Path) -> None:
+    def digest() -> str:
+        return find_source(DataParams(source=str(tmp_path / "set"), checksum=None)).digest
+
+    folder = folder_of(tmp_path / "set", pictures())
+    first = digest()
+    assert digest() == first
+    (folder / "field/a.png").rename(folder / "field/c.png")
+    second = digest()
+    (folder / "field/c.png").write_bytes(b"other")
+    assert len({first, second, digest()}) == 3
+
+
+def test_the_sample_and_ucmerced_are_known_by_name() -> None:
+    drawn = find_source(DataParams(source="sample", checksum=None))
+    assert (drawn.name, drawn.digest) == ("sample", sample.fingerprint())
+    official = find_source(DataParams(source="ucmerced", checksum=None))
+    assert (official.name, official.digest) == ("ucmerced", UCMERCED_CHECKSUM)
+
+
+SENSELESS = {
+    "missing file": ("nowhere.zip", None, "nowhere.zip: there is no such file or folder"),
+    "URL without checksum": ("http://host/a.zip", None, "a URL needs data.checksum"),
+    "other scheme": ("s3://bucket/a.zip", WRONG, "only http and https"),
+    "no URL": ("http://[host/a.zip", WRONG, "check the URL"),
+    "checksum of a folder": (".", WRONG, "data.checksum is for archives"),
+    "checksum of the sample": ("sample", WRONG, "data.checksum is for archives"),
+    "another checksum": ("params.yaml", WRONG, f"params.yaml has md5:.* instead of {WRONG}"),
+}
+
+
+@pytest.mark.parametrize("case", SENSELESS)
+def test_a_source_that_cannot_be_had_is_refused_before_anything_happens(project: Path, case: str) -> None:
+    source, checksum, words = SENSELESS[case]
+    with pytest.raises(LanduseError, match=words):
+        bring_in(source, checksum=checksum)
+    assert not Path("data").exists() and not Path("data.dvc").exists()

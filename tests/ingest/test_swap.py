@@ -1,0 +1,169 @@
+"""New images come in, or are kept out, and data/ and data.dvc always agree."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from archives import CHECKS, bring_in, files_in, folder_of, in_step, picture, pictures, zip_of
+
+from landuse import ingest as room
+from landuse.errors import LanduseError
+from landuse.ingest import swap
+
+
+def test_a_folder_becomes_versioned_data_and_a_second_ingest_does_nothing(project: Path) -> None:
+    source = folder_of(project.parent / "set", pictures() | {"README.txt": b"two classes"})
+    first = bring_in(source)
+    content = yaml.safe_load(Path("data.dvc").read_text())
+    assert files_in(Path("data")) == pictures() and in_step()
+    assert content["outs"][0]["md5"] == content["meta"]["version"] == first.version
+    assert (first.images, first.classes, first.ignored, first.changed) == (4, 2, 1, True)
+    assert content["meta"].items() >= {"source": "set", "images": 4, "classes": 2, "digest": first.digest}.items()
+    assert os.listdir(".incoming") == ["lock"] and not Path("quarantine").exists()
+    assert bring_in(source) == replace(first, changed=False)
+
+
+def test_other_requirements_are_held_against_the_same_data_again(settled: room.Ingested) -> None:
+    with pytest.raises(LanduseError, match="set.zip is not let in"):
+        bring_in("../set.zip", replace(CHECKS, images_per_class=3))
+    assert bring_in("../set.zip", replace(CHECKS, contrast=2)) == replace(settled, changed=False)
+    assert in_step()
+
+
+def test_a_set_that_does_not_pass_goes_to_quarantine_with_its_report(settled: room.Ingested) -> None:
+    before = Path("data.dvc").read_bytes()
+    bad = pictures(10) | {"swamp/a.png": picture(20)}
+    with pytest.raises(LanduseError) as caught:
+        bring_in(zip_of(Path("../bad.zip"), bad))
+    [kept] = Path("quarantine").iterdir()
+    assert str(kept) in str(caught.value) and "swamp" in str(caught.value) and ".incoming" not in str(caught.value)
+    assert files_in(kept / "data") == bad
+    assert {"manifest.parquet", "validation.json", "validation.html", "data_docs", "data"} <= set(os.listdir(kept))
+    assert files_in(Path("data")) == pictures() and Path("data.dvc").read_bytes() == before
+
+
+def test_edited_data_is_not_overwritten_and_missing_data_is_rebuilt(settled: room.Ingested) -> None:
+    Path("data/field/a.png").write_bytes(picture(99))
+    with pytest.raises(LanduseError, match="dvc checkout --force data"):
+        bring_in(zip_of(Path("../other.zip"), pictures(10)))
+    assert Path("data/field/a.png").read_bytes() == picture(99)
+    Path("data").rename("edited")
+    assert bring_in("../set.zip") == replace(settled, changed=False)
+    assert files_in(Path("data")) == pictures() and in_step()
+
+
+def test_data_that_was_never_versioned_is_not_overwritten(project: Path) -> None:
+    folder_of(Path("data"), pictures())
+    with pytest.raises(LanduseError, match="data/ is not versioned: move it elsewhere"):
+        bring_in("sample")
+    assert files_in(Path("data")) == pictures()
+
+
+def test_a_data_dvc_with_merge_conflicts_is_refused(project: Path) -> None:
+    Path("data.dvc").write_text("<<<<<<< ours\nouts:\n")
+    with pytest.raises(LanduseError, match="data.dvc is not valid"):
+        bring_in("sample")
+
+
+def test_a_version_added_by_hand_is_not_taken_for_the_recorded_source(settled: room.Ingested) -> None:
+    Path("data/field/c.png").write_bytes(picture(99))
+    room.dvc("add", "data")
+    assert bring_in("../set.zip") == settled
+    assert files_in(Path("data")) == pictures() and in_step()
+
+
+def test_where_dvc_cannot_follow_the_old_data_comes_back(settled: room.Ingested) -> None:
+    before = Path("data.dvc").read_bytes()
+    cache = Path(".dvc/cache/files/md5")
+    for number in range(256):  # plain files stand where new objects would need folders
+        if not (cache / f"{number:02x}").exists():
+            (cache / f"{number:02x}").touch()
+    with pytest.raises(LanduseError, match="dvc add data failed"):
+        bring_in(zip_of(Path("../other.zip"), pictures(10)))
+    assert files_in(Path("data")) == pictures() and Path("data.dvc").read_bytes() == before
+    assert in_step() and os.listdir(".incoming") == ["lock"]
+
+
+def test_where_dvc_cannot_follow_the_first_ingest_leaves_nothing(project: Path) -> None:
+    Path(".dvc/cache").touch()
+    with pytest.raises(LanduseError, match="dvc add data failed"):
+        bring_in(zip_of(project.parent / "set.zip", pictures()))
+    assert not Path("data").exists() and not Path("data.dvc").exists()
+
+
+# Cut short
+
+
+def test_a_second_ingest_at_once_is_told_to_wait(project: Path) -> None:
+    with room.alone(), pytest.raises(LanduseError, match="another ingest is at work"):
+        bring_in("sample")
+
+
+DEADLY = """
+import os, signal
+from landuse import ingest as room
+from landuse.params import DataParams, ValidateParams
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+dvc = room.dvc
+{fault}
+room.ingest(DataParams(source="../other.zip", checksum=None), {checks!r})
+"""
+FAULTS = {
+    "before the swap": "room.swap_in = die",
+    "between swap and dvc add": "room.dvc = lambda *words: die() if words[0] == 'add' else dvc(*words)",
+    "between dvc add and the record": "room.write_record = die",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_killed_at_any_moment_the_next_ingest_finds_the_old_pair(settled: room.Ingested, fault: str) -> None:
+    zip_of(Path("../other.zip"), pictures(10))
+    script = DEADLY.format(fault=FAULTS[fault], checks=CHECKS)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert bring_in("../set.zip") == replace(settled, changed=False)
+    assert files_in(Path("data")) == pictures() and in_step() and os.listdir(".incoming") == ["lock"]
+
+
+def test_what_a_killed_ingest_left_is_removed_but_a_whole_download_is_kept(project: Path) -> None:
+    folder_of(
+        Path(".incoming"), {"candidate/data/field/a.png": b"", "downloads/md5-1": b"", "downloads/md5-2.part": b""}
+    )
+    with pytest.raises(LanduseError):
+        bring_in("nowhere")
+    assert set(files_in(Path(".incoming"))) == {"lock", "downloads/md5-1"}
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2, 3])
+def test_a_swap_of_three_renames_can_be_cut_short_after_each(
+    project: Path, renames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of(Path("data"), {"field/a.png": b"old"})
+    folder_of(room.CANDIDATE, {"data/field/a.png": b"new"})
+    rename, done = os.rename, []
+
+    def rename_or_fail(*paths: Path) -> None:
+        if len(done) == renames:
+            raise OSError(errno.EIO, "cut short")
+        rename(*paths)
+        done.append(paths)
+
+    with monkeypatch.context() as other_system:
+        other_system.setattr(swap.ctypes, "CDLL", lambda *_, **__: object())
+        other_system.setattr(os, "rename", rename_or_fail)
+        try:
+            swap.swap_in(room.CANDIDATE / "data")
+        except OSError:
+            assert renames < 3
+    swap.undo_swap()
+    assert files_in(Path("data")) == {"field/a.png": b"old"}
+    assert files_in(room.CANDIDATE / "data") == {"field/a.png": b"new"}

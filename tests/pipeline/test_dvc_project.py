@@ -1,0 +1,94 @@
+"""DVC sees what changed, and reruns that and no more."""
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workspace import Workspace
+
+THROUGH_DATASET = {"validate", "extract", "train", "evaluate", "register"}
+
+
+def test_after_a_run_nothing_is_left_to_do_and_only_the_lock_changed(whole_run: Workspace) -> None:
+    assert whole_run.stale() == {}
+    changed = whole_run.ok("git", "diff", "--name-only", "HEAD~1", "HEAD").split()
+    assert set(changed) <= {"dvc.lock", "data.dvc"}
+    assert whole_run.ok("git", "status", "--porcelain") == ""
+
+
+def test_a_second_repro_runs_nothing(whole_run: Workspace) -> None:
+    assert whole_run.stages_run("dvc", "repro") == []
+
+
+def test_an_experiment_with_the_learning_rate_reruns_what_follows_from_it_and_is_compared(work: Workspace) -> None:
+    command = ("dvc", "exp", "run", "--name", "faster", "--set-param", "train.learning_rate=0.02")
+    assert work.stages_run(*command) == ["train", "evaluate", "register"]
+    table = list(csv.DictReader(io.StringIO(work.ok("dvc", "exp", "show", "--csv"))))
+    faster = next(row for row in table if row["Experiment"] == "faster")
+    assert float(faster["train.learning_rate"]) == 0.02 and 0 <= float(faster["accuracy"]) <= 1
+    assert "artifacts/metrics.json" in work.ok("dvc", "metrics", "diff", "--all", "HEAD")
+    assert "train.learning_rate" in work.ok("dvc", "params", "diff", "HEAD")
+    work.ok("dvc", "plots", "diff", "HEAD")
+    page = (work.folder / "dvc_plots" / "index.html").read_text()
+    assert all(text in page for text in ("loss by epoch", "confusion matrix", "recall by class", '"rev": "HEAD"'))
+    assert "dvc_plots" not in work.ok("git", "status", "--porcelain")
+
+
+def test_another_split_reruns_what_follows_from_it_and_no_extraction(work: Workspace) -> None:
+    work.change(lambda params: params["split"].update(seed=2))
+    commit = work.commit()
+    assert work.stages_run("dvc", "repro") == ["split", "train", "evaluate", "register"]
+    assert work.stale() == {}
+    record = (work.folder / "artifacts" / "run.json").read_text()
+    assert f'"git.commit": "{commit}"' in record
+    assert '"git.dirty": "false"' in record, "a lock that DVC brings up to date is no change of the code"
+
+
+def test_a_change_of_shared_code_makes_what_runs_through_it_stale(work: Workspace) -> None:
+    with (work.folder / "src" / "landuse" / "dataset.py").open("a") as file:
+        file.write("# another line\n")
+    assert set(work.stale()) == THROUGH_DATASET
+
+
+def test_another_content_of_the_weights_file_is_seen(work: Workspace) -> None:
+    content = work.weights.read_bytes()
+    try:
+        work.weights.write_bytes(content + b"\0")
+        assert work.stale() == {"extract": [{"changed deps": {str(work.weights): "modified"}}]}
+    finally:
+        work.weights.write_bytes(content)
+
+
+def test_what_was_deleted_comes_back_from_the_cache(work: Workspace) -> None:
+    subprocess.run(["rm", "-r", "artifacts/model", "artifacts/features"], cwd=work.folder, check=True)
+    work.ok("dvc", "checkout")
+    assert work.stale() == {}
+
+
+def test_a_second_repro_at_once_says_who_is_at_work_and_harms_nothing(work: Workspace) -> None:
+    first = subprocess.Popen(
+        ["dvc", "repro", "--single-item", "--force", "validate"],
+        cwd=work.folder, env=work.env(PYTHONUNBUFFERED="1"), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with first:
+        next(line for line in first.stdout if line.startswith("> landuse validate"))
+        second = work.run("dvc", "repro", "validate")
+        first.stdout.read()
+    assert second.returncode == 255 and "busy" in second.stderr and f"PID {first.pid}" in second.stderr, second.stderr
+    assert "Traceback" not in second.stderr
+    assert first.returncode == 0
+    assert work.stale() == {}
+
+
+def test_near_duplicates_of_the_sample_stay_together(whole_run: Workspace) -> None:
+    rows = {row["path"]: row for row in csv.DictReader((whole_run.folder / "artifacts/splits.csv").open())}
+    assert rows["tanks/tanks00.png"]["subset"] == rows["tanks/tanks01.png"]["subset"]
+
+
+@pytest.mark.parametrize("module", ["landuse.cli", "landuse.classifier"])
+def test_importing_leaves_no_trace_in_the_folder(module: str, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", f"import {module}"], cwd=tmp_path, check=True)
+    assert list(tmp_path.iterdir()) == []

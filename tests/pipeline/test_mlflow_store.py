@@ -1,0 +1,206 @@
+"""MLflow holds one run per training with all that made it, and the registry the model, once."""
+
+import base64
+import csv
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from shutil import rmtree
+from time import monotonic, sleep
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import mlflow
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from workspace import Workspace
+
+NAME = "landuse-sample"
+REMEDY = ("dvc", "repro", "--single-item", "--force", "register")
+ASK = """
+import json, sys, mlflow
+answer = mlflow.pyfunc.load_model(sys.argv[1]).predict([sys.stdin.read()])[0]
+print(json.dumps(answer if isinstance(answer, dict) else answer.model_dump()))
+"""
+
+
+def runs(store: str) -> list[Run]:
+    client = MlflowClient(store)
+    return client.search_runs([client.get_experiment_by_name("landuse").experiment_id])
+
+
+def history(work: Workspace) -> list[dict[str, str]]:
+    return list(csv.DictReader((work.folder / "artifacts" / "history.csv").open()))
+
+
+def artifacts(store: str, run: Run, folder: str | None = None) -> set[str]:
+    return {item.path for item in MlflowClient(store).list_artifacts(run.info.run_id, folder)}
+
+
+def metrics_file(work: Workspace) -> dict[str, float]:
+    metrics = json.loads((work.folder / "artifacts" / "metrics.json").read_text())
+    return {name: value for name, value in metrics.items() if name != "subset"}
+
+
+def values(store: str, run: Run, metric: str) -> list[tuple[int, float]]:
+    return [(item.step, item.value) for item in MlflowClient(store).get_metric_history(run.info.run_id, metric)]
+
+
+def held_out_image(work: Workspace) -> tuple[str, dict[str, str]]:
+    """The first held-out image as base64, and what evaluate said of it."""
+    row = next(csv.DictReader((work.folder / "artifacts" / "predictions.csv").open()))
+    return base64.b64encode((work.folder / "data" / row["path"]).read_bytes()).decode(), row
+
+
+@pytest.fixture(scope="module")
+def run(whole_run: Workspace) -> Run:
+    """The one run of the whole pipeline."""
+    (found,) = runs(whole_run.store)
+    return found
+
+
+def test_one_training_is_one_finished_run_with_its_params(whole_run: Workspace, run: Run) -> None:
+    assert run.info.status == "FINISHED"
+    params = yaml.safe_load((whole_run.folder / "params.yaml").read_text())
+    expected = {f"{name}.{key}": str(value) for name, keys in params.items() for key, value in keys.items()}
+    assert run.data.params == expected
+
+
+def test_the_run_says_which_data_code_and_weights_made_it(whole_run: Workspace, run: Run) -> None:
+    tags = run.data.tags
+    data = yaml.safe_load((whole_run.folder / "data.dvc").read_text())["outs"][0]["md5"]
+    features = json.loads((whole_run.folder / "artifacts" / "features" / "features.json").read_text())
+    assert tags["data.md5"] == data and (tags["data.kind"], tags["data.source"]) == ("sample", "sample")
+    assert tags["git.commit"] == whole_run.ok("git", "rev-parse", "HEAD~1").strip()
+    assert tags["weights"] == str(whole_run.weights) and tags["weights.sha256"] == features["weights_sha256"]
+    assert tags["device"] in ("CPU", "GPU") and len(tags["params.sha256"]) == 64
+    assert tags["git.dirty"] == "false", "a lock that DVC brings up to date is no change of the code"
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.digest == data
+
+
+def test_the_run_has_every_epoch_and_the_evaluation(whole_run: Workspace, run: Run) -> None:
+    rows = history(whole_run)
+    for metric in set(rows[0]) - {"epoch"}:
+        logged = values(whole_run.store, run, metric)
+        assert logged == [(int(row["epoch"]), pytest.approx(float(row[metric]))) for row in rows], metric
+    assert run.data.metrics | metrics_file(whole_run) == pytest.approx(run.data.metrics)
+    assert run.data.metrics["latency_ms_median"] > 0
+
+
+def test_the_run_keeps_pictures_tables_and_what_validation_saw(whole_run: Workspace, run: Run) -> None:
+    kept = artifacts(whole_run.store, run)
+    assert {"pictures", "validation", "metrics.json", "history.csv", "splits.csv", "versions.json"} <= kept
+    pictures = artifacts(whole_run.store, run, "pictures")
+    assert {f"pictures/{name}.png" for name in ("curves", "confusion", "per_class", "mistakes")} <= pictures
+    assert {f"validation/{name}" for name in ("validation.json", "validation.html", "data_docs")} <= artifacts(
+        whole_run.store, run, "validation"
+    )
+
+
+def test_the_registry_holds_one_version_with_aliases_tags_signature_and_example(whole_run: Workspace, run: Run) -> None:
+    client = MlflowClient(whole_run.store, whole_run.store)
+    (version,) = client.search_model_versions(f"name = '{NAME}'")
+    assert version.run_id == run.info.run_id
+    number = version.version
+    assert client.get_registered_model(NAME).aliases == {"challenger": number, "champion": number}
+    assert {"data.md5", "git.commit", "weights", "model.sha256", "test.accuracy", "test.macro_f1"} <= set(version.tags)
+    model = client.get_logged_model(version.source.rpartition("/")[2])
+    info = mlflow.models.Model.load(model.artifact_location)
+    assert info.signature.inputs is not None and info.signature.outputs is not None
+    assert info.saved_input_example_info is not None
+
+
+def test_a_fresh_process_asks_the_champion_and_hears_what_evaluate_heard(whole_run: Workspace) -> None:
+    image, expected = held_out_image(whole_run)
+    answer = subprocess.run(
+        [sys.executable, "-c", ASK, f"models:/{NAME}@champion"],
+        input=image, env=whole_run.env(MLFLOW_TRACKING_URI=whole_run.store), cwd=whole_run.folder.parent,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    said = json.loads(answer.stdout.splitlines()[-1])
+    assert said["label"] == expected["predicted"]
+    assert said["confidence"] == pytest.approx(float(expected["confidence"]), abs=1e-5)
+
+
+def test_registering_again_adds_nothing(work: Workspace) -> None:
+    before = (work.folder / "artifacts" / "registration.json").read_bytes()
+    work.ok("landuse", "register")
+    assert len(MlflowClient(work.store, work.store).search_model_versions(f"name = '{NAME}'")) == 1
+    assert len(runs(work.store)) == 1
+    assert (work.folder / "artifacts" / "registration.json").read_bytes() == before
+
+
+def test_a_registry_that_was_wiped_is_filled_again_as_info_says(work: Workspace) -> None:
+    (work.folder / "mlflow.db").unlink()
+    rmtree(work.folder / "mlruns")
+    assert " ".join(REMEDY) in work.refused("landuse", "info")
+    work.ok(*REMEDY)
+    assert f"{NAME} version 1 (challenger, champion)" in work.ok("landuse", "info")
+    (again,) = runs(work.store)
+    assert len(values(work.store, again, "validation_loss")) == len(history(work))
+    assert again.data.metrics | metrics_file(work) == pytest.approx(again.data.metrics)
+    assert {"pictures", "validation", "metrics.json"} <= artifacts(work.store, again)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def mlflow_server(work: Workspace) -> Iterator[str]:
+    """A real server with a store of its own; yields its address."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    folder = work.folder.parent / "server"
+    folder.mkdir()
+    command = ["mlflow", "server", "--port", str(port), "--workers", "1", "--backend-store-uri", "sqlite:///served.db"]
+    env = work.env(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    try:
+        wait_for(f"{address}/health", server)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_for(address: str, server: subprocess.Popen) -> None:
+    end = monotonic() + 90
+    while monotonic() < end and server.poll() is None:
+        try:
+            urlopen(address, timeout=5).close()
+            return
+        except (URLError, TimeoutError, ConnectionError):
+            sleep(0.2)
+    pytest.fail("the MLflow server did not start")
+
+
+def test_a_server_takes_the_run_and_the_model(work: Workspace) -> None:
+    with mlflow_server(work) as address:
+        printed = work.ok("landuse", "register", MLFLOW_TRACKING_URI=address)
+        assert f"{NAME} version 1 is the challenger" in printed
+        assert f"registry {address}" in work.ok("landuse", "info", MLFLOW_TRACKING_URI=address)
+        image, expected = held_out_image(work)
+        command = [sys.executable, "-c", ASK, f"models:/{NAME}@challenger"]
+        env = work.env(MLFLOW_TRACKING_URI=address)
+        answer = subprocess.run(command, input=image, env=env, cwd=work.folder.parent, capture_output=True, text=True)
+        assert json.loads(answer.stdout.splitlines()[-1])["label"] == expected["predicted"], answer.stderr
+
+
+@pytest.mark.parametrize("verb", ["train", "register", "info"])
+def test_a_server_that_is_down_is_named_soon_and_nothing_is_half_done(work: Workspace, verb: str) -> None:
+    files = ("run.json", "registration.json", "history.csv", "model/model.tflite")
+    before = [(work.folder / "artifacts" / name).read_bytes() for name in files]
+    address, start = f"http://127.0.0.1:{free_port()}", monotonic()
+    complaint = work.refused("landuse", verb, MLFLOW_TRACKING_URI=address)
+    assert monotonic() - start < 40
+    assert address in complaint and "MLFLOW_TRACKING_URI" in complaint
+    assert before == [(work.folder / "artifacts" / name).read_bytes() for name in files]

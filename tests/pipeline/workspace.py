@@ -1,0 +1,73 @@
+"""A project in a folder of its own, worked in through the real commands."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+IDENTITY = {f"GIT_{role}_{key}": "tester" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A clone of the project; its own source is what runs in it. `weights` is the file that its params name."""
+
+    folder: Path
+    weights: Path
+
+    @property
+    def store(self) -> str:
+        """The address of its MLflow store."""
+        return f"sqlite:///{self.folder}/mlflow.db"
+
+    def env(self, **more: str) -> dict[str, str]:
+        """The environment of a user of this project alone."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        path = f"{Path(sys.executable).parent}:{kept['PATH']}"
+        site = str(self.folder.parent / "dvc-site-cache")
+        own = {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "DVC_SITE_CACHE_DIR": site, "COLUMNS": "200"}
+        return kept | IDENTITY | own | more
+
+    def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """What a command comes to, whether it succeeds or not; `more` is added to the environment."""
+        return subprocess.run(command, cwd=self.folder, env=self.env(**more), capture_output=True, text=True)
+
+    def ok(self, *command: str, **more: str) -> str:
+        """What a command prints, which must succeed."""
+        done = self.run(*command, **more)
+        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def refused(self, *command: str, **more: str) -> str:
+        """The one line with which `landuse` refuses."""
+        done = self.run(*command, **more)
+        assert done.returncode == 1, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+        assert done.stderr.startswith("landuse: ") and done.stderr.count("\n") == 1, done.stderr
+        return done.stderr
+
+    def stages_run(self, *command: str) -> list[str]:
+        """The stages that a command of DVC runs, in order."""
+        return re.findall(r"^Running stage '(\w+)'", self.ok(*command), re.MULTILINE)
+
+    def stale(self) -> dict[str, Any]:
+        """What DVC finds changed, by stage."""
+        return yaml.safe_load(self.ok("dvc", "status", "--json"))
+
+    def change(self, change: Callable[[dict[str, Any]], Any]) -> None:
+        """Edit params.yaml."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        change(params)
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def commit(self) -> str:
+        """Commit what changed in tracked and new files; returns the commit."""
+        self.ok("git", "add", "--all")
+        self.ok("git", "commit", "--quiet", "--allow-empty", "--message", "a step")
+        return self.ok("git", "rev-parse", "HEAD").strip()

@@ -1,0 +1,116 @@
+"""The command line: instant help, and one line for every mistake of a user."""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from landuse.cli import app, main
+
+LANDUSE = Path(sys.executable).with_name("landuse")
+VERBS = tuple(typer.main.get_command(app).commands)
+HEAVY = {"tensorflow", "keras", "mlflow", "great_expectations", "pandas", "sklearn", "matplotlib", "dvc", "PIL", "yaml"}
+
+Refusal = Callable[[str], str]
+
+
+def landuse(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([LANDUSE, *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture
+def complaint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
+    """A function from a verb to the one line with which `landuse` refuses it, in this process."""
+
+    def refused(verb: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["landuse", verb])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        printed = capsys.readouterr()
+        assert stop.value.code == 1 and printed.out == ""
+        assert printed.err.startswith("landuse: ") and printed.err.count("\n") == 1
+        return printed.err
+
+    return refused
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_help_is_instant() -> None:
+    before = cpu_seconds()
+    assert landuse("--help").returncode == 0
+    assert cpu_seconds() - before < 0.5
+
+
+def test_help_loads_nothing_heavy() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", "import json, sys, landuse.cli; print(json.dumps(sorted(sys.modules)))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert HEAVY.isdisjoint(json.loads(answer.stdout))
+
+
+def test_help_says_what_every_verb_does() -> None:
+    page = landuse("--help").stdout
+    commands = typer.main.get_command(app).commands
+    for verb in VERBS:
+        assert f" {verb} " in page
+        assert len(commands[verb].help) > 20
+
+
+def test_without_a_verb_help_is_shown() -> None:
+    done = landuse()
+    assert "Usage" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "info"])
+def test_outside_the_project_a_verb_says_where_to_run_it_and_leaves_nothing(
+    complaint: Refusal, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert complaint(verb) == "landuse: params.yaml is not here: run landuse in the project's folder\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_real_command_ends_with_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    done = subprocess.run([LANDUSE, "split"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "landuse: params.yaml is not here: run landuse in the project's folder\n"
+
+
+def test_info_before_any_ingest_says_what_to_run(complaint: Refusal, project: Path) -> None:
+    assert complaint("info") == "landuse: data.dvc is not here: bring in a data set with landuse ingest\n"
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "info"])
+def test_a_mistyped_key_is_named_with_the_likely_one_by_every_verb(
+    complaint: Refusal, project: Path, verb: str
+) -> None:
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("learning_rate:", "learning_rte:"))
+    found = complaint(verb)
+    assert "params.yaml: " in found and "train.learning_rte: unknown key (did you mean learning_rate?)" in found
+
+
+def test_a_bad_value_is_named_with_what_is_allowed(complaint: Refusal, project: Path) -> None:
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("backbone: mobilenet_v2", "backbone: resnet"))
+    found = complaint("split")
+    assert "extract.backbone = 'resnet'" in found and "'mobilenet_v2'" in found
+
+
+@pytest.mark.parametrize("verb", ["validate", "extract", "split", "train", "evaluate", "register"])
+def test_a_stage_whose_input_is_not_there_names_it_and_how_to_make_it(
+    complaint: Refusal, project: Path, verb: str
+) -> None:
+    found = complaint(verb)
+    assert "data" in found or "artifacts/" in found
+    assert "dvc repro" in found or "landuse ingest" in found

@@ -1,0 +1,235 @@
+"""From an image file to the pixels a network sees, whatever the file is like."""
+
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageOps
+
+from landuse import dataset
+from landuse.dataset import image_paths, map_ahead, orientation, read_image, view
+from landuse.errors import LanduseError
+
+QUARTERS = np.kron(np.array([[[200, 30, 30], [30, 200, 30]], [[30, 30, 200], [120, 120, 120]]]), np.ones((16, 16, 1)))
+COLOURS = Image.fromarray(QUARTERS.astype(np.uint8))  # another colour in every quarter
+
+
+def corners(pixels: np.ndarray) -> np.ndarray:
+    """The middle of each quarter."""
+    quarter = len(pixels) // 4
+    return pixels[quarter :: 2 * quarter, quarter :: 2 * quarter].astype(int)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("png", {}),
+        ("jpg", {"quality": 95, "subsampling": 0}),
+        ("tif", {}),
+        ("tif", {"compression": "tiff_lzw"}),
+        ("webp", {"lossless": True}),
+        ("webp", {"quality": 95}),
+    ],
+)
+def test_every_format_gives_the_same_picture(tmp_path: Path, suffix: str, options: dict) -> None:
+    path = tmp_path / f"image.{suffix}"
+    COLOURS.save(path, **options)
+    pixels = read_image(path, 32)
+    assert pixels.dtype == np.uint8 and pixels.shape == (32, 32, 3)
+    assert np.abs(corners(pixels) - corners(QUARTERS)).max() <= 12
+
+
+def test_a_file_and_its_bytes_give_the_same_pixels(tmp_path: Path) -> None:
+    COLOURS.save(tmp_path / "image.jpg")
+    content = (tmp_path / "image.jpg").read_bytes()
+    assert np.array_equal(read_image(tmp_path / "image.jpg", 24), read_image(io.BytesIO(content), 24))
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> io.BytesIO:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    file.seek(0)
+    return file
+
+
+def test_cmyk_becomes_rgb() -> None:
+    pixels = read_image(saved(COLOURS.convert("CMYK"), "JPEG", quality=95, subsampling=0), 32)
+    assert np.abs(corners(pixels) - corners(QUARTERS)).max() <= 12
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_becomes_white(mode: str) -> None:
+    image = Image.new("RGB", (16, 16), (20, 20, 20)).convert(mode)
+    image.putalpha(Image.fromarray(np.repeat(np.uint8([[0], [255]]), 8, axis=0).repeat(16, axis=1)))
+    pixels = read_image(saved(image, "PNG"), 16)
+    assert (pixels[:8] == 255).all() and (pixels[8:] == 20).all()
+
+
+def test_the_transparent_colour_of_a_palette_becomes_white() -> None:
+    image = Image.new("P", (16, 16), 0)
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    image.paste(1, (0, 8, 16, 16))
+    pixels = read_image(saved(image, "PNG", transparency=0), 16)
+    assert (pixels[:8] == 255).all() and (pixels[8:] == (0, 0, 200)).all()
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF")])
+def test_sixteen_bits_of_grey_become_the_upper_eight(mode: str, kind: str) -> None:
+    levels = np.repeat(np.array([0, 0x40FF, 0x8000, 0xFFFF], "<u2" if mode == "I;16" else ">u2"), 4)
+    image = Image.frombytes(mode, (16, 4), levels.tobytes() * 4)
+    pixels = read_image(saved(image, kind), 16)
+    assert pixels[0, ::4].tolist() == [[level] * 3 for level in (0, 0x40, 0x80, 0xFF)]
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_grey_and_black_and_white_become_three_equal_channels(mode: str) -> None:
+    pixels = read_image(saved(COLOURS.convert(mode), "PNG"), 32)
+    assert (pixels == pixels[..., :1]).all() and len(np.unique(pixels)) > 1
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_an_image_is_turned_upright_as_its_exif_orientation_says(number: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = number
+    options = {"lossless": True} if kind == "WEBP" else {}
+    stored = COLOURS.crop((0, 0, 32, 20))
+    file = saved(stored, kind, exif=exif, **options)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(file.getvalue()))).resize(
+        (32, 32), Image.Resampling.BILINEAR
+    )
+    assert np.array_equal(read_image(file, 32), np.asarray(expected))
+    assert (number == 1) == np.array_equal(np.asarray(expected), read_image(saved(stored, "PNG"), 32))
+
+
+@pytest.mark.parametrize("number", [0, 9, 77])
+def test_an_orientation_that_there_is_not_is_passed_over(number: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = number
+    assert np.array_equal(read_image(saved(COLOURS, "PNG", exif=exif), 32), QUARTERS)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"rubbish"]
+)
+def test_a_damaged_exif_block_does_no_harm_to_the_pixels(exif: bytes) -> None:
+    file = saved(COLOURS, "JPEG", quality=95, subsampling=0, exif=exif)
+    assert orientation(Image.open(io.BytesIO(file.getvalue()))) == 1
+    assert np.abs(corners(read_image(file, 32)) - corners(QUARTERS)).max() <= 12
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_of_several_frames_the_first_is_taken(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    file = saved(COLOURS, kind, save_all=True, append_images=[Image.new("RGB", (32, 32), "black")], **options)
+    assert np.array_equal(read_image(file, 32), QUARTERS)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_a_truncated_image_is_refused_with_its_name_and_reason(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(LanduseError, match=rf"image\.{suffix} cannot be decoded: \w") as caught:
+        read_image(path, 32)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"II*\0", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WEBP"]
+)
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "image.png").write_bytes(content)
+    with pytest.raises(LanduseError, match=r"image\.png cannot be decoded"):
+        read_image(tmp_path / "image.png", 32)
+    with pytest.raises(LanduseError, match="^image cannot be decoded"):
+        read_image(io.BytesIO(content), 32)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LanduseError, match=r"gone\.png cannot be decoded: .*No such file"):
+        read_image(tmp_path / "gone.png", 32)
+
+
+def test_an_image_that_would_unpack_beyond_all_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = saved(COLOURS, "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 32 // 2 - 1)
+    with pytest.raises(LanduseError, match="cannot be decoded: .*exceeds limit"):
+        read_image(file, 32)
+
+
+def test_an_image_that_is_not_square_is_squeezed_not_cut() -> None:
+    wide = COLOURS.resize((96, 24), Image.Resampling.NEAREST)
+    pixels = read_image(saved(wide, "PNG"), 32)
+    assert pixels.shape == (32, 32, 3) and np.array_equal(corners(pixels), corners(QUARTERS))
+
+
+def test_what_shrinks_is_averaged_not_sampled() -> None:
+    board = Image.fromarray((np.indices((128, 128)).sum(axis=0) % 2 * 255).astype(np.uint8))
+    assert np.abs(read_image(saved(board, "PNG"), 16).astype(int) - 127).max() <= 2
+
+
+def test_images_are_found_by_suffix_in_class_folders_only_and_sorted(tmp_path: Path) -> None:
+    names = ["b/2.PNG", "b/1.jpeg", "a/3.Tif", "a/x.txt", "a/deep/4.png", "5.png", "c/6.webp"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.as_posix() for path in image_paths(tmp_path)] == ["a/3.Tif", "b/1.jpeg", "b/2.PNG", "c/6.webp"]
+
+
+def test_map_ahead_keeps_the_order_although_threads_do_not() -> None:
+    waits = [threading.Event() for _ in range(2)]
+
+    def slow_first(number: int) -> int:
+        if number == 0:
+            waits[0].wait(5)
+        if number == 1:
+            waits[0].set()
+        return number * number
+
+    assert list(map_ahead(slow_first, range(200))) == [number * number for number in range(200)]
+    assert list(map_ahead(slow_first, [])) == []
+
+
+def test_map_ahead_takes_only_a_bounded_number_of_items_before_its_results_are_asked_for() -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    farthest = max(len(taken) - number for number in map_ahead(lambda number: number, items()))
+    assert farthest <= dataset.READ_AHEAD + 1 and len(taken) == 1000
+
+
+def test_map_ahead_passes_an_error_on_where_it_belongs_and_starts_no_more_work() -> None:
+    def fail_at_five(number: int) -> int:
+        if number == 5:
+            raise LanduseError("five")
+        return number
+
+    results, seen = map_ahead(fail_at_five, range(10_000)), []
+    with pytest.raises(LanduseError, match="five"):
+        for result in results:
+            seen.append(result)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_the_eight_views_differ_and_the_first_is_the_image_itself() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (6, 6, 3), np.uint8)
+    views = [view(image, number) for number in range(8)]
+    assert np.array_equal(views[0], image)
+    assert len({one.tobytes() for one in views}) == 8
+    assert all(sorted(one.reshape(-1, 3).tolist()) == sorted(image.reshape(-1, 3).tolist()) for one in views)
+
+
+def test_views_come_in_pairs_of_image_and_mirror_image_each_a_quarter_further() -> None:
+    image = np.arange(9).reshape(3, 3, 1)
+    mirror = image[:, ::-1]
+    for number in range(8):
+        assert np.array_equal(view(image, number), np.rot90((image, mirror)[number % 2], number // 2))

@@ -1,0 +1,57 @@
+"""The README tells the truth: what it names is there, and what is there is named."""
+
+import re
+from pathlib import Path
+
+import typer.main
+
+from landuse.cli import app
+from landuse.params import Params
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+VERBS = set(typer.main.get_command(app).commands)
+SECTIONS = {name: set(field.type.__dataclass_fields__) for name, field in Params.__dataclass_fields__.items()}
+
+
+def code() -> list[str]:
+    """Every line of a code block, and everything in backticks."""
+    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines()] + re.findall(r"`([^`\n]+)`", prose)
+
+
+def named(pattern: str) -> set[str]:
+    return {match for text in code() for match in re.findall(pattern, text)}
+
+
+def make_targets() -> set[str]:
+    return set(re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split())
+
+
+def test_every_make_target_is_in_the_readme_and_no_other() -> None:
+    assert named(r"(?:^|[;&$] ?)make ([a-z]+)") == make_targets()
+
+
+def test_every_verb_is_in_the_readme_and_no_other() -> None:
+    assert named(r"(?:^|[;&$] ?)landuse ([a-z]+)") | named(r"^([a-z]+)$") & VERBS == VERBS
+
+
+def test_every_preset_is_in_the_readme_and_no_other() -> None:
+    assert named(r"presets/\w+\.yaml") == {f"presets/{path.name}" for path in (ROOT / "presets").glob("*.yaml")}
+
+
+def test_every_key_of_the_params_that_the_readme_names_exists() -> None:
+    for section, key in named(rf"\b({'|'.join(SECTIONS)})\.([a-z_]+)"):
+        assert key in SECTIONS[section] or (ROOT / f"{section}.{key}").exists(), f"{section}.{key}"
+
+
+def test_every_picture_and_link_into_the_project_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", README) + re.findall(r'(?:src|href)="([^"#]+)"', README)
+    for link in links:
+        assert link.startswith(("http://", "https://")) or (ROOT / link).exists(), link
+
+
+def test_every_script_that_the_readme_names_exists() -> None:
+    for path in named(r"(?:benchmarks|src|tests|pipelines)/[\w./]+\.py"):
+        assert (ROOT / path).exists(), path

@@ -1,0 +1,122 @@
+"""One name everywhere: stage, section of params.yaml, module, function, verb, row of the README. And honest deps."""
+
+import ast
+import re
+from os.path import normpath
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+import typer.main
+import yaml
+
+from landuse.cli import app
+
+ROOT = Path(__file__).parents[1]
+SOURCE = Path("src/landuse")
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+STAGES = tuple(DVC["stages"])
+# Where files lie, what is shown, which commit it was: what a stage may go through without being run again for it.
+NO_CONTENT = {"errors", "params", "paths", "progress", "quiet", "lineage"}
+
+
+def module_file(name: str) -> Path:
+    """The module, or the folder that holds it, relative to the project."""
+    return SOURCE / name if (ROOT / SOURCE / name).is_dir() else SOURCE / f"{name}.py"
+
+
+def source_text(name: str) -> str:
+    path = ROOT / module_file(name)
+    return "\n".join(file.read_text() for file in sorted(path.rglob("*.py"))) if path.is_dir() else path.read_text()
+
+
+def paths_of(stage: dict[str, Any], key: str) -> list[str]:
+    """The deps, outs or metrics of a stage, relative to the project."""
+    weights = PARAMS["extract"]["weights"]
+    entries = (next(iter(entry)) if isinstance(entry, dict) else entry for entry in stage.get(key, []))
+    return [normpath(Path(stage.get("wdir", ""), entry.replace("${extract.weights}", weights))) for entry in entries]
+
+
+def written() -> dict[str, str]:
+    """Every file or folder that a stage writes, with the stage."""
+    stages = DVC["stages"].items()
+    return {
+        path: name for name, stage in stages for key in ("outs", "metrics", "plots") for path in paths_of(stage, key)
+    }
+
+
+def within(path: str, folders: set[str]) -> bool:
+    return not folders.isdisjoint({path, *map(str, Path(path).parents)})
+
+
+def test_every_stage_is_a_section_of_the_params() -> None:
+    assert tuple(PARAMS) == ("data", *STAGES)
+
+
+@pytest.mark.parametrize("name", ("ingest", *STAGES))
+def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
+    path = ROOT / module_file(name)
+    file = path / "__init__.py" if path.is_dir() else path
+    functions = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
+    assert name in functions
+
+
+def test_every_step_is_a_verb_of_the_command_line_and_info_is_the_only_other_verb() -> None:
+    assert list(typer.main.get_command(app).commands) == ["ingest", *STAGES, "info"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_runs_its_verb(name: str) -> None:
+    assert DVC["stages"][name]["cmd"].removeprefix("cd .. && ") == f"landuse {name}"
+
+
+def test_every_step_is_a_row_of_the_table_in_the_readme_in_the_order_it_runs() -> None:
+    rows = re.findall(r"^\|\s*`(\w+)`\s*\|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    steps = [row for row in rows if row in ("ingest", *STAGES)]
+    assert steps[: len(STAGES) + 1] == ["ingest", *STAGES]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_depends_on_its_own_section_of_the_params(name: str) -> None:
+    sections = DVC["stages"][name]["params"]
+    flat = [key for entry in sections for key in ([entry] if isinstance(entry, str) else sum(entry.values(), []))]
+    assert name in flat
+    for key in flat:
+        section, _, inner = key.partition(".")
+        assert not inner or inner in PARAMS[section], key
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_what_a_stage_depends_on_is_there_or_made_by_a_stage_before_it(name: str) -> None:
+    before = set(STAGES[: STAGES.index(name)])
+    made = {path for path, stage in written().items() if stage in before}
+    for path in paths_of(DVC["stages"][name], "deps"):
+        assert path == "data" or within(path, made) or (ROOT / path).exists() or path.startswith("weights/"), path
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_every_module_that_decides_what_it_writes_and_on_no_other(name: str) -> None:
+    graph = grimp.build_graph("landuse")
+    modules = graph.find_upstream_modules(f"landuse.{name}", as_package=True) - {"landuse"}
+    parts = {name} | {module.split(".")[1] for module in modules}
+    declared = {Path(path) for path in paths_of(DVC["stages"][name], "deps") if path.startswith("src/")}
+    assert {module_file(part) for part in parts - NO_CONTENT} <= declared
+    handed_over = {path for path in declared if f'"{path.name}"' in source_text(name)}
+    assert declared <= {module_file(part) for part in parts} | handed_over
+
+
+def test_everything_that_is_written_lies_below_artifacts_and_has_one_writer() -> None:
+    outs = [path for stage in DVC["stages"].values() for key in ("outs", "metrics") for path in paths_of(stage, key)]
+    assert all(Path(path).parts[0] == "artifacts" and len(Path(path).parts) > 1 for path in outs)
+    assert len(outs) == len(set(outs))
+
+
+def test_every_file_that_is_plotted_is_written_by_a_stage() -> None:
+    files = {path for plot in DVC["plots"] for settings in plot.values() for path in settings["y"]}
+    assert files <= set(written())
+
+
+def test_only_one_stage_counts_metrics() -> None:
+    assert {name for name, stage in DVC["stages"].items() if "metrics" in stage} == {"evaluate"}

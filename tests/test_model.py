@@ -1,0 +1,236 @@
+"""The network: its published size, where it is cut, what is trained, and what refuses to load."""
+
+import os
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from landuse import model
+from landuse.classifier import LiteModel
+from landuse.errors import LanduseError
+from landuse.params import BLOCKS, ExtractParams
+
+TINY = ExtractParams(backbone="mobilenet_v2", alpha=0.35, image_size=32, weights="none", views=1)
+CONSTRUCTORS = {"mobilenet_v2": keras.applications.MobileNetV2, "mobilenet": keras.applications.MobileNet}
+PUBLISHED = [992, 992, 5568, 9456, 10640, 15680, 15680, 21952, 55936, 55936, 55936, 68352]
+PUBLISHED += [120768, 120768, 157888, 324160, 324160, 478400, 414720]
+
+
+def pixels(count: int) -> np.ndarray:
+    """Images of large patches, so that a network that only averages sees a difference."""
+    patches = np.random.default_rng(2).integers(0, 256, (count, 2, 2, 3), np.uint8)
+    return patches.repeat(16, axis=1).repeat(16, axis=2)
+
+
+@cache
+def tiny_network(backbone: str) -> keras.Model:
+    """A small network of three classes, with BatchNorm statistics as after a training. Not to be changed."""
+    network = model.build_network(model.build_backbone(replace(TINY, backbone=backbone)), classes=3, dropout=0.3)
+    norms = [x for x in network.get_layer(backbone).layers if isinstance(x, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.0
+    network(pixels(32), training=True)
+    for norm in norms:
+        norm.momentum = 0.9
+    return network
+
+
+def test_the_network_is_the_published_one_block_by_block() -> None:
+    backbone = model.build_backbone(replace(TINY, alpha=1.0))
+    assert list(model.parameters_by_block(backbone).values()) == PUBLISHED
+    network = model.build_network(backbone, classes=21, dropout=0.0)
+    model.unfreeze(network, "head", from_scratch=False)
+    assert network.count_params() == 2_284_885
+    assert sum(int(np.prod(weight.shape)) for weight in network.trainable_weights) == 26_901
+
+
+@pytest.mark.parametrize("backbone", BLOCKS)
+def test_the_blocks_of_the_table_add_up_to_the_backbone(backbone: str) -> None:
+    network = tiny_network(backbone).get_layer(backbone)
+    counts = model.parameters_by_block(network)
+    assert sum(counts.values()) == network.count_params() and len(counts) > BLOCKS[backbone]
+
+
+def test_pixels_are_scaled_inside_to_what_mobilenets_were_trained_on() -> None:
+    backbone = model.build_backbone(TINY)
+    scaled = keras.Model(*model.scaled_input(backbone))(np.stack([np.full((32, 32, 3), v, np.uint8) for v in (0, 255)]))
+    assert np.allclose(np.asarray(scaled)[:, 0, 0, 0], [-1, 1])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "cut"),
+    [("mobilenet_v2", cut) for cut in ("head", "block_1", "block_3", "block_8", "block_14", "block_16")]
+    + [("mobilenet", cut) for cut in ("head", "block_1", "block_2", "block_7", "block_13")],
+)
+def test_what_runs_before_the_cut_and_what_runs_after_are_the_whole_network(backbone: str, cut: str) -> None:
+    network, images = tiny_network(backbone), pixels(2)
+    before = model.prefix(network.get_layer(backbone), cut)(images)
+    whole = np.asarray(network(images))
+    assert np.abs(np.asarray(model.tail(network, cut)(before)) - whole).max() < 1e-6
+    assert np.abs(whole[0] - whole[1]).max() > 1e-3
+    if cut != "head":
+        pooled = model.prefix(network.get_layer(backbone), "head")(images)
+        suffix = model.pooled_suffix(network.get_layer(backbone), cut)
+        assert np.allclose(suffix(before), pooled, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", BLOCKS)
+def test_every_block_that_params_allow_can_be_cut_at(backbone: str) -> None:
+    network = tiny_network(backbone).get_layer(backbone)
+    inputs = [model.block_input(network, f"block_{number}") for number in range(1, BLOCKS[backbone] + 1)]
+    assert len({id(tensor) for tensor in inputs}) == BLOCKS[backbone]
+
+
+def test_the_whole_network_is_its_own_tail_where_everything_is_trained() -> None:
+    assert model.tail(tiny_network("mobilenet_v2"), "all") is tiny_network("mobilenet_v2")
+
+
+def fitted(cut: str, from_scratch: bool) -> tuple[keras.Model, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A network after two steps of training at a cut, and all of its weights before and after."""
+    network = keras.models.clone_model(tiny_network("mobilenet_v2"))
+    network.set_weights(tiny_network("mobilenet_v2").get_weights())
+    model.unfreeze(network, cut, from_scratch)
+    inputs = pixels(8) if cut == "all" else model.prefix(network.get_layer("mobilenet_v2"), cut)(pixels(8))
+    before = {weight.path: np.array(weight) for weight in network.weights}
+    trained = model.tail(network, cut)
+    trained.compile(keras.optimizers.AdamW(0.01), "categorical_crossentropy", jit_compile=False)
+    trained.fit(np.asarray(inputs), np.eye(3)[np.arange(8) % 3], batch_size=4, epochs=1, verbose=0)
+    return network, before, {weight.path: np.array(weight) for weight in network.weights}
+
+
+def is_norm(path: str) -> bool:
+    return "_BN/" in path or "bn_" in path
+
+
+def changed(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> set[str]:
+    return {path for path in before if not np.array_equal(before[path], after[path])}
+
+
+@pytest.mark.parametrize("cut", ["head", "block_16"])
+def test_fine_tuning_trains_what_follows_the_cut_and_leaves_batchnorm_as_it_was_learned(cut: str) -> None:
+    network, before, after = fitted(cut, from_scratch=False)
+    moved = changed(before, after)
+    expected = {path for path in before if "head" in path}
+    if cut == "block_16":
+        expected |= {path for path in before if ("block_16" in path or "Conv_1/" in path) and not is_norm(path)}
+    assert moved == expected and len(moved) == (2 if cut == "head" else 6)
+
+
+def test_frozen_batchnorm_runs_in_inference_mode_even_while_training() -> None:
+    network = keras.models.clone_model(tiny_network("mobilenet_v2"))
+    model.unfreeze(network, "all", from_scratch=False)
+    backbone = network.get_layer("mobilenet_v2")
+    images = pixels(4) / 127.5 - 1
+    assert np.array_equal(backbone(images, training=True), backbone(images, training=False))
+    model.unfreeze(network, "all", from_scratch=True)
+    assert not np.allclose(backbone(images, training=True), backbone(images, training=False))
+
+
+def test_from_scratch_batchnorm_is_trained_and_its_statistics_follow() -> None:
+    _, before, after = fitted("block_16", from_scratch=True)
+    moved = {path for path in changed(before, after) if is_norm(path)}
+    after_the_cut = {path for path in before if is_norm(path) and ("block_16" in path or "Conv_1" in path)}
+    assert moved == after_the_cut and any("moving_variance" in path for path in moved)
+
+
+@pytest.mark.parametrize("backbone", BLOCKS)
+def test_litert_says_the_same_as_keras(backbone: str) -> None:
+    network, images = tiny_network(backbone), pixels(5)
+    lite = LiteModel(model.to_litert(network))
+    assert np.abs(np.stack([lite(image) for image in images]) - np.asarray(network(images))).max() < 1e-3
+
+
+def test_untrained_weights_are_the_same_every_time() -> None:
+    first, second = (model.weights_digest(model.build_backbone(TINY)) for _ in range(2))
+    assert first == second != model.weights_digest(model.build_backbone(replace(TINY, backbone="mobilenet")))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the small network, in a file."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
+    tiny_network("mobilenet_v2").get_layer("mobilenet_v2").save_weights(path)
+    return path
+
+
+def test_weights_are_loaded_from_an_absolute_path_or_from_the_weights_folder(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = model.weights_digest(tiny_network("mobilenet_v2").get_layer("mobilenet_v2"))
+    assert model.weights_digest(model.build_backbone(replace(TINY, weights=str(weights)))) == saved
+    (weights.parent / "weights").mkdir()
+    os.link(weights, weights.parent / "weights" / "mine.weights.h5")
+    monkeypatch.chdir(weights.parent)
+    assert model.weights_digest(model.build_backbone(replace(TINY, weights="mine.weights.h5"))) == saved
+
+
+def refusal(params: ExtractParams) -> str:
+    """The one line with which a backbone is refused."""
+    with pytest.raises(LanduseError) as caught:
+        model.build_backbone(params)
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith(f"extract.weights = {params.weights}: ")
+    return message
+
+
+@pytest.mark.parametrize("other", [{"alpha": 0.5}, {"backbone": "mobilenet"}])
+def test_weights_of_another_network_are_refused(weights: Path, other: dict) -> None:
+    message = refusal(replace(TINY, weights=str(weights), **other))
+    assert f"does not fit {other.get('backbone', 'mobilenet_v2')} with extract.alpha = " in message
+
+
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rubbish.weights.h5").write_bytes(b"rubbish")
+    assert "does not fit" in refusal(replace(TINY, weights=str(tmp_path / "rubbish.weights.h5")))
+
+
+def test_missing_weights_are_refused_with_the_places_where_they_may_be() -> None:
+    message = refusal(replace(TINY, weights="mine.weights.h5"))
+    assert "weights/mine.weights.h5 is not there; name a file in weights/, an absolute path, or none" in message
+
+
+def test_imagenet_weights_that_cannot_be_downloaded_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keras.src.applications import mobilenet_v2
+    from keras.src.backend import config
+
+    monkeypatch.setattr(config, "_KERAS_DIR", str(tmp_path))
+    monkeypatch.setattr(mobilenet_v2, "BASE_WEIGHT_PATH", "http://127.0.0.1:1/")
+    assert "cannot be had; go online once" in refusal(replace(TINY, image_size=96, weights="imagenet"))
+
+
+def test_a_width_that_keras_does_not_publish_is_refused() -> None:
+    assert "take a width and size that Keras publishes" in refusal(replace(TINY, alpha=0.6, weights="imagenet"))
+
+
+def test_a_depthwise_kernel_of_zeros_counts_as_dead() -> None:
+    backbone = model.build_backbone(TINY)
+    layers = [layer for layer in backbone.layers if isinstance(layer, keras.layers.DepthwiseConv2D)]
+    filters = sum(layer.kernel.shape[2] for layer in layers)
+    assert len(layers) == 17 and model.dead_kernels(backbone) == 0
+    for number, layer in enumerate(layers[:2], 1):
+        kernel = np.array(layer.kernel)
+        kernel[:, :, 3] = 0
+        layer.kernel.assign(kernel)
+        assert model.dead_kernels(backbone) == pytest.approx(number / filters)
+
+
+def test_a_depthwise_kernel_that_batchnorm_silences_counts_as_dead() -> None:
+    backbone = model.build_backbone(TINY)
+    norm = backbone.get_layer("block_1_depthwise_BN")
+    norm.gamma.assign(np.zeros(norm.gamma.shape))
+    filters = sum(layer.kernel.shape[2] for layer in backbone.layers if isinstance(layer, keras.layers.DepthwiseConv2D))
+    assert model.dead_kernels(backbone) == pytest.approx(norm.gamma.shape[0] / filters)
+
+
+@pytest.mark.skipif("LANDUSE_WEIGHTS" not in os.environ, reason="LANDUSE_WEIGHTS names no pretrained weights")
+def test_pretrained_weights_load_and_leave_few_kernels_dead() -> None:
+    params = replace(TINY, alpha=1.0, image_size=224, weights=os.environ["LANDUSE_WEIGHTS"])
+    backbone = model.build_backbone(params)
+    assert model.weights_digest(backbone) != model.weights_digest(model.build_backbone(replace(params, weights="none")))
+    assert 0 <= model.dead_kernels(backbone) < 0.2

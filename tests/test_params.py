@@ -1,0 +1,183 @@
+"""params.yaml is read once, whole and strictly, and says in one line what is wrong with it."""
+
+import re
+from dataclasses import FrozenInstanceError, asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from landuse.errors import LanduseError
+from landuse.params import Params, load_params
+
+ROOT = Path(__file__).parents[1]
+PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+SECTIONS = {name: list(field.type.__dataclass_fields__) for name, field in Params.__dataclass_fields__.items()}
+
+
+def changed(path: Path, key: str, value: object) -> Path:
+    """The sample preset with one key, such as `train.epochs`, of another value."""
+    content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
+    *sections, name = key.split(".")
+    (content[sections[0]] if sections else content)[name] = value
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    return path
+
+
+def refusal(path: Path) -> str:
+    """The one line with which a file is refused."""
+    with pytest.raises(LanduseError) as caught:
+        load_params(path)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    return message.replace(f"{path}: ", "")
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_loads_and_has_exactly_the_sections_and_keys_there_are_in_their_order(preset: Path) -> None:
+    content = yaml.safe_load(preset.read_text("utf-8"))
+    assert {name: list(keys) for name, keys in content.items()} == SECTIONS and list(content) == list(SECTIONS)
+    assert set(asdict(load_params(preset))) == set(content)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_every_key_of_a_preset_is_explained_beside_it(preset: Path) -> None:
+    lines = re.sub(r"\n {3,}", " ", preset.read_text("utf-8")).splitlines()
+    keys = [line for line in lines if line.startswith("  ")]
+    assert len(keys) == sum(map(len, SECTIONS.values()))
+    assert [line.split(":")[0].strip() for line in keys if "#" not in line] == []
+
+
+def test_the_params_in_the_project_are_the_sample_preset() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets" / "sample.yaml").read_bytes()
+
+
+def test_a_number_may_be_written_the_short_way(tmp_path: Path) -> None:
+    text = (ROOT / "presets" / "sample.yaml").read_text("utf-8")
+    path = tmp_path / "params.yaml"
+    path.write_text(re.sub(r"learning_rate: \S+", "learning_rate: 1e-3", text), "utf-8")
+    assert load_params(path).train.learning_rate == 0.001
+
+
+def test_params_cannot_be_changed_once_they_are_loaded() -> None:
+    params = load_params(PRESETS[0])
+    with pytest.raises(FrozenInstanceError):
+        params.train.epochs = 3
+    with pytest.raises(FrozenInstanceError):
+        params.train = None
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("train.learning_rat", "train.learning_rat: unknown key (did you mean learning_rate?)"),
+        ("extract.width", "extract.width: unknown key (allowed: backbone, alpha, image_size, weights, views)"),
+        ("trian", "trian: unknown key (did you mean train?)"),
+        ("gate", "gate: unknown key (allowed: data, validate, extract, split, train, evaluate, register)"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path: Path, key: str, words: str) -> None:
+    assert refusal(changed(tmp_path / "params.yaml", key, 1)) == words
+
+
+WRONG_VALUES = {
+    "data.source": ["", None, 3],
+    "data.checksum": ["md5:xyz", "0" * 32],
+    "validate.classes": [[], ["field"], "field", None],
+    "validate.images_per_class": [0, "many"],
+    "validate.imbalance": [0.5],
+    "validate.modes": [[]],
+    "validate.brightness": [[10, 300], [-1, 20], [1, 2, 3], "dark"],
+    "validate.contrast": [256],
+    "extract.backbone": ["resnet", None],
+    "extract.alpha": [0, -1, 3, "wide", float("nan")],
+    "extract.image_size": [100, 0, 2048],
+    "extract.weights": ["", None],
+    "extract.views": [0, 9],
+    "split.validation": [0, 1, "a fifth"],
+    "split.test": [-0.1, 1],
+    "split.cosine": [0, 1.1],
+    "split.hash_distance": [-1, 17],
+    "split.seed": [-1, 1.5],
+    "train.unfreeze_from": ["block_0", "block_17", "blok_3", "head ", None],
+    "train.epochs": [0, 2.5, "ten", None],
+    "train.batch_size": [0],
+    "train.learning_rate": [0, -0.1, float("inf"), float("nan")],
+    "train.warmup": [1, -0.1],
+    "train.weight_decay": [-1],
+    "train.label_smoothing": [1],
+    "train.dropout": [1, -0.5],
+    "train.patience": [0],
+    "evaluate.calibration_bins": [0],
+    "evaluate.mistakes": [0],
+    "evaluate.latency_runs": [0],
+    "register.model": ["", "a b", "a/b", None],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG_VALUES.items() for value in values])
+def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(tmp_path: Path, key: str, value: object) -> None:
+    message = refusal(changed(tmp_path / "params.yaml", key, value))
+    assert re.match(rf"{re.escape(key)}(\.\d)? = ", message) and re.search(
+        ": (Input|String|Tuple|Value) should ", message
+    )
+    assert repr(value) in message or isinstance(value, list)
+
+
+def test_every_mistake_is_named_not_only_the_first(tmp_path: Path) -> None:
+    content = yaml.safe_load(changed(tmp_path / "params.yaml", "train.epochs", 0).read_text("utf-8"))
+    content["split"]["tset"] = 0.1
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    message = refusal(tmp_path / "params.yaml")
+    assert "train.epochs = 0" in message and "split.tset: unknown key (did you mean test?)" in message
+
+
+def test_a_block_beyond_the_end_of_the_backbone_is_refused(tmp_path: Path) -> None:
+    content = yaml.safe_load(changed(tmp_path / "params.yaml", "train.unfreeze_from", "block_14").read_text("utf-8"))
+    assert load_params(tmp_path / "params.yaml").train.unfreeze_from == "block_14"
+    content["extract"]["backbone"] = "mobilenet"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    assert refusal(tmp_path / "params.yaml") == "train.unfreeze_from = block_14: mobilenet ends at block_13"
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.8, 0.3)])
+def test_shares_that_leave_nothing_to_train_on_are_refused(tmp_path: Path, shares: tuple[float, float]) -> None:
+    content = yaml.safe_load(changed(tmp_path / "params.yaml", "split.validation", shares[0]).read_text("utf-8"))
+    content["split"]["test"] = shares[1]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    assert "validation + test must stay below 1" in refusal(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", [*SECTIONS, *(f"{name}.{key}" for name, keys in SECTIONS.items() for key in keys)])
+def test_a_missing_section_or_key_is_named_with_where_to_see_it(tmp_path: Path, name: str) -> None:
+    content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
+    section, _, key = name.partition(".")
+    del (content[section] if key else content)[key or section]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    assert refusal(tmp_path / "params.yaml") == f"{name}: missing; presets/sample.yaml shows every key"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"train:\n\tepochs: 3\n", "is not valid YAML: .*line 2"),
+        (b"train: {epochs: 3\n", "is not valid YAML"),
+        (b"\xff\xfe\x00t", "is not valid YAML"),
+        (b"", "holds no sections: start from presets/sample.yaml"),
+        (b"- train\n", "holds no sections: start from presets/sample.yaml"),
+        (b"just text", "holds no sections: start from presets/sample.yaml"),
+    ],
+)
+def test_a_file_that_is_no_params_file_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    assert re.search(words, refusal(path))
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    assert "is not here: run landuse in the project's folder" in refusal(tmp_path / "params.yaml")
+
+
+def test_a_section_that_is_no_section_is_refused(tmp_path: Path) -> None:
+    for value in (None, 3, [1]):
+        assert refusal(changed(tmp_path / "params.yaml", "train", value)).startswith(f"train = {value!r}: ")

@@ -1,0 +1,162 @@
+"""Subsets that are fair to every class and share nothing that looks alike."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from landuse import paths
+from landuse.errors import LanduseError
+from landuse.params import SplitParams
+from landuse.split import assign_subsets, group_lookalikes, near_hash, split
+
+SEEDS = range(12)
+
+
+def settings(validation: float = 0.2, test: float = 0.2, cosine: float = 0.9, seed: int = 1) -> SplitParams:
+    return SplitParams(validation=validation, test=test, cosine=cosine, hash_distance=2, seed=seed)
+
+
+def manifest_of(hashes: list[int], digests: list[str] | None = None) -> pd.DataFrame:
+    """Images of one class with these hashes, and contents that all differ where none are given."""
+    digests = digests or [f"{number:064x}" for number in range(len(hashes))]
+    return pd.DataFrame({"phash": [f"{value:016x}" for value in hashes], "sha256": digests})
+
+
+def grouping(hashes: list[int], digests: list[str] | None = None, embeddings: np.ndarray | None = None) -> list[int]:
+    """The group of each image, numbered as they come."""
+    embeddings = np.eye(len(hashes)) if embeddings is None else embeddings
+    return pd.factorize(group_lookalikes(manifest_of(hashes, digests), embeddings, settings()))[0].tolist()
+
+
+def random_set(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Three classes with copies, images whose hashes nearly agree, and images whose embeddings do."""
+    random = np.random.default_rng(seed)
+    count = int(random.integers(60, 120))
+    hashes = random.integers(0, 2**63, count, dtype=np.uint64)
+    embeddings = random.standard_normal((count, 64))
+    rows = pd.DataFrame(
+        {"path": [f"{number}.png" for number in range(count)], "label": [*"abc"] * (count // 3) + [*"aaa"][: count % 3]}
+    )
+    digests = [f"{number:064x}" for number in range(count)]
+    for one, other in random.integers(0, count, (6, 2)):
+        digests[one], hashes[one] = digests[other], hashes[other]
+    for one, other in random.integers(0, count, (6, 2)):
+        hashes[one] = hashes[other] ^ np.uint64(1 << 7)
+    for one, other in random.integers(0, count, (6, 2)):
+        embeddings[one] = embeddings[other] + random.normal(0, 0.01, 64)
+    return rows.assign(sha256=digests, phash=[f"{value:016x}" for value in hashes]), embeddings
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_that_looks_alike_is_in_two_subsets(seed: int) -> None:
+    manifest, embeddings = random_set(seed)
+    groups = group_lookalikes(manifest, embeddings, settings())
+    rows = manifest.assign(group=groups)
+    subsets = assign_subsets(rows, settings(seed=seed))
+    rows["subset"] = subsets
+    assert (rows.groupby("group")["subset"].nunique() == 1).all()
+    assert (rows.groupby("sha256")["subset"].nunique() == 1).all()
+    apart = subsets[:, None] != subsets
+    values = np.array([int(value, 16) for value in manifest["phash"]], np.uint64)
+    assert np.bitwise_count(values[:, None] ^ values)[apart].min() > 2
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    assert (unit @ unit.T)[apart].max() < 0.9
+    assert len(np.unique(groups)) < len(groups) - 6
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("shares", [(0.2, 0.2), (0.3, 0), (0.1, 0.1)])
+def test_where_no_image_looks_like_another_every_class_is_divided_as_asked(shares: tuple, seed: int) -> None:
+    labels = np.random.default_rng(seed).permutation(["a"] * 20 + ["b"] * 33 + ["c"] * 57)
+    rows = pd.DataFrame({"label": labels, "group": np.arange(110)})
+    rows["subset"] = assign_subsets(rows, settings(*shares, seed=seed))
+    wanted = {"train": 1 - sum(shares), "validation": shares[0], "test": shares[1]}
+    for label, own in rows.groupby("label"):
+        counts = own["subset"].value_counts()
+        for subset, share in wanted.items():
+            assert abs(counts.get(subset, 0) - share * len(own)) < 1, (label, subset)
+
+
+def test_the_same_seed_divides_alike_and_another_differently() -> None:
+    rows = pd.DataFrame({"label": ["a", "b"] * 30, "group": range(60)})
+    first, again, other = (assign_subsets(rows, settings(seed=seed)) for seed in (1, 1, 2))
+    assert (first == again).all() and (first != other).any()
+
+
+def test_without_a_test_share_there_are_two_subsets() -> None:
+    rows = pd.DataFrame({"label": ["a", "b"] * 10, "group": range(20)})
+    assert set(assign_subsets(rows, settings(0.3, 0))) == {"train", "validation"}
+
+
+def test_copies_and_near_hashes_are_grouped_and_chains_of_them_too() -> None:
+    assert grouping([0, 0xFF00, 0xFF0000], ["a" * 64, "b" * 64, "a" * 64]) == [0, 1, 0]
+    assert grouping([0b0, 0b11, 0b111 << 40]) == [0, 0, 1]
+    assert grouping([0b0, 0b11, 0b1111, 0b111111, 0b111 << 40]) == [0, 0, 0, 0, 1]
+
+
+def test_near_embeddings_are_grouped_and_chains_of_them_too_whatever_their_length() -> None:
+    angles = np.deg2rad([0, 20, 40, 90, 180])
+    embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1) * [[1], [5], [0.01], [1], [1]]
+    hashes = [0b1111 << (8 * number) for number in range(5)]
+    assert grouping(hashes, embeddings=embeddings) == [0, 0, 0, 1, 2]
+
+
+def test_a_chain_may_go_through_hash_embedding_and_content() -> None:
+    hashes = [0b1111, 0b11111, 0b1111 << 16, 0b1111 << 32, 0b1111 << 48]
+    embeddings = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0.01, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    digests = ["a" * 64, "b" * 64, "c" * 64, "c" * 64, "d" * 64]
+    assert grouping(hashes, digests, embeddings) == [0, 0, 0, 0, 1]
+
+
+def test_embeddings_are_not_compared_where_the_threshold_is_one() -> None:
+    same = np.ones((3, 4))
+    hashes = [0b1111 << (8 * number) for number in range(3)]
+    assert len(set(group_lookalikes(manifest_of(hashes), same, settings(cosine=1.0)))) == 3
+    assert len(set(group_lookalikes(manifest_of(hashes), same, settings(cosine=0.99)))) == 1
+
+
+def test_an_embedding_of_zeros_is_like_no_other() -> None:
+    assert grouping([0b1111, 0b1111 << 8], embeddings=np.zeros((2, 4))) == [0, 1]
+
+
+def test_more_images_than_are_compared_at_once_are_all_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = pd.Series([f"{value:016x}" for value in np.random.default_rng(1).integers(0, 2**10, 50)])
+    whole = set(map(tuple, near_hash(hashes, 2).T))
+    monkeypatch.setattr("landuse.split.ROWS_AT_ONCE", 7)
+    assert set(map(tuple, near_hash(hashes, 2).T)) == whole and len(whole) > 50
+
+
+@pytest.mark.parametrize(("images", "test"), [(2, 0.2), (1, 0)])
+def test_a_class_with_too_few_images_is_named_with_the_keys_to_change(images: int, test: float) -> None:
+    rows = pd.DataFrame({"label": ["a"] * 10 + ["rare"] * images, "group": range(10 + images)})
+    with pytest.raises(LanduseError, match=f"class rare: its {images} images leave none for") as caught:
+        assign_subsets(rows, settings(test=test))
+    assert "\n" not in str(caught.value)
+    assert all(f"split.{key}" in str(caught.value) for key in ("validation", "test", "cosine", "hash_distance"))
+
+
+def test_a_class_whose_images_all_look_alike_is_refused_and_no_list_is_written(trained_copy: Path) -> None:
+    manifest = pd.read_parquet(paths.MANIFEST)
+    manifest.loc[manifest["label"] == "water", "phash"] = "0" * 16
+    manifest.to_parquet(paths.MANIFEST)
+    paths.SPLITS.unlink()
+    with pytest.raises(LanduseError, match="class water: its 12 images leave none"):
+        split(settings())
+    assert not paths.SPLITS.exists()
+
+
+def test_the_list_has_one_row_per_image_in_the_order_of_the_manifest(trained: Path) -> None:
+    rows, manifest = pd.read_csv(paths.SPLITS), pd.read_parquet(paths.MANIFEST)
+    assert list(rows.columns) == ["path", "label", "group", "subset"]
+    assert rows["path"].tolist() == manifest["path"].tolist() and rows["label"].tolist() == manifest["label"].tolist()
+    assert pd.crosstab(rows["label"], rows["subset"]).to_dict("index") == {
+        label: {"test": 3, "train": 6, "validation": 3} for label in ("field", "forest", "water")
+    }
+
+
+def test_splitting_again_writes_the_same_bytes_and_says_how_many_images_went_where(trained_copy: Path) -> None:
+    before = paths.SPLITS.read_bytes()
+    counts = split(SplitParams(validation=0.25, test=0.25, cosine=1.0, hash_distance=0, seed=1))
+    assert paths.SPLITS.read_bytes() == before and counts.to_dict() == {"train": 18, "validation": 9, "test": 9}

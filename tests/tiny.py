@@ -1,0 +1,75 @@
+"""A project so small that every stage runs in seconds: three classes of twelve drawn images."""
+
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+
+import numpy as np
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+LABELS = ("field", "forest", "water")
+IMAGES = 12
+SIDE = 64
+DATA_MD5 = "0123456789abcdef0123456789abcdef.dir"
+COLOURS = {"field": (190, 160, 90), "forest": (40, 90, 40), "water": (40, 80, 170)}
+CHANGES = {
+    "validate": {
+        "classes": list(LABELS),
+        "images_per_class": 2,
+        "imbalance": 3.0,
+        "size": SIDE,
+        "smallest": 16,
+        "contrast": 1,
+    },
+    "extract": {"backbone": "mobilenet_v2", "alpha": 0.35, "image_size": 64, "weights": "none", "views": 8},
+    "split": {"validation": 0.25, "test": 0.25, "cosine": 1.0, "hash_distance": 0, "seed": 1},
+    "train": {
+        "unfreeze_from": "head",
+        "epochs": 6,
+        "batch_size": 8,
+        "learning_rate": 0.02,
+        "warmup": 0.1,
+        "weight_decay": 0.0001,
+        "label_smoothing": 0.0,
+        "dropout": 0.0,
+        "patience": 6,
+        "seed": 1,
+    },
+    "evaluate": {"calibration_bins": 10, "mistakes": 6, "latency_runs": 3},
+}
+
+
+def scene(label: str, number: int) -> Image.Image:
+    """Stripes, spots or waves in the colour of the class, another picture for every number."""
+    random = np.random.default_rng([LABELS.index(label), number])
+    row, column = np.mgrid[:SIDE, :SIDE]
+    phase = random.uniform(0, 6)
+    pattern = {
+        "field": 60 * np.sign(np.sin(row / 3 + phase)),
+        "forest": 40 * random.standard_normal((SIDE, SIDE)),
+        "water": 20 * np.sin(column / 9 + phase),
+    }
+    patches = np.kron(random.normal(0, 12, (8, 8)), np.ones((SIDE // 8, SIDE // 8)))
+    levels = np.array(COLOURS[label]) + (pattern[label] + patches)[..., None]
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+
+
+def write_params(folder: Path, changes: dict[str, dict]) -> None:
+    """Write params.yaml: the sample preset with some keys of some sections changed."""
+    content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
+    for name, keys in changes.items():
+        content[name] |= keys
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+
+
+def make_project(folder: Path) -> None:
+    """Images, params, a record of the data as ingestion leaves it, and the suites of the checks."""
+    for label in LABELS:
+        (folder / "data" / label).mkdir(parents=True)
+        for number in range(IMAGES):
+            scene(label, number).save(folder / "data" / label / f"{number:02}.png")
+    record = {"outs": [{"md5": DATA_MD5, "path": "data"}], "meta": {"source": "tiny.zip"}}
+    (folder / "data.dvc").write_text(yaml.safe_dump(record), "utf-8")
+    write_params(folder, CHANGES)
+    copytree(ROOT / "gx", folder / "gx", ignore=ignore_patterns("uncommitted"))
