@@ -105,6 +105,6 @@ def refuse_wrong_shares(lacking: pd.Series, largest: int) -> None:
     worst = lacking.abs().idxmax()
     if abs(lacking[worst]) > 0.5:
         raise LanduseError(
-            f"{worst} would hold {1 - lacking[worst]:.0%} of the images it should: too many are taken for near-duplicates "
-            f"(the largest group has {largest}); raise split.cosine or lower split.hash_distance in params.yaml"
+            f"{worst} would hold {1 - lacking[worst]:.0%} of the images it should: too many look alike (up to "
+            f"{largest} in one group); raise split.cosine or lower split.hash_distance in params.yaml"
         )
