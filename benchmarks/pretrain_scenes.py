@@ -18,7 +18,7 @@ from landuse.sample import CLASSES, draw
 
 BACKBONE = ExtractParams(backbone="mobilenet_v2", alpha=0.35, image_size=96, weights="none", views=1)
 SCENES_PER_CLASS = 400
-EPOCHS = 12
+EPOCHS = 24
 BATCH = 64
 SEED = 1000
 FIRST = 1000  # the number of the first scene of each class: far beyond those of the sample

@@ -80,9 +80,9 @@ def fine_tuned(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     folder = tmp_path_factory.mktemp("fine_tuned") / "project"
     copytree(finished, folder, ignore=ignore_patterns("mlflow.db", "mlruns"))
-    weights = finished / "artifacts" / "features" / "backbone.weights.h5"
-    changes = {"extract": {"weights": str(weights), "views": 2}, "train": {"unfreeze_from": "block_16", "epochs": 2}}
-    tiny.write_params(folder, {name: keys | changes.get(name, {}) for name, keys in tiny.CHANGES.items()})
+    extract_changes = {"weights": str(finished / "tiny.weights.h5"), "views": 2}
+    changes = {"extract": extract_changes, "train": {"unfreeze_from": "block_16", "epochs": 2}}
+    tiny.write_params(folder, tiny.changed(changes))
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, finished, patch)
         params = load_params()

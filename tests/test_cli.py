@@ -107,6 +107,11 @@ def test_a_bad_value_is_named_with_what_is_allowed(complaint: Refusal, project: 
     assert "extract.backbone = 'resnet'" in found and "'mobilenet_v2'" in found
 
 
+def test_info_reads_the_params_too(complaint: Refusal, trained_copy: Path) -> None:
+    Path("params.yaml").write_text("train: [")
+    assert "params.yaml is not valid YAML" in complaint("info")
+
+
 @pytest.mark.parametrize("verb", ["validate", "extract", "split", "train", "evaluate", "register"])
 def test_a_stage_whose_input_is_not_there_names_it_and_how_to_make_it(
     complaint: Refusal, project: Path, verb: str
@@ -114,3 +119,26 @@ def test_a_stage_whose_input_is_not_there_names_it_and_how_to_make_it(
     found = complaint(verb)
     assert "data" in found or "artifacts/" in found
     assert "dvc repro" in found or "landuse ingest" in found
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        ("extract", "manifest.parquet"),
+        ("split", "features/embeddings.npy"),
+        ("train", "features/features.json"),
+        ("train", "splits.csv"),
+        ("evaluate", "model/model.json"),
+        ("evaluate", "model/model.tflite"),
+        ("register", "run.json"),
+        ("register", "metrics.json"),
+    ],
+)
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_file_between_stages_that_is_not_right_is_named_with_the_way_to_have_it_again(
+    complaint: Refusal, trained_copy: Path, verb: str, name: str, damage: str
+) -> None:
+    path = Path("artifacts", name)
+    path.unlink() if damage == "missing" else path.write_bytes(b"{")
+    found = complaint(verb)
+    assert f"artifacts/{name}" in found and "dvc" in found

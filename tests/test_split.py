@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 
 from landuse import paths
 from landuse.errors import LanduseError
@@ -12,6 +13,7 @@ from landuse.params import SplitParams
 from landuse.split import assign_subsets, group_lookalikes, near_hash, split
 
 SEEDS = range(12)
+AS_TRAINED = SplitParams(**tiny.CHANGES["split"])
 
 
 def settings(validation: float = 0.2, test: float = 0.2, cosine: float = 0.9, seed: int = 1) -> SplitParams:
@@ -143,7 +145,7 @@ def test_a_class_whose_images_all_look_alike_is_refused_and_no_list_is_written(t
     manifest.to_parquet(paths.MANIFEST)
     paths.SPLITS.unlink()
     with pytest.raises(LanduseError, match="class water: its 12 images leave none"):
-        split(settings())
+        split(AS_TRAINED)
     assert not paths.SPLITS.exists()
 
 
@@ -158,5 +160,5 @@ def test_the_list_has_one_row_per_image_in_the_order_of_the_manifest(trained: Pa
 
 def test_splitting_again_writes_the_same_bytes_and_says_how_many_images_went_where(trained_copy: Path) -> None:
     before = paths.SPLITS.read_bytes()
-    counts = split(SplitParams(validation=0.25, test=0.25, cosine=1.0, hash_distance=0, seed=1))
+    counts = split(AS_TRAINED)
     assert paths.SPLITS.read_bytes() == before and counts.to_dict() == {"train": 18, "validation": 9, "test": 9}

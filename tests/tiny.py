@@ -2,10 +2,14 @@
 
 from pathlib import Path
 from shutil import copytree, ignore_patterns
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 from PIL import Image
+
+if TYPE_CHECKING:
+    import keras
 
 ROOT = Path(__file__).parents[1]
 LABELS = ("field", "forest", "water")
@@ -55,12 +59,39 @@ def scene(label: str, number: int) -> Image.Image:
     return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
 
 
+def changed(changes: dict[str, dict]) -> dict[str, dict]:
+    """The params of the tiny project with some keys of some sections changed."""
+    return {name: keys | changes.get(name, {}) for name, keys in CHANGES.items()}
+
+
 def write_params(folder: Path, changes: dict[str, dict]) -> None:
-    """Write params.yaml: the sample preset with some keys of some sections changed."""
+    """Write params.yaml: the sample preset with some keys of some sections replaced."""
     content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
     for name, keys in changes.items():
         content[name] |= keys
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+
+
+def calibrate(backbone: "keras.Model", images: np.ndarray) -> None:
+    """Set the BatchNorm statistics to those of some images: without, hardly anything comes through untrained layers."""
+    import keras
+
+    norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.0
+    backbone(images / 127.5 - 1, training=True)
+    for norm in norms:
+        norm.momentum = 0.9
+
+
+def write_weights(path: Path) -> None:
+    """A weights file for the backbone of the tiny project."""
+    from landuse import model
+    from landuse.params import ExtractParams
+
+    backbone = model.build_backbone(ExtractParams(**CHANGES["extract"]))
+    calibrate(backbone, np.stack([np.asarray(scene(label, number)) for label in LABELS for number in range(6)]))
+    backbone.save_weights(path)
 
 
 def make_project(folder: Path) -> None:
@@ -71,5 +102,6 @@ def make_project(folder: Path) -> None:
             scene(label, number).save(folder / "data" / label / f"{number:02}.png")
     record = {"outs": [{"md5": DATA_MD5, "path": "data"}], "meta": {"source": "tiny.zip"}}
     (folder / "data.dvc").write_text(yaml.safe_dump(record), "utf-8")
-    write_params(folder, CHANGES)
+    write_weights(folder / "tiny.weights.h5")
+    write_params(folder, changed({"extract": {"weights": str(folder / "tiny.weights.h5")}}))
     copytree(ROOT / "gx", folder / "gx", ignore=ignore_patterns("uncommitted"))

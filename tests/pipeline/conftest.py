@@ -1,7 +1,6 @@
 """The whole pipeline, run once for real; tests read that run, or change a copy of it."""
 
 import subprocess
-import warnings
 from pathlib import Path
 from shutil import copy2, copytree
 from typing import Any
@@ -34,9 +33,7 @@ def write_weights(path: Path, alpha: float) -> None:
             layer.momentum = 0.0
     images = [sample.draw(label, 0).resize((SIDE, SIDE)) for label in sample.CLASSES]
     backbone(np.stack([np.asarray(image) for image in images]) / np.float32(127.5) - 1, training=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # TensorFlow's, for NumPy 2
-        backbone.save_weights(path)
+    backbone.save_weights(path)
 
 
 def clone(folder: Path) -> None:

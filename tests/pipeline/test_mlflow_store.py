@@ -35,7 +35,7 @@ def runs(store: str) -> list[Run]:
 
 
 def history(work: Workspace) -> list[dict[str, str]]:
-    return list(csv.DictReader((work.folder / "artifacts" / "history.csv").open()))
+    return list(csv.DictReader((work.folder / "artifacts" / "history.csv").read_text().splitlines()))
 
 
 def artifacts(store: str, run: Run, folder: str | None = None) -> set[str]:
@@ -53,7 +53,7 @@ def values(store: str, run: Run, metric: str) -> list[tuple[int, float]]:
 
 def held_out_image(work: Workspace) -> tuple[str, dict[str, str]]:
     """The first held-out image as base64, and what evaluate said of it."""
-    row = next(csv.DictReader((work.folder / "artifacts" / "predictions.csv").open()))
+    row = next(csv.DictReader((work.folder / "artifacts" / "predictions.csv").read_text().splitlines()))
     return base64.b64encode((work.folder / "data" / row["path"]).read_bytes()).decode(), row
 
 

@@ -1,0 +1,90 @@
+"""The exported model at work: from an image to probabilities, without TensorFlow."""
+
+import io
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+
+from landuse.classifier import Classifier
+from landuse.errors import LanduseError
+from landuse.paths import DATA, MODEL, SPLITS
+
+
+@pytest.fixture
+def classifier(trained: Path) -> Classifier:
+    return Classifier(MODEL)
+
+
+def test_labels_and_input_size_travel_with_the_model(classifier: Classifier) -> None:
+    assert classifier.labels == list(tiny.LABELS) == sorted(tiny.LABELS)
+    assert classifier.image_size == 64
+    content = (MODEL / "model.tflite").read_bytes()
+    assert (classifier.size, classifier.digest) == (len(content), sha256(content).hexdigest())
+
+
+def test_it_tells_the_classes_apart_in_images_it_was_not_trained_on(classifier: Classifier) -> None:
+    splits = pd.read_csv(SPLITS)
+    unseen = splits[splits["subset"] == "test"]
+    probabilities = np.stack(list(classifier.probabilities_of(DATA / path for path in unseen["path"])))
+    predicted = np.array(classifier.labels)[probabilities.argmax(axis=1)]
+    assert probabilities.shape == (9, 3) and probabilities.dtype == np.float32
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5) and (probabilities >= 0).all()
+    assert (predicted == unseen["label"]).mean() >= 0.8
+
+
+def test_a_file_and_its_bytes_give_the_same_probabilities(classifier: Classifier) -> None:
+    path = DATA / "forest" / "05.png"
+    expected = classifier.probabilities(path)
+    assert np.array_equal(classifier.probabilities(io.BytesIO(path.read_bytes())), expected)
+
+
+def test_many_images_at_once_come_back_in_order_and_as_one_by_one(classifier: Classifier) -> None:
+    paths = sorted(DATA.glob("*/*.png"))
+    alone = [classifier.probabilities(path) for path in paths]
+    assert np.array_equal(np.stack(list(classifier.probabilities_of(paths))), alone)
+    with ThreadPoolExecutor(4) as pool:
+        assert np.array_equal(np.stack(list(pool.map(classifier.probabilities, paths))), alone)
+
+
+def test_what_is_no_image_is_refused_and_the_next_one_is_answered(classifier: Classifier) -> None:
+    with pytest.raises(LanduseError, match="image cannot be decoded"):
+        classifier.probabilities(io.BytesIO(b"rubbish"))
+    assert classifier.probabilities(DATA / "water" / "00.png").shape == (3,)
+
+
+def test_the_card_says_where_the_model_comes_from(classifier: Classifier) -> None:
+    card = json.loads((MODEL / "model.json").read_text("utf-8"))
+    assert card["backbone"] == "mobilenet_v2" and card["alpha"] == 0.35 and card["weights"].endswith("tiny.weights.h5")
+    assert card["unfrozen_from"] == "head" and card["trained_parameters"] == 1280 * 3 + 3
+    assert 0 <= card["dead_kernels"] < 1 and "uint8" in card["preprocessing"]
+
+
+def modules_after(code: str) -> set[str]:
+    """Every package that a fresh interpreter has imported after this code."""
+    code += "\nimport sys; print('modules', *{name.partition('.')[0] for name in sys.modules})"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(answer.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"tensorflow", "keras", "mlflow", "great_expectations", "prefect", "dvc", "sklearn", "matplotlib"}
+
+
+def test_serving_needs_neither_tensorflow_nor_mlflow_nor_pandas(trained: Path) -> None:
+    ask = "from pathlib import Path; from landuse.classifier import Classifier\n"
+    ask += f"Classifier(Path({str(MODEL)!r})).probabilities(Path({str(DATA / 'field' / '00.png')!r}))"
+    loaded = modules_after(ask)
+    assert "ai_edge_litert" in loaded and not loaded & (HEAVY | {"pandas"})
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+def test_asking_for_help_loads_nothing_heavy(words: list[str]) -> None:
+    ask = f"import sys; sys.argv = ['landuse', *{words}]\nfrom landuse.cli import app; app(standalone_mode=False)"
+    assert not modules_after(ask) & (HEAVY | {"numpy", "pandas", "PIL", "ai_edge_litert", "pydantic", "yaml"})

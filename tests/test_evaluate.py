@@ -1,0 +1,130 @@
+"""Scores of the exported model on held-out images, and the tables and pictures of them."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from sklearn.metrics import f1_score, recall_score, top_k_accuracy_score
+
+from landuse import paths
+from landuse.classifier import Classifier
+from landuse.evaluate import calibration_error, evaluate, held_out_images, scores
+from landuse.params import EvaluateParams
+
+EVALUATE = EvaluateParams(**tiny.CHANGES["evaluate"])
+TABLES = [paths.METRICS, paths.PREDICTIONS, paths.PER_CLASS]
+
+
+def metrics() -> dict:
+    return json.loads(paths.METRICS.read_text("utf-8"))
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    random = np.random.default_rng(1)
+    probabilities = random.dirichlet(np.ones(6) / 2, 200).astype(np.float32)
+    actual = random.integers(0, 6, 200)
+    found = scores(actual, probabilities, bins=15)
+    predicted = probabilities.argmax(axis=1)
+    assert found["accuracy"] == pytest.approx((predicted == actual).mean())
+    assert found["macro_f1"] == pytest.approx(f1_score(actual, predicted, average="macro"))
+    assert found["top_3_accuracy"] == pytest.approx(top_k_accuracy_score(actual, probabilities, k=3, labels=range(6)))
+
+
+def test_scores_are_those_worked_out_by_hand() -> None:
+    probabilities = np.array([[0.7, 0.1, 0.1, 0.1], [0.4, 0.3, 0.2, 0.1], [0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]])
+    found = scores(np.array([0, 0, 3, 1]), probabilities.astype(np.float32), bins=10)
+    assert found["accuracy"] == 0.5 and found["top_3_accuracy"] == 0.75
+    assert found["macro_f1"] == pytest.approx((0.8 + 0 + 0) / 3)
+
+
+@pytest.mark.parametrize(
+    ("correct", "confidence", "expected"),
+    [
+        ([True] * 4, [1.0] * 4, 0),
+        ([False] * 4, [1.0] * 4, 1),
+        ([True, False, True, True], [0.75] * 4, 0),
+        ([True, True, False, False], [0.95, 0.95, 0.55, 0.55], (0.05 + 0.55) / 2),
+        ([True, False], [0.51, 0.59], 0.05),
+    ],
+)
+def test_the_calibration_error_is_how_far_confidence_is_from_accuracy(
+    correct: list[bool], confidence: list[float], expected: float
+) -> None:
+    assert calibration_error(np.array(correct), np.array(confidence), bins=10) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_calibration_error_is_that_of_a_loop_over_the_bins() -> None:
+    random = np.random.default_rng(3)
+    confidence, correct, total = random.uniform(0.2, 1, 500), random.random(500) < 0.7, 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence >= low) & (confidence < low + 1 / 15)
+        if inside.any():
+            total += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    assert calibration_error(correct, confidence, bins=15) == pytest.approx(total)
+
+
+def test_the_test_subset_is_held_out_or_validation_where_there_is_none() -> None:
+    splits = pd.DataFrame({"path": [*"abcd"], "subset": ["train", "validation", "test", "test"]})
+    assert held_out_images(splits)["path"].tolist() == ["c", "d"]
+    assert held_out_images(splits[splits["subset"] != "test"])["path"].tolist() == ["b"]
+
+
+def test_the_metrics_are_those_of_the_exported_model_on_the_held_out_images(trained: Path) -> None:
+    classifier, splits = Classifier(paths.MODEL), pd.read_csv(paths.SPLITS)
+    rows, found = splits[splits["subset"] == "test"], metrics()
+    probabilities = np.stack([classifier.probabilities(paths.DATA / path) for path in rows["path"]])
+    right = np.array(classifier.labels)[probabilities.argmax(axis=1)] == rows["label"]
+    assert (found["subset"], found["images"]) == ("test", 9)
+    assert found["accuracy"] == pytest.approx(right.mean()) and found["accuracy"] >= 0.8
+    assert found["top_3_accuracy"] == 1 and 0 <= found["calibration_error"] <= 1
+    assert found["size_mb"] == (paths.MODEL / "model.tflite").stat().st_size / 1e6
+    assert found["dead_kernels"] == classifier.card["dead_kernels"]
+
+
+def test_there_is_one_prediction_per_held_out_image(trained: Path) -> None:
+    table, splits = pd.read_csv(paths.PREDICTIONS), pd.read_csv(paths.SPLITS)
+    assert table["path"].tolist() == splits["path"][splits["subset"] == "test"].tolist()
+    assert list(table.columns) == ["path", "actual", "predicted", "confidence", *(f"p_{x}" for x in tiny.LABELS)]
+    probabilities = table[[f"p_{label}" for label in tiny.LABELS]].to_numpy()
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert table["confidence"].tolist() == probabilities.max(axis=1).tolist()
+    assert table["predicted"].tolist() == [tiny.LABELS[code] for code in probabilities.argmax(axis=1)]
+
+
+def test_there_is_one_row_per_class_with_its_figures(trained: Path) -> None:
+    table, predictions = pd.read_csv(paths.PER_CLASS), pd.read_csv(paths.PREDICTIONS)
+    assert list(table.columns) == ["class", "precision", "recall", "f1", "support"]
+    assert table["class"].tolist() == list(tiny.LABELS) and table["support"].tolist() == [3, 3, 3]
+    recalls = recall_score(predictions["actual"], predictions["predicted"], average=None, labels=list(tiny.LABELS))
+    assert table["recall"].tolist() == pytest.approx(recalls.tolist())
+
+
+def test_evaluating_again_writes_the_same_bytes_and_continues_the_same_run(trained_copy: Path) -> None:
+    before = [path.read_bytes() for path in TABLES]
+    runs = mlflow.search_runs(experiment_names=["landuse"], output_format="list")
+    returned = evaluate(EVALUATE)
+    assert [path.read_bytes() for path in TABLES] == before and returned == metrics()
+    assert len(mlflow.search_runs(experiment_names=["landuse"], output_format="list")) == len(runs)
+
+
+def test_the_run_of_the_training_holds_scores_latency_and_pictures(trained: Path) -> None:
+    runs = mlflow.search_runs(experiment_names=["landuse"], output_format="list")
+    run = next(run for run in runs if run.data.tags.get("model.sha256") == Classifier(paths.MODEL).digest)
+    assert run.data.metrics["accuracy"] == metrics()["accuracy"] and run.data.tags["evaluated.subset"] == "test"
+    assert 0 < run.data.metrics["latency_ms_median"] <= run.data.metrics["latency_ms_p95"] < 1000
+    client = mlflow.MlflowClient()
+    names = {file.path for folder in (None, "pictures") for file in client.list_artifacts(run.info.run_id, folder)}
+    assert {"metrics.json", "predictions.csv", "per_class.csv", "history.csv", "pictures/confusion.png"} <= names
+
+
+def test_without_a_test_subset_the_validation_images_are_scored(trained_copy: Path) -> None:
+    splits = pd.read_csv(paths.SPLITS)
+    splits[splits["subset"] != "test"].to_csv(paths.SPLITS, index=False)
+    evaluate(EVALUATE)
+    assert metrics()["subset"] == "validation" and metrics()["images"] == 9
+    expected = splits["path"][splits["subset"] == "validation"].tolist()
+    assert pd.read_csv(paths.PREDICTIONS)["path"].tolist() == expected

@@ -1,0 +1,58 @@
+"""Info says what the folder stands for, and what to do where the registry has lost it."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from landuse.errors import LanduseError
+from landuse.info import info
+from landuse.params import RegisterParams
+from landuse.register import register
+
+REMEDY = "dvc repro --single-item --force register"
+
+
+def facts() -> dict[str, str]:
+    return {line[:9].strip(): line[10:] for line in info().splitlines()}
+
+
+def test_info_names_data_code_packages_training_score_and_model(trained_copy: Path) -> None:
+    version = register(RegisterParams(model="shown"))
+    found = facts()
+    assert list(found) == ["data", "code", "packages", "trained", "scored", "model"]
+    assert found["data"] == "0123456789abcdef0123456789abcdef.dir (real, from tiny.zip)"
+    assert all(name in found["packages"] for name in ("keras", "mlflow", "dvc", "great-expectations"))
+    assert "weights none, CPU" in found["trained"] or "weights none, GPU" in found["trained"]
+    assert "test images, macro F1" in found["scored"]
+    assert found["model"].startswith(f"shown version {version.version} (challenger, champion), run {version.run_id}")
+
+
+@pytest.mark.parametrize(
+    ("line", "file"), [("trained", "run.json"), ("scored", "metrics.json"), ("model", "registration.json")]
+)
+def test_what_was_not_made_yet_is_said_with_how_to_make_it(trained_copy: Path, line: str, file: str) -> None:
+    Path("artifacts", file).unlink(missing_ok=True)
+    assert facts()[line] == "not there yet: run dvc repro"
+
+
+def test_a_version_that_the_registry_lost_is_an_error_with_the_remedy(trained_copy: Path) -> None:
+    register(RegisterParams(model="lost"))
+    MlflowClient().delete_registered_model("lost")
+    with pytest.raises(LanduseError, match=REMEDY) as refusal:
+        info()
+    assert "version 1 of lost is not in the registry at sqlite:///" in str(refusal.value)
+
+
+def test_another_model_under_the_same_number_is_not_taken_for_the_one_that_was_registered(trained_copy: Path) -> None:
+    register(RegisterParams(model="swapped"))
+    MlflowClient().set_model_version_tag("swapped", "1", "model.sha256", "0" * 64)
+    with pytest.raises(LanduseError, match=REMEDY):
+        info()
+
+
+@pytest.mark.parametrize("file", ["run.json", "metrics.json", "registration.json"])
+def test_a_damaged_file_is_named_with_the_way_to_have_it_again(trained_copy: Path, file: str) -> None:
+    Path("artifacts", file).write_text("{")
+    with pytest.raises(LanduseError, match=rf"artifacts/{file}.*dvc"):
+        info()

@@ -1,0 +1,104 @@
+"""Which data, commit and params made a result."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+from landuse import lineage
+from landuse.errors import LanduseError
+from landuse.paths import DATA_DVC, PARAMS
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with params and a data record, outside of any repository."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    tiny.write_params(tmp_path, tiny.CHANGES)
+    write_record({"source": "set.zip", "images": 36})
+    return tmp_path
+
+
+def write_record(meta: dict) -> None:
+    DATA_DVC.write_text(yaml.safe_dump({"outs": [{"md5": tiny.DATA_MD5, "path": "data"}], "meta": meta}), "utf-8")
+
+
+def commit() -> None:
+    who = ["-c", "user.name=A", "-c", "user.email=a@b"]
+    for words in (["init", "--quiet"], ["add", "."], [*who, "commit", "--quiet", "-m", "Begin"]):
+        subprocess.run(["git", *words], check=True)
+
+
+def test_the_data_record_is_what_dvc_and_ingestion_wrote(folder: Path) -> None:
+    assert lineage.data_record() == {"md5": tiny.DATA_MD5, "source": "set.zip", "images": 36}
+    DATA_DVC.write_text(f"outs:\n- md5: {tiny.DATA_MD5}\n")
+    assert lineage.data_record() == {"md5": tiny.DATA_MD5}
+
+
+def test_without_data_it_says_how_to_get_some(folder: Path) -> None:
+    DATA_DVC.unlink()
+    with pytest.raises(LanduseError, match="data.dvc is not here: bring in a data set with landuse ingest"):
+        lineage.data_record()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "outs: []", "outs:\n- path: data\n", "<<<<<<< ours\nouts:\n", "- a\n", "outs: {"]
+)
+def test_a_damaged_record_says_how_to_get_it_back(folder: Path, content: str) -> None:
+    DATA_DVC.write_text(content)
+    with pytest.raises(LanduseError, match="data.dvc is damaged: restore it with git checkout data.dvc"):
+        lineage.data_record()
+
+
+@pytest.mark.parametrize(
+    ("meta", "kind"), [({"source": "sample"}, "sample"), ({"source": "set.zip"}, "real"), ({}, "real")]
+)
+def test_a_run_on_the_sample_is_told_from_one_on_real_images(folder: Path, meta: dict, kind: str) -> None:
+    write_record(meta)
+    tags = lineage.tags()
+    assert tags["data.kind"] == kind and tags["data.source"] == meta.get("source", "unknown")
+    assert tags["data.md5"] == tiny.DATA_MD5 and len(tags["data.md5"]) <= 36
+
+
+def test_outside_of_a_repository_there_is_no_commit(folder: Path) -> None:
+    assert (lineage.tags()["git.commit"], lineage.tags()["git.dirty"]) == ("none", "unknown")
+
+
+def test_without_git_there_is_no_commit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    assert lineage.git("rev-parse", "HEAD") is None
+
+
+def test_the_commit_is_clean_until_a_file_in_it_changes(folder: Path) -> None:
+    commit()
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert (lineage.tags()["git.commit"], lineage.tags()["git.dirty"]) == (head, "false")
+    (folder / "untracked.txt").touch()
+    assert lineage.tags()["git.dirty"] == "false"
+    PARAMS.write_text(PARAMS.read_text("utf-8") + "\n")
+    assert lineage.tags()["git.dirty"] == "true"
+
+
+def test_the_params_hash_follows_the_values_not_the_layout(folder: Path) -> None:
+    first = lineage.tags()["params.sha256"]
+    content = yaml.safe_load(PARAMS.read_text("utf-8"))
+    PARAMS.write_text("# a comment\n" + yaml.safe_dump(content, sort_keys=True), "utf-8")
+    assert lineage.tags()["params.sha256"] == first
+    content["train"]["epochs"] += 1
+    PARAMS.write_text(yaml.safe_dump(content), "utf-8")
+    assert lineage.tags()["params.sha256"] != first
+
+
+def test_params_are_recorded_key_by_key(folder: Path) -> None:
+    record = lineage.params_record()
+    assert record["train.unfreeze_from"] == "head" and record["extract.alpha"] == 0.35
+    assert len(record) == sum(len(keys) for keys in yaml.safe_load(PARAMS.read_text("utf-8")).values())
+
+
+def test_versions_are_those_of_the_packages_that_decide_a_result() -> None:
+    found = lineage.versions()
+    assert {"landuse", "keras", "ai-edge-litert", "mlflow", "dvc"} <= set(found) <= set(lineage.PACKAGES)
+    assert any(name.startswith("tensorflow") for name in found)

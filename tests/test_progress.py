@@ -1,0 +1,37 @@
+"""What is seen of a stage while it works, and what is kept off the screen."""
+
+import os
+import sys
+
+import pytest
+
+from landuse.progress import EpochBars, track
+from landuse.quiet import native_stderr_muted
+
+
+def test_a_bar_passes_every_item_on_and_ends_full(capfd: pytest.CaptureFixture) -> None:
+    assert list(track(iter("abc"), 3, "extract")) == ["a", "b", "c"]
+    assert "extract" in (out := capfd.readouterr().out) and "3/3" in out
+
+
+def test_the_line_of_an_epoch_stays_on_the_screen_as_it_was_given(capfd: pytest.CaptureFixture) -> None:
+    bars = EpochBars(train=10, validation=4)
+    bars.restart("train")
+    bars.advance("train", 10, "loss 0.1")
+    bars.line("epoch   1/2  train loss 0.100 accuracy 100.0%" + " " * 40 + "end")
+    assert bars.progress.tasks[0].finished and not bars.progress.tasks[1].finished
+    assert "epoch   1/2  train loss 0.100 accuracy 100.0%" + " " * 40 + "end\n" in capfd.readouterr().out
+
+
+def test_native_notes_are_muted_and_what_follows_is_not(capfd: pytest.CaptureFixture) -> None:
+    with native_stderr_muted():
+        os.write(2, b"a native note")
+    os.write(2, b"an error")
+    assert capfd.readouterr().err == "an error"
+
+
+def test_an_exception_comes_through_the_silence_and_ends_it(capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(ValueError, match="heard"), native_stderr_muted():
+        raise ValueError("heard")
+    print("seen", file=sys.stderr, flush=True)
+    assert "seen" in capfd.readouterr().err

@@ -1,0 +1,77 @@
+"""The registry holds every model once, knows where it comes from, and says who challenges whom."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from landuse import register as room
+from landuse.params import RegisterParams
+
+
+def register(name: str) -> ModelVersion:
+    return room.register(RegisterParams(model=name))
+
+
+def aliases(name: str) -> dict[str, int]:
+    return MlflowClient().get_registered_model(name).aliases
+
+
+def another_model() -> None:
+    """Change the bytes of the exported model, though not what it does."""
+    with Path("artifacts/model/model.tflite").open("ab") as file:
+        file.write(b"\0\0\0\0")
+
+
+def test_the_first_model_is_challenger_and_champion(trained_copy: Path) -> None:
+    version = register("first")
+    assert aliases("first") == {"challenger": version.version, "champion": version.version}
+
+
+def test_the_same_model_is_registered_once(trained_copy: Path) -> None:
+    first, second = register("once"), register("once")
+    assert first.version == second.version
+    assert len(MlflowClient().search_model_versions("name = 'once'")) == 1
+
+
+def test_another_model_becomes_challenger_and_leaves_the_champion_alone(trained_copy: Path) -> None:
+    champion = register("duel")
+    another_model()
+    challenger = register("duel")
+    assert challenger.version != champion.version
+    assert aliases("duel") == {"challenger": challenger.version, "champion": champion.version}
+
+
+def test_a_model_registered_under_another_name_is_a_version_of_that_name_too(trained_copy: Path) -> None:
+    assert register("one-name").run_id == register("another-name").run_id
+
+
+def test_a_model_whose_version_was_deleted_is_registered_again(trained_copy: Path) -> None:
+    register("deleted")
+    MlflowClient().delete_registered_model("deleted")
+    register("deleted")
+    assert len(MlflowClient().search_model_versions("name = 'deleted'")) == 1
+
+
+def test_the_file_of_the_registration_names_what_is_in_the_registry(trained_copy: Path) -> None:
+    version = register("on-file")
+    registration = json.loads(Path("artifacts/registration.json").read_text())
+    sha256 = version.tags["model.sha256"]
+    assert registration == {"model": "on-file", "version": str(version.version), "model.sha256": sha256}
+
+
+def test_a_version_says_where_it_comes_from_and_how_good_it_is(trained_copy: Path) -> None:
+    version = register("tagged")
+    metrics = json.loads(Path("artifacts/metrics.json").read_text())
+    record = json.loads(Path("artifacts/run.json").read_text())
+    assert record["tags"].items() <= version.tags.items()
+    assert float(version.tags["test.accuracy"]) == pytest.approx(metrics["accuracy"], abs=1e-4)
+    assert float(version.tags["test.macro_f1"]) == pytest.approx(metrics["macro_f1"], abs=1e-4)
+
+
+def test_the_example_is_the_first_held_out_image(trained_copy: Path) -> None:
+    first = Path("artifacts/predictions.csv").read_text().splitlines()[1].partition(",")[0]
+    assert base64.b64decode(room.example()[0]) == (Path("data") / first).read_bytes()

@@ -1,0 +1,110 @@
+"""One MLflow run per training, found again by the model it made."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from landuse import tracking
+from landuse.errors import LanduseError
+
+
+def record() -> dict:
+    return json.loads(Path("artifacts/run.json").read_text())
+
+
+def rename_model(sha256: str) -> None:
+    """Let run.json speak of a model that no run of the store made."""
+    content = record()
+    content["tags"][tracking.MODEL_TAG] = sha256
+    Path("artifacts/run.json").write_text(json.dumps(content))
+
+
+def test_a_run_holds_params_tags_and_the_data_set_with_its_dvc_md5(trained: Path) -> None:
+    with tracking.continued_run() as run:
+        found = MlflowClient().get_run(run.info.run_id)
+    assert found.data.params == {key: str(value) for key, value in record()["params"].items()}
+    assert record()["tags"].items() <= found.data.tags.items()
+    (data,) = found.inputs.dataset_inputs
+    assert data.dataset.digest == record()["tags"]["data.md5"]
+
+
+def test_a_run_holds_every_epoch_counted_from_one(trained: Path) -> None:
+    with tracking.continued_run() as run:
+        logged = MlflowClient().get_metric_history(run.info.run_id, "validation_accuracy")
+    history = pd.read_csv("artifacts/history.csv")
+    assert [item.step for item in logged] == list(history["epoch"]) == list(range(1, len(history) + 1))
+    assert [item.value for item in logged] == pytest.approx(list(history["validation_accuracy"]))
+
+
+def test_a_run_is_found_by_its_model_and_only_by_it(trained: Path) -> None:
+    with tracking.store():
+        assert tracking.find_run("0" * 64) is None
+        found = tracking.find_run(record()["tags"][tracking.MODEL_TAG])
+    with tracking.continued_run() as run:
+        assert run.info.run_id == found
+
+
+def test_a_model_that_the_store_does_not_know_gets_a_run_with_its_history_and_metrics(trained_copy: Path) -> None:
+    rename_model("a" * 64)
+    with tracking.continued_run() as run:
+        pass
+    again = MlflowClient().get_run(run.info.run_id)
+    assert again.data.tags["recorded"] and again.info.status == "FINISHED"
+    assert len(MlflowClient().get_metric_history(run.info.run_id, "train_loss")) == len(
+        pd.read_csv("artifacts/history.csv")
+    )
+    assert again.data.metrics["accuracy"] == json.loads(Path("artifacts/metrics.json").read_text())["accuracy"]
+
+
+def test_a_model_that_was_recorded_again_is_not_recorded_a_third_time(trained_copy: Path) -> None:
+    rename_model("b" * 64)
+    with tracking.continued_run() as first:
+        pass
+    with tracking.continued_run() as second:
+        pass
+    assert first.info.run_id == second.info.run_id
+
+
+def test_a_training_that_fails_leaves_a_failed_run(trained_copy: Path) -> None:
+    with pytest.raises(LanduseError, match="diverged"), tracking.training_run({"device": "CPU"}):
+        run = mlflow.active_run()
+        raise LanduseError("diverged")
+    assert MlflowClient().get_run(run.info.run_id).info.status == "FAILED"
+
+
+def test_the_verdict_on_the_data_goes_to_the_run_with_its_page_and_docs(trained_copy: Path) -> None:
+    with tracking.continued_run() as run:
+        tracking.log_validation()
+    kept = {item.path for item in MlflowClient().list_artifacts(run.info.run_id, "validation")}
+    assert kept == {f"validation/{name}" for name in ("validation.json", "validation.html", "data_docs")}
+
+
+def test_a_store_of_an_unknown_kind_is_named_in_one_line_with_the_remedy(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_refused("ftp://example.org/mlflow", monkeypatch)
+
+
+def test_a_damaged_store_is_named_in_one_line_with_the_remedy(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database, though it was one " * 100)
+    assert_refused(f"sqlite:///{tmp_path}/mlflow.db", monkeypatch)
+
+
+def assert_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(LanduseError, match="check MLFLOW_TRACKING_URI") as refusal, tracking.store():
+        pass
+    assert uri in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", ['{"params"', "{}", "[]"])
+def test_a_damaged_run_file_is_named_with_the_way_to_have_it_again(trained_copy: Path, content: str) -> None:
+    Path("artifacts/run.json").write_text(content)
+    with pytest.raises(LanduseError, match=r"artifacts/run\.json.*dvc"), tracking.continued_run():
+        pass

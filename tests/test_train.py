@@ -1,0 +1,214 @@
+"""What is trained, that it can be trained again to the byte, and that a bad training says so."""
+
+import json
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from shutil import copytree
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+
+from landuse import features, model
+from landuse.classifier import Classifier
+from landuse.errors import LanduseError
+from landuse.params import ExtractParams, TrainParams, load_params
+from landuse.paths import DATA, HISTORY, MODEL, RUN, SPLITS
+from landuse.train import optimizer, train
+from landuse.train.batches import Batches, batches
+from landuse.train.export import KERAS_FILE, check_agreement, save_keras
+
+COLUMNS = ["epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate"]
+FILES = [MODEL / "model.tflite", MODEL / KERAS_FILE, MODEL / "model.json", HISTORY]
+TRAIN = TrainParams(**tiny.CHANGES["train"])
+EXTRACT = ExtractParams(**tiny.CHANGES["extract"])
+
+
+def digests() -> list[str]:
+    return [sha256(path.read_bytes()).hexdigest() for path in FILES]
+
+
+def validation_loss() -> float:
+    """Cross-entropy of the exported model on the images of the validation subset."""
+    classifier, splits = Classifier(MODEL), pd.read_csv(SPLITS)
+    rows = splits[splits["subset"] == "validation"]
+    actual = [classifier.labels.index(label) for label in rows["label"]]
+    probabilities = np.stack(list(classifier.probabilities_of(DATA / path for path in rows["path"])))
+    return float(-np.log(probabilities[np.arange(len(rows)), actual]).mean())
+
+
+def test_the_history_has_one_row_per_epoch(trained: Path) -> None:
+    history = pd.read_csv(HISTORY)
+    assert list(history.columns) == COLUMNS and history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert np.isfinite(history).all(axis=None) and history["validation_accuracy"].iloc[-1] >= 0.8
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+
+
+def test_the_exported_model_is_that_of_the_best_epoch(trained: Path) -> None:
+    assert validation_loss() == pytest.approx(pd.read_csv(HISTORY)["validation_loss"].min(), abs=2e-3)
+
+
+def test_the_weights_of_the_best_epoch_are_kept_where_later_ones_are_worse(
+    trained_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from landuse import train as room
+
+    monkeypatch.setattr(room, "export", lambda network, *_: kept.append(network) or "0" * 64)
+    kept: list[keras.Model] = []
+    train(replace(TRAIN, learning_rate=3.0, warmup=0.0, epochs=12, patience=2, seed=5))
+    history = pd.read_csv(HISTORY)
+    best = history["validation_loss"].idxmin()
+    assert best < len(history) - 1 and len(history) == min(12, best + 1 + 2)
+    read = batches(pd.read_csv(SPLITS), "validation", TRAIN, EXTRACT)
+    inputs, labels = read[0]
+    more, more_labels = read[1]
+    tail = model.tail(kept[0], "head")
+    tail.compile(loss="categorical_crossentropy", jit_compile=False)
+    loss = tail.evaluate(np.concatenate([inputs, more]), np.concatenate([labels, more_labels]), verbose=0)
+    assert loss == pytest.approx(history["validation_loss"][best], rel=1e-4)
+
+
+def test_the_same_seed_trains_the_same_files_and_another_seed_others(trained_copy: Path) -> None:
+    before = digests()
+    train(TRAIN)
+    assert digests() == before
+    train(replace(TRAIN, seed=2, epochs=1))
+    assert not set(digests()[:2] + digests()[3:]) & set(before)
+
+
+def test_the_run_says_which_data_params_and_weights_made_which_model(trained: Path) -> None:
+    record = json.loads(RUN.read_text("utf-8"))
+    runs = mlflow.search_runs(experiment_names=["landuse"], output_format="list")
+    run = next(run for run in runs if run.data.tags.get("model.sha256") == Classifier(MODEL).digest)
+    tags = run.data.tags
+    assert run.info.status == "FINISHED" and tags["data.md5"] == tiny.DATA_MD5 and tags["data.kind"] == "real"
+    assert tags["weights"].endswith("tiny.weights.h5") and len(tags["weights.sha256"]) == 64
+    assert record["tags"].items() <= tags.items() and tags["device"] in ("CPU", "GPU")
+    assert run.data.params["train.learning_rate"] == "0.02" and run.data.params["split.seed"] == "1"
+    assert run.inputs.dataset_inputs[0].dataset.digest == tiny.DATA_MD5
+    losses = mlflow.MlflowClient().get_metric_history(run.info.run_id, "validation_loss")
+    assert [entry.value for entry in sorted(losses, key=lambda entry: entry.step)] == pytest.approx(
+        pd.read_csv(HISTORY)["validation_loss"].tolist()
+    )
+
+
+def test_fine_tuning_from_a_block_changes_the_network_from_there_on_but_for_batchnorm(
+    fine_tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fine_tuned)
+    extracted = load_params().extract
+    before = model.build_backbone(extracted)
+    after = keras.models.load_model(MODEL / KERAS_FILE).get_layer("mobilenet_v2")
+    moved = {
+        old.path
+        for old, new in zip(before.weights, after.weights, strict=True)
+        if not np.array_equal(np.asarray(old), np.asarray(new))
+    }
+    kernels = ("block_16_expand", "block_16_depthwise", "block_16_project", "Conv_1")
+    assert moved == {f"{name}/kernel" for name in kernels}
+    card = json.loads((MODEL / "model.json").read_text("utf-8"))
+    trained = [w for w in before.weights if w.path in moved]
+    assert card["trained_parameters"] == sum(int(np.prod(w.shape)) for w in trained) + 1280 * 3 + 3
+
+
+def test_keras_and_litert_files_that_do_not_agree_are_refused(trained_copy: Path) -> None:
+    images = sorted(DATA.glob("*/*.png"))[:4]
+    check_agreement(images)
+    other = keras.models.load_model(MODEL / KERAS_FILE)
+    other.get_layer("head").bias.assign([0.5, -0.5, 0])
+    save_keras(other, MODEL / KERAS_FILE)
+    with pytest.raises(
+        LanduseError, match=r"model\.tflite and model\.keras differ by 0\.\d+ in a probability"
+    ) as caught:
+        check_agreement(images)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_training_that_diverges_says_which_key_to_change_and_its_run_has_failed(trained_copy: Path) -> None:
+    before = digests()[:3]
+    with pytest.raises(LanduseError, match="train.learning_rate = 1000000.0: .* lower it") as caught:
+        train(replace(TRAIN, learning_rate=1e6, weight_decay=1.0, warmup=0.0))
+    assert "\n" not in str(caught.value) and digests()[:3] == before
+    latest = mlflow.search_runs(experiment_names=["landuse"], max_results=1, output_format="list")[0]
+    assert latest.info.status == "FAILED" and "model.sha256" not in latest.data.tags
+
+
+@pytest.mark.slow
+def test_everything_can_be_trained_end_to_end_from_the_images(trained_copy: Path) -> None:
+    features.ACTIVATIONS.unlink()
+    before = digests()
+    train(replace(TRAIN, unfreeze_from="all", epochs=1, learning_rate=0.001))
+    history = pd.read_csv(HISTORY)
+    assert len(history) == 1 and np.isfinite(history).all(axis=None)
+    assert validation_loss() == pytest.approx(history["validation_loss"][0], abs=2e-3)
+    assert not set(digests()[:2]) & set(before)
+
+
+def test_images_are_read_in_drawn_views_where_everything_is_trained(trained: Path) -> None:
+    splits = pd.read_csv(SPLITS)
+    read = batches(splits, "train", replace(TRAIN, unfreeze_from="all"), EXTRACT)
+    inputs, labels = read[0]
+    assert inputs.shape == (8, 64, 64, 3) and inputs.dtype == np.uint8 and labels.shape == (8, 3)
+    assert len(read) == 3 and read.images == 18 and read[2][0].shape[0] == 2
+    assert (labels.sum(axis=1) == 1).all() and set(read.drawn) > {0}
+
+
+def test_cached_activations_are_read_by_row_and_view(trained: Path) -> None:
+    splits = pd.read_csv(SPLITS)
+    read = batches(splits, "train", TRAIN, EXTRACT)
+    inputs, labels = read[1]
+    rows, views = read.rows[read.order[8:16]], read.drawn[read.order[8:16]]
+    assert np.array_equal(inputs, features.activations()[rows, views])
+    assert [tiny.LABELS[code] for code in labels.argmax(axis=1)] == splits["label"][rows].tolist()
+    assert (splits["subset"][read.rows] == "train").all()
+
+
+def test_every_epoch_sees_every_image_once_in_another_order_and_view() -> None:
+    read = Batches(lambda row, number: np.array([row, number]), np.arange(20), np.eye(20), 6, 8, seed=1, workers=1)
+    epochs = []
+    for _ in range(2):
+        epochs.append(np.concatenate([read[index][0] for index in range(len(read))]))
+        read.on_epoch_end()
+    assert all(sorted(epoch[:, 0]) == list(range(20)) for epoch in epochs)
+    assert (epochs[0] != epochs[1]).any(axis=0).all() and {view for epoch in epochs for view in epoch[:, 1]} == set(
+        range(8)
+    )
+
+
+def test_validation_sees_the_images_as_they_are_and_in_order(trained: Path) -> None:
+    read = batches(pd.read_csv(SPLITS), "validation", TRAIN, EXTRACT)
+    read.on_epoch_end()
+    assert np.array_equal(np.concatenate([read[0][0], read[1][0]]), features.activations()[read.rows, 0])
+
+
+def test_images_of_a_rare_class_weigh_more_and_equal_classes_weigh_one() -> None:
+    labels = np.eye(3)[[0] * 6 + [1] * 3 + [2] * 3]
+    read = Batches(lambda row, number: np.zeros(1), np.arange(12), labels, 4, 1, None, workers=1)
+    assert read.class_weight() == pytest.approx({0: 2 / 3, 1: 4 / 3, 2: 4 / 3})
+    equal = Batches(lambda row, number: np.zeros(1), np.arange(6), np.eye(3)[[0, 0, 1, 1, 2, 2]], 4, 1, None, workers=1)
+    assert equal.class_weight() == {0: 1, 1: 1, 2: 1}
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
+    params = replace(TRAIN, epochs=10, learning_rate=0.02, warmup=0.2)
+    rate = optimizer(params, steps_per_epoch=10)._learning_rate
+    rates = [float(rate(step)) for step in range(101)]
+    assert rates[0] == 0 and rates[10] == pytest.approx(0.01) and rates[20] == pytest.approx(0.02)
+    assert rates[60] == pytest.approx(0.01) and rates[100] == pytest.approx(0, abs=1e-9)
+    assert np.all(np.diff(rates[:21]) > 0) and np.all(np.diff(rates[20:]) < 0)
+
+
+def test_without_warm_up_the_learning_rate_starts_at_its_peak() -> None:
+    rate = optimizer(replace(TRAIN, epochs=2, learning_rate=0.02, warmup=0), steps_per_epoch=5)._learning_rate
+    assert float(rate(0)) == pytest.approx(0.02) and float(rate(10)) == pytest.approx(0, abs=1e-9)
+
+
+def test_saving_the_same_network_later_gives_the_same_bytes(trained: Path, tmp_path: Path) -> None:
+    copy = copytree(MODEL, tmp_path / "model")
+    network = keras.models.load_model(copy / KERAS_FILE)
+    save_keras(network, tmp_path / "again.keras")
+    assert (tmp_path / "again.keras").read_bytes() == (copy / KERAS_FILE).read_bytes()
