@@ -134,11 +134,22 @@ def test_a_stage_whose_input_is_not_there_names_it_and_how_to_make_it(
         ("register", "metrics.json"),
     ],
 )
-@pytest.mark.parametrize("damage", ["missing", "damaged"])
-def test_a_file_between_stages_that_is_not_right_is_named_with_the_way_to_have_it_again(
-    complaint: Refusal, trained_copy: Path, verb: str, name: str, damage: str
+def test_a_missing_file_of_an_earlier_stage_is_named_with_the_way_to_have_it_again(
+    complaint: Refusal, trained_copy: Path, verb: str, name: str
+) -> None:
+    Path("artifacts", name).unlink()
+    found = complaint(verb)
+    assert f"artifacts/{name}" in found and "dvc" in found
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [("train", "features/features.json"), ("evaluate", "model/model.json"), ("register", "run.json")],
+)
+def test_a_truncated_file_of_an_earlier_stage_is_named_with_the_way_to_have_it_again(
+    complaint: Refusal, trained_copy: Path, verb: str, name: str
 ) -> None:
     path = Path("artifacts", name)
-    path.unlink() if damage == "missing" else path.write_bytes(b"{")
+    path.write_bytes(path.read_bytes()[:20])
     found = complaint(verb)
     assert f"artifacts/{name}" in found and "dvc" in found

@@ -103,8 +103,7 @@ def assert_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert uri in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("content", ['{"params"', "{}", "[]"])
-def test_a_damaged_run_file_is_named_with_the_way_to_have_it_again(trained_copy: Path, content: str) -> None:
-    Path("artifacts/run.json").write_text(content)
+def test_a_damaged_run_file_is_named_with_the_way_to_have_it_again(trained_copy: Path) -> None:
+    Path("artifacts/run.json").write_text('{"params"')
     with pytest.raises(LanduseError, match=r"artifacts/run\.json.*dvc"), tracking.continued_run():
         pass

@@ -51,10 +51,10 @@ def scene(label: str, number: int) -> Image.Image:
     phase = random.uniform(0, 6)
     pattern = {
         "field": 60 * np.sign(np.sin(row / 3 + phase)),
-        "forest": 40 * random.standard_normal((SIDE, SIDE)),
+        "forest": 30 * random.standard_normal((SIDE, SIDE)),
         "water": 20 * np.sin(column / 9 + phase),
     }
-    patches = np.kron(random.normal(0, 12, (8, 8)), np.ones((SIDE // 8, SIDE // 8)))
+    patches = np.kron(random.normal(0, 8, (8, 8)), np.ones((SIDE // 8, SIDE // 8)))
     levels = np.array(COLOURS[label]) + (pattern[label] + patches)[..., None]
     return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
 
@@ -73,12 +73,16 @@ def write_params(folder: Path, changes: dict[str, dict]) -> None:
 
 
 def calibrate(backbone: "keras.Model", images: np.ndarray) -> None:
-    """Set the BatchNorm statistics to those of some images: without, hardly anything comes through untrained layers."""
+    """Give untrained layers BatchNorm statistics of some images, and work to the middle of ReLU6.
+
+    Without the first hardly anything comes through them, without the second nothing that tells images apart.
+    """
     import keras
 
     norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for norm in norms:
         norm.momentum = 0.0
+        norm.beta.assign(np.full(norm.beta.shape, 3.0))
     backbone(images / 127.5 - 1, training=True)
     for norm in norms:
         norm.momentum = 0.9

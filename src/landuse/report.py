@@ -35,6 +35,7 @@ def curves(history: pd.DataFrame) -> Figure:
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for subset, color in (("train", TRAIN), ("validation", VALIDATION)):
             axes.plot(history["epoch"], history[f"{subset}_{name}"], color=color, label=subset, marker=".")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         tidy(axes, f"{name} by epoch")
         axes.legend(frameon=False)
     return figure

@@ -34,6 +34,7 @@ from landuse.paths import (
 EXPERIMENT = "landuse"
 DEFAULT_STORE = "sqlite:///mlflow.db"
 MODEL_TAG = "model.sha256"
+KIND = ("mlflow.experimentKind", "custom_model_development")  # the UI opens with training runs, not with GenAI
 
 
 @contextmanager
@@ -49,7 +50,9 @@ def store() -> Iterator[str]:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        mlflow.set_experiment(EXPERIMENT)
+        experiment = mlflow.set_experiment(EXPERIMENT)
+        if KIND not in experiment.tags.items():
+            mlflow.set_experiment_tag(*KIND)
         yield uri
     except MlflowException as error:
         reason = " ".join(str(error).split())[:240]
