@@ -1,5 +1,6 @@
 """Info says what the folder stands for, and what to do where the registry has lost it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ def test_info_names_data_code_packages_training_score_and_model(trained_copy: Pa
     assert list(found) == ["data", "code", "packages", "trained", "scored", "model"]
     assert found["data"] == "0123456789abcdef0123456789abcdef.dir (real, from tiny.zip)"
     assert all(name in found["packages"] for name in ("keras", "mlflow", "dvc", "great-expectations"))
-    assert "weights none, CPU" in found["trained"] or "weights none, GPU" in found["trained"]
+    tags = json.loads(Path("artifacts/run.json").read_text())["tags"]
+    assert f"weights {tags['weights']}, {tags['device']}" in found["trained"]
     assert "test images, macro F1" in found["scored"]
     assert found["model"].startswith(f"shown version {version.version} (challenger, champion), run {version.run_id}")
 

@@ -2,16 +2,13 @@
 
 from pathlib import Path
 from shutil import copytree, ignore_patterns
-from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 from PIL import Image
 
-if TYPE_CHECKING:
-    import keras
-
 ROOT = Path(__file__).parents[1]
+WEIGHTS = str(ROOT / "weights" / "scenes.weights.h5")
 LABELS = ("field", "forest", "water")
 IMAGES = 12
 SIDE = 64
@@ -26,7 +23,7 @@ CHANGES = {
         "smallest": 16,
         "contrast": 1,
     },
-    "extract": {"backbone": "mobilenet_v2", "alpha": 0.35, "image_size": 64, "weights": "none", "views": 8},
+    "extract": {"backbone": "mobilenet_v2", "alpha": 0.35, "image_size": 64, "weights": WEIGHTS, "views": 8},
     "split": {"validation": 0.25, "test": 0.25, "cosine": 1.0, "hash_distance": 0, "seed": 1},
     "train": {
         "unfreeze_from": "head",
@@ -72,32 +69,6 @@ def write_params(folder: Path, changes: dict[str, dict]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
 
-def calibrate(backbone: "keras.Model", images: np.ndarray) -> None:
-    """Give untrained layers BatchNorm statistics of some images, and work to the middle of ReLU6.
-
-    Without the first hardly anything comes through them, without the second nothing that tells images apart.
-    """
-    import keras
-
-    norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for norm in norms:
-        norm.momentum = 0.0
-        norm.beta.assign(np.full(norm.beta.shape, 3.0))
-    backbone(images / 127.5 - 1, training=True)
-    for norm in norms:
-        norm.momentum = 0.9
-
-
-def write_weights(path: Path) -> None:
-    """A weights file for the backbone of the tiny project."""
-    from landuse import model
-    from landuse.params import ExtractParams
-
-    backbone = model.build_backbone(ExtractParams(**CHANGES["extract"]))
-    calibrate(backbone, np.stack([np.asarray(scene(label, number)) for label in LABELS for number in range(6)]))
-    backbone.save_weights(path)
-
-
 def make_project(folder: Path) -> None:
     """Images, params, a record of the data as ingestion leaves it, and the suites of the checks."""
     for label in LABELS:
@@ -106,6 +77,5 @@ def make_project(folder: Path) -> None:
             scene(label, number).save(folder / "data" / label / f"{number:02}.png")
     record = {"outs": [{"md5": DATA_MD5, "path": "data"}], "meta": {"source": "tiny.zip"}}
     (folder / "data.dvc").write_text(yaml.safe_dump(record), "utf-8")
-    write_weights(folder / "tiny.weights.h5")
-    write_params(folder, changed({"extract": {"weights": str(folder / "tiny.weights.h5")}}))
+    write_params(folder, CHANGES)
     copytree(ROOT / "gx", folder / "gx", ignore=ignore_patterns("uncommitted"))

@@ -5,14 +5,10 @@ from pathlib import Path
 from shutil import copy2, copytree
 from typing import Any
 
-import numpy as np
 import pytest
-from workspace import Workspace
-
-from landuse import sample
+from workspace import SIDE, Workspace, write_weights
 
 ROOT = Path(__file__).parents[2]
-ALPHA, SIDE = 0.35, 96
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,20 +16,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("slow")
-
-
-def write_weights(path: Path, alpha: float) -> None:
-    """Weights that learned nothing, but whose BatchNorm fits the sample, so that images differ in what is seen."""
-    import keras
-
-    keras.utils.set_random_seed(3)
-    backbone = keras.applications.MobileNetV2((SIDE, SIDE, 3), alpha=alpha, include_top=False, weights=None)
-    for layer in backbone.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    images = [sample.draw(label, 0).resize((SIDE, SIDE)) for label in sample.CLASSES]
-    backbone(np.stack([np.asarray(image) for image in images]) / np.float32(127.5) - 1, training=True)
-    backbone.save_weights(path)
 
 
 def clone(folder: Path) -> None:
@@ -48,7 +30,7 @@ def clone(folder: Path) -> None:
 
 def make_small(params: dict[str, Any], weights: Path) -> None:
     """The sample preset, with weights of its own and little to train."""
-    params["extract"] |= {"alpha": ALPHA, "image_size": SIDE, "weights": str(weights), "views": 2}
+    params["extract"] |= {"alpha": 0.35, "image_size": SIDE, "weights": str(weights), "views": 2}
     params["train"] |= {"unfreeze_from": "block_16", "epochs": 6, "learning_rate": 0.01, "patience": 6}
     params["evaluate"]["latency_runs"] = 3
 
@@ -58,7 +40,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A clone in which `landuse ingest` and `dvc repro` ran to the end, committed. Only to be read."""
     folder = tmp_path_factory.mktemp("pipeline")
     work = Workspace(folder / "project", folder / "own.weights.h5")
-    write_weights(work.weights, ALPHA)
+    write_weights(work.weights, alpha=0.35)
     clone(work.folder)
     (work.folder / "params.yaml").write_bytes((ROOT / "presets" / "sample.yaml").read_bytes())
     work.change(lambda params: make_small(params, work.weights))

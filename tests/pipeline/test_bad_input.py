@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_weights
-from workspace import Workspace
+from workspace import Workspace, write_weights
 
 from landuse import sample
 

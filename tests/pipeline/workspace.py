@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from landuse import sample
+
+SIDE = 96
 IDENTITY = {f"GIT_{role}_{key}": "tester" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 
 
@@ -71,3 +75,17 @@ class Workspace:
         self.ok("git", "add", "--all")
         self.ok("git", "commit", "--quiet", "--allow-empty", "--message", "a step")
         return self.ok("git", "rev-parse", "HEAD").strip()
+
+
+def write_weights(path: Path, alpha: float) -> None:
+    """Weights that learned nothing, but whose BatchNorm fits the sample, so that images differ in what is seen."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    backbone = keras.applications.MobileNetV2((SIDE, SIDE, 3), alpha=alpha, include_top=False, weights=None)
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    images = [sample.draw(label, 0).resize((SIDE, SIDE)) for label in sample.CLASSES]
+    backbone(np.stack([np.asarray(image) for image in images]) / np.float32(127.5) - 1, training=True)
+    backbone.save_weights(path)

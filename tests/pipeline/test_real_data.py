@@ -1,0 +1,35 @@
+"""What is known of the real UC Merced images is found in them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from landuse.features import EMBEDDINGS
+from landuse.ingest.sources import find_source
+from landuse.params import DataParams, load_params
+from landuse.paths import DATA, SPLITS
+from landuse.split import split
+from landuse.validate import validate
+
+ROOT = Path(__file__).parents[2]
+SOURCE = os.environ.get("LANDUSE_SOURCE", "")
+
+
+@pytest.mark.skipif(not SOURCE, reason="LANDUSE_SOURCE names no archive of the real images")
+def test_ucmerced_is_let_in_with_warnings_and_its_copies_stay_together(project: Path) -> None:
+    params = load_params(ROOT / "presets" / "ucmerced.yaml")
+    find_source(DataParams(source=SOURCE, checksum=None)).fill(DATA)
+    verdict = validate(params.validate)
+    assert verdict.success
+    warned = {finding.name: finding for finding in verdict.expectations if not finding.success}
+    assert {"size", "duplicates"} <= set(warned) and warned["size"].unexpected == 44
+    EMBEDDINGS.parent.mkdir()
+    np.save(EMBEDDINGS, np.zeros((2100, 1), np.float32))  # nothing looks alike: what is left is files and hashes
+    split(params.split)
+    rows = pd.read_csv(SPLITS).assign(name=lambda rows: rows["path"].str.extract(r"(\w+)\.\w+$")).set_index("name")
+    assert rows.loc["airplane01", "group"] == rows.loc["airplane02", "group"]
+    assert rows.loc["airplane01", "subset"] == rows.loc["airplane02", "subset"]
+    assert (rows.groupby("label")["subset"].nunique() == 3).all()
