@@ -165,9 +165,9 @@ def test_splitting_again_writes_the_same_bytes_and_says_how_many_images_went_whe
 
 
 def test_a_division_that_lookalikes_have_bent_out_of_shape_is_refused_with_the_keys_to_change() -> None:
-    group = [*range(40), *[40] * 60]
+    group = [*range(20), *[20] * 80]
     rows = pd.DataFrame({"label": ["a", "b"] * 50, "group": group})
     with pytest.raises(
-        LanduseError, match=r"of the images it should: .*\(up to 60 in one group\); raise split\.cosine"
+        LanduseError, match=r"of the images it should: .*\(up to 80 in one group\); raise split\.cosine"
     ):
         assign_subsets(rows, settings(0.45, 0.45))

@@ -46,7 +46,7 @@ def params_record() -> dict[str, Any]:
 def tags() -> dict[str, str]:
     """Data, code and params of this very moment, as tags of a run."""
     data = data_record()
-    changes = git("status", "--porcelain", "--untracked-files=no")
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")  # a repro writes dvc.lock
     params = json.dumps(params_record(), sort_keys=True)
     return {
         "data.md5": data["md5"],
