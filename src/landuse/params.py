@@ -12,7 +12,8 @@ from landuse.errors import LanduseError
 from landuse.paths import PARAMS
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seed = Annotated[int, Field(ge=0, strict=True)]
 Level = Annotated[float, Field(ge=0, le=255)]
 Block = Annotated[str, Field(pattern=r"^(head|all|block_([1-9]|1[0-6]))$")]
 
@@ -40,6 +41,12 @@ class ValidateParams:
     brightness: tuple[Level, Level]
     contrast: Level
 
+    @model_validator(mode="after")
+    def has_a_range_of_brightness(self) -> Self:
+        if self.brightness[0] >= self.brightness[1]:
+            raise ValueError(f"validate.brightness = {list(self.brightness)}: the first level must be below the second")
+        return self
+
 
 @section
 class ExtractParams:
@@ -47,9 +54,9 @@ class ExtractParams:
 
     backbone: Literal["mobilenet_v2", "mobilenet"]
     alpha: Annotated[float, Field(gt=0, le=2)]
-    image_size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
+    image_size: Annotated[int, Field(ge=32, le=1024, multiple_of=32, strict=True)]
     weights: Annotated[str, Field(min_length=1)]
-    views: Annotated[int, Field(ge=1, le=8)]
+    views: Annotated[int, Field(ge=1, le=8, strict=True)]
 
 
 @section
@@ -59,8 +66,8 @@ class SplitParams:
     validation: Annotated[float, Field(gt=0, lt=1)]
     test: Fraction
     cosine: Annotated[float, Field(gt=0, le=1)]
-    hash_distance: Annotated[int, Field(ge=0, le=16)]
-    seed: Annotated[int, Field(ge=0)]
+    hash_distance: Annotated[int, Field(ge=0, le=16, strict=True)]
+    seed: Seed
 
     @model_validator(mode="after")
     def leaves_something_to_train_on(self) -> Self:
@@ -82,7 +89,7 @@ class TrainParams:
     label_smoothing: Fraction
     dropout: Fraction
     patience: Count
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
 
 @section
@@ -122,6 +129,12 @@ class Params:
         last = BLOCKS[self.extract.backbone]
         if block.isdigit() and int(block) > last:
             raise ValueError(f"train.unfreeze_from = block_{block}: {self.extract.backbone} ends at block_{last}")
+        return self
+
+    @model_validator(mode="after")
+    def does_not_freeze_what_never_learned(self) -> Self:
+        if self.extract.weights == "none" and self.train.unfreeze_from != "all":
+            raise ValueError("extract.weights = none: a backbone that never learned needs train.unfreeze_from = all")
         return self
 
 

@@ -92,6 +92,7 @@ def download(url: str, target: Path) -> None:
                 file.write(chunk)
             received = file.tell()
     except HTTPError as error:
+        error.close()
         raise LanduseError(f"{name} answers {error.code} {error.reason}: check data.source, {INSTEAD}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = flat(getattr(error, "reason", error))

@@ -1,6 +1,7 @@
 """Export: the trained network as Keras and LiteRT files that agree, with what is needed to use them."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,11 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) ->
 
 
 def save_keras(network: keras.Model, path: Path) -> None:
-    """Save as `.keras` without the time of day, so that a model trained again is the same file."""
+    """Save as `.keras` without time of day and memory addresses, so that a model trained again is the same file."""
     network.save(path)
     with zipfile.ZipFile(path) as saved:
         members = {name: saved.read(name) for name in sorted(saved.namelist())}
+    members["config.json"] = re.sub(rb', "shared_object_id": \d+', b"", members["config.json"])
     metadata = json.loads(members["metadata.json"])
     members["metadata.json"] = json.dumps(metadata | {"date_saved": ""}).encode()
     with zipfile.ZipFile(path, "w") as plain:
