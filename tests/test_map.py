@@ -19,7 +19,7 @@ DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES = tuple(DVC["stages"])
 # Where files lie, what is shown, which commit it was: what a stage may go through without being run again for it.
-NO_CONTENT = {"errors", "params", "paths", "progress", "quiet", "lineage"}
+NO_CONTENT = {"errors", "files", "params", "paths", "progress", "quiet", "lineage"}
 
 
 def module_file(name: str) -> Path:

@@ -1,7 +1,6 @@
 """The exported model at work: the one place that turns images into probabilities. Needs no TensorFlow."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import local
@@ -12,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from landuse.dataset import map_ahead, read_image
+from landuse.files import made, read_record
 from landuse.quiet import native_stderr_muted
 
 MODEL_FILE = "model.tflite"
@@ -50,10 +50,10 @@ class Classifier:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.card: dict[str, Any] = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+        self.card: dict[str, Any] = read_record(folder / CARD_FILE)
         self.labels: list[str] = self.card["labels"]
         self.image_size: int = self.card["image_size"]
-        flatbuffer = (folder / MODEL_FILE).read_bytes()
+        flatbuffer = made(folder / MODEL_FILE).read_bytes()
         self.size, self.digest = len(flatbuffer), hashlib.sha256(flatbuffer).hexdigest()
         self.model = LiteModel(flatbuffer)
 

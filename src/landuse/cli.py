@@ -101,7 +101,9 @@ def register() -> None:
 def info() -> None:
     """Say which data, run, model version and packages this folder stands for."""
     from landuse.info import info
+    from landuse.params import load_params
 
+    load_params()
     say(info())
 
 

@@ -14,6 +14,7 @@ from landuse import model
 from landuse.classifier import LiteModel
 from landuse.dataset import map_ahead, read_image, view
 from landuse.features import ACTIVATIONS, BACKBONE, EMBEDDINGS, FACTS, RowFile
+from landuse.files import made
 from landuse.params import ExtractParams
 from landuse.paths import DATA, FEATURES, MANIFEST
 from landuse.progress import track
@@ -26,7 +27,7 @@ def extract(params: ExtractParams, unfreeze_from: str) -> None:
 
     Raises LanduseError where the weights cannot be had or an image cannot be decoded.
     """
-    paths = [DATA / path for path in pd.read_parquet(MANIFEST, columns=["path"])["path"]]
+    paths = [DATA / path for path in pd.read_parquet(made(MANIFEST), columns=["path"])["path"]]
     backbone = model.build_backbone(params)
     FEATURES.mkdir(parents=True, exist_ok=True)
     backbone.save_weights(BACKBONE)

@@ -1,12 +1,12 @@
 """The files of `artifacts/features/`: one row per image, in the manifest's order."""
 
-import json
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from landuse.files import made, read_record
 from landuse.paths import FEATURES
 
 EMBEDDINGS = FEATURES / "embeddings.npy"
@@ -39,14 +39,14 @@ class RowFile:
 
 def embeddings() -> NDArray[np.float32]:
     """Pooled embeddings [images, channels] of the images as they are."""
-    return np.load(EMBEDDINGS)
+    return np.load(made(EMBEDDINGS))
 
 
 def activations() -> NDArray:
     """Activations at the cut [images, views, …], left on disk until a row is asked for."""
-    return np.load(ACTIVATIONS, mmap_mode="r")
+    return np.load(made(ACTIVATIONS), mmap_mode="r")
 
 
 def facts() -> dict[str, Any]:
     """What the features were made with: `params` of extract, `cut`, and the `weights_sha256` of the backbone."""
-    return json.loads(FACTS.read_text(encoding="utf-8"))
+    return read_record(FACTS)

@@ -1,12 +1,12 @@
 """Info: which data, code, run and model version this folder stands for."""
 
-import json
 from typing import Any
 
 from mlflow import MlflowClient
 
 from landuse import lineage, tracking
 from landuse.errors import LanduseError
+from landuse.files import read_record
 from landuse.paths import METRICS, REGISTRATION, RUN
 
 MISSING = "not there yet: run dvc repro"
@@ -19,9 +19,9 @@ def info() -> str:
         "data": f"{tags['data.md5']} ({tags['data.kind']}, from {tags['data.source']})",
         "code": f"{tags['git.commit'][:12]}{' with changes' if tags['git.dirty'] == 'true' else ''}",
         "packages": ", ".join(f"{name} {version}" for name, version in lineage.versions().items()),
-        "trained": trained(json.loads(RUN.read_text("utf-8"))) if RUN.exists() else MISSING,
-        "scored": scored(json.loads(METRICS.read_text("utf-8"))) if METRICS.exists() else MISSING,
-        "model": registered(json.loads(REGISTRATION.read_text("utf-8"))) if REGISTRATION.exists() else MISSING,
+        "trained": trained(read_record(RUN)) if RUN.exists() else MISSING,
+        "scored": scored(read_record(METRICS)) if METRICS.exists() else MISSING,
+        "model": registered(read_record(REGISTRATION)) if REGISTRATION.exists() else MISSING,
     }
     return "\n".join(f"{name:<9} {line}" for name, line in facts.items())
 

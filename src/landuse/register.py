@@ -11,6 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from landuse import lineage, tracking
 from landuse.classifier import Classifier
+from landuse.files import read_record
 from landuse.params import RegisterParams
 from landuse.paths import DATA, METRICS, MODEL, PREDICTIONS, REGISTRATION
 
@@ -46,6 +47,7 @@ def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion |
 
 def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.ActiveRun) -> ModelVersion:
     """Log the model to its run, and make it the next version, with where it comes from and how good it is as tags."""
+    metrics = read_record(METRICS)
     logged = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(PACKAGE / "pyfunc.py"),
@@ -54,7 +56,6 @@ def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.Active
         pip_requirements=[f"{package}=={lineage.version(package)}" for package in NEEDED],
         input_example=example(),
     )
-    metrics = json.loads(METRICS.read_text(encoding="utf-8"))
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
     tags |= {f"{metrics['subset']}.{score}": f"{metrics[score]:.4f}" for score in ("accuracy", "macro_f1")}
     create_name(client, name)

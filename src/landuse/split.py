@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from landuse import features
 from landuse.errors import LanduseError
+from landuse.files import made
 from landuse.params import SplitParams
 from landuse.paths import MANIFEST, SPLITS
 
@@ -19,7 +20,7 @@ def split(params: SplitParams) -> pd.Series:
 
     Raises LanduseError where a class has too few images that differ to stand in every subset.
     """
-    manifest = pd.read_parquet(MANIFEST, columns=["path", "label", "phash", "sha256"])
+    manifest = pd.read_parquet(made(MANIFEST), columns=["path", "label", "phash", "sha256"])
     groups = group_lookalikes(manifest, features.embeddings(), params)
     rows = manifest[["path", "label"]].assign(group=groups)
     rows["subset"] = assign_subsets(rows, params)

@@ -14,9 +14,11 @@ from mlflow import MlflowException
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
 from numpy.typing import NDArray
+from sqlalchemy.exc import SQLAlchemyError
 
 from landuse import lineage
 from landuse.errors import LanduseError
+from landuse.files import read_record
 from landuse.paths import (
     DATA,
     DATA_DOCS,
@@ -54,7 +56,7 @@ def store() -> Iterator[str]:
         if KIND not in experiment.tags.items():
             mlflow.set_experiment_tag(*KIND)
         yield uri
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         reason = " ".join(str(error).split())[:240]
         raise LanduseError(f"MLflow at {uri}: {reason}; check MLFLOW_TRACKING_URI and that it is up") from None
 
@@ -104,7 +106,7 @@ def log_training_files() -> None:
 @contextmanager
 def continued_run() -> Iterator[mlflow.ActiveRun]:
     """The run that made the model in `artifacts/`. In a store that does not have it, it is recorded again first."""
-    record = json.loads(RUN.read_text(encoding="utf-8"))
+    record = read_record(RUN)
     with store():
         run_id = find_run(record["tags"][MODEL_TAG]) or record_again(record)
         with mlflow.start_run(run_id=run_id) as run:
@@ -131,7 +133,7 @@ def record_again(record: dict[str, Any]) -> str:
             log_epoch(row)
         log_training_files()
         if METRICS.exists():
-            log_evaluation(json.loads(METRICS.read_text(encoding="utf-8")))
+            log_evaluation(read_record(METRICS))
     return run.info.run_id
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dvc.utils.serialize import dumps_yaml
 
 from landuse.dataset import image_paths
 from landuse.errors import LanduseError
@@ -227,5 +228,5 @@ def write_record(facts: dict[str, Any]) -> dict[str, Any]:
     """Put the facts and the version they belong to into the `meta` of data.dvc, which DVC keeps."""
     content = read_data_dvc()
     content["meta"] = {**(content.get("meta") or {}), **facts, "version": content["outs"][0]["md5"]}
-    write_whole(DATA_DVC, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_whole(DATA_DVC, dumps_yaml(content))
     return content["meta"]

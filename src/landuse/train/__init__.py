@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from landuse import features, model, tracking
 from landuse.errors import LanduseError
+from landuse.files import made
 from landuse.params import ExtractParams, TrainParams
 from landuse.paths import HISTORY, SPLITS
 from landuse.train.batches import batches
@@ -22,7 +23,7 @@ def train(params: TrainParams) -> None:
     Raises LanduseError where training diverges or the exported formats disagree.
     """
     tf.config.experimental.enable_op_determinism()
-    facts, splits = features.facts(), pd.read_csv(SPLITS)
+    facts, splits = features.facts(), pd.read_csv(made(SPLITS))
     extracted = ExtractParams(**facts["params"])
     backbone = model.build_backbone(replace(extracted, weights=str(features.BACKBONE.resolve())))
     keras.utils.set_random_seed(params.seed)
