@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from landuse.dataset import decode
 from landuse.errors import LanduseError
 from landuse.params import load_params
 from landuse.sample import CLASSES, COPY, IMAGES_PER_CLASS, ODD_NAME, ODD_SIZE, ORIGINAL, draw, draw_sample, fingerprint
@@ -25,7 +26,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def greys(files: list[Path]) -> dict[str, Image.Image]:
     """The images by name, in grey."""
-    return {path.stem: Image.open(path).convert("L") for path in files}
+    return {path.stem: decode(path).convert("L") for path in files}
 
 
 def perceptual_hashes(greys: dict[str, Image.Image]) -> np.ndarray:
@@ -49,7 +50,7 @@ def test_it_holds_the_classes_of_its_preset_with_equally_many_images(files: list
 
 
 def test_one_image_has_another_size_and_all_are_rgb(files: list[Path]) -> None:
-    sizes = {path.stem: (image.mode, image.size) for path in files if (image := Image.open(path))}
+    sizes = {path.stem: (image.mode, image.size) for path in files if (image := decode(path))}
     usual = ("RGB", (PRESET.validate.size, PRESET.validate.size))
     assert {name: size for name, size in sizes.items() if size != usual} == {ODD_NAME: ("RGB", (ODD_SIZE, ODD_SIZE))}
 
@@ -58,7 +59,7 @@ def test_the_files_hold_the_pixels_that_were_drawn(files: list[Path]) -> None:
     for path in files[::40]:
         with Image.open(path) as image:
             image.verify()
-        assert Image.open(path).tobytes() == draw(path.parent.name, 0).tobytes()
+        assert decode(path).tobytes() == draw(path.parent.name, 0).tobytes()
 
 
 def test_no_image_is_taken_for_blank(greys: dict[str, Image.Image]) -> None:

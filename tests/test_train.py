@@ -74,7 +74,6 @@ def test_the_weights_of_the_best_epoch_are_kept_where_later_ones_are_worse(
 
 def test_the_same_seed_trains_the_same_files_and_another_seed_others(trained_copy: Path) -> None:
     before = digests()
-    keras.utils.clear_session()
     train(TRAIN)
     assert digests() == before
     train(replace(TRAIN, seed=2))

@@ -23,6 +23,7 @@ def train(params: TrainParams) -> None:
     Raises LanduseError where training diverges or the exported formats disagree.
     """
     tf.config.experimental.enable_op_determinism()
+    keras.utils.clear_session()  # layers are numbered per process, and their names stand in the files
     facts, splits = features.facts(), pd.read_csv(made(SPLITS))
     extracted = ExtractParams(**facts["params"])
     backbone = model.build_backbone(replace(extracted, weights=str(features.BACKBONE.resolve())))
