@@ -72,6 +72,7 @@ def test_the_weights_of_the_best_epoch_are_kept_where_later_ones_are_worse(
     assert loss == pytest.approx(history["validation_loss"][best], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_files_and_another_seed_others(trained_copy: Path) -> None:
     before = digests()
     train(TRAIN)
