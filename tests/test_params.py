@@ -106,6 +106,7 @@ WRONG_VALUES = {
     "train.warmup": [1, -0.1],
     "train.weight_decay": [-1],
     "train.label_smoothing": [1],
+    "train.mixup": [-0.1],
     "train.dropout": [1, -0.5],
     "train.patience": [0],
     "evaluate.calibration_bins": [0],

@@ -19,7 +19,7 @@ from landuse.errors import LanduseError
 from landuse.params import ExtractParams, TrainParams, load_params
 from landuse.paths import DATA, HISTORY, MODEL, RUN, SPLITS
 from landuse.train import optimizer, train
-from landuse.train.batches import Batches, batches
+from landuse.train.batches import Batches, Chance, batches, mix
 from landuse.train.export import KERAS_FILE, check_agreement, save_keras
 
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate"]
@@ -169,7 +169,9 @@ def test_cached_activations_are_read_by_row_and_view(trained: Path) -> None:
 
 
 def test_every_epoch_sees_every_image_once_in_another_order_and_view() -> None:
-    read = Batches(lambda row, number: np.array([row, number]), np.arange(20), np.eye(20), 6, 8, seed=1, workers=1)
+    read = Batches(
+        lambda row, number: np.array([row, number]), np.arange(20), np.eye(20), 6, Chance(8, 0, 1), workers=1
+    )
     epochs = []
     for _ in range(2):
         epochs.append(np.concatenate([read[index][0] for index in range(len(read))]))
@@ -186,11 +188,22 @@ def test_validation_sees_the_images_as_they_are_and_in_order(trained: Path) -> N
     assert np.array_equal(np.concatenate([read[0][0], read[1][0]]), features.activations()[read.rows, 0])
 
 
+def test_mixup_blends_inputs_and_labels_alike_and_only_in_training() -> None:
+    values, labels = np.arange(4, dtype=np.float32)[:, None], np.eye(4, dtype=np.float32)
+    read = Batches(lambda row, number: values[row], np.arange(4), labels, 4, Chance(1, 0.4, 1), workers=1)
+    inputs, targets = read[0]
+    assert targets @ values[:, 0] == pytest.approx(inputs[:, 0]) and targets.sum(axis=1) == pytest.approx(1)
+    assert (targets.max(axis=1) < 1).any()
+    plain = Batches(lambda row, number: values[row], np.arange(4), labels, 4, None, workers=1)
+    assert (plain[0][0] == values).all() and (plain[0][1] == labels).all()
+    assert mix(values, np.array([1, 0, 1, 0])).ravel().tolist() == [0, 2, 2, 0]
+
+
 def test_images_of_a_rare_class_weigh_more_and_equal_classes_weigh_one() -> None:
     labels = np.eye(3)[[0] * 6 + [1] * 3 + [2] * 3]
-    read = Batches(lambda row, number: np.zeros(1), np.arange(12), labels, 4, 1, None, workers=1)
+    read = Batches(lambda row, number: np.zeros(1), np.arange(12), labels, 4, None, workers=1)
     assert read.class_weight() == pytest.approx({0: 2 / 3, 1: 4 / 3, 2: 4 / 3})
-    equal = Batches(lambda row, number: np.zeros(1), np.arange(6), np.eye(3)[[0, 0, 1, 1, 2, 2]], 4, 1, None, workers=1)
+    equal = Batches(lambda row, number: np.zeros(1), np.arange(6), np.eye(3)[[0, 0, 1, 1, 2, 2]], 4, None, workers=1)
     assert equal.class_weight() == {0: 1, 1: 1, 2: 1}
 
 

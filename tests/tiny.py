@@ -33,6 +33,7 @@ CHANGES = {
         "warmup": 0.1,
         "weight_decay": 0.0001,
         "label_smoothing": 0.0,
+        "mixup": 0.0,
         "dropout": 0.0,
         "patience": 6,
         "seed": 1,

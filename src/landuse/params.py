@@ -87,6 +87,7 @@ class TrainParams:
     warmup: Fraction
     weight_decay: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
+    mixup: Annotated[float, Field(ge=0)]
     dropout: Fraction
     patience: Count
     seed: Seed

@@ -1,6 +1,7 @@
 """What the network is trained on: batches of cached activations, or of images; views are drawn anew every epoch."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -16,19 +17,27 @@ from landuse.paths import DATA
 Read = Callable[[int, int], NDArray]
 
 
+@dataclass(frozen=True)
+class Chance:
+    """What is drawn anew every epoch: the order, one of `views` per image, and the shares of mixup."""
+
+    views: int
+    mixup: float
+    seed: int
+
+
 class Batches(keras.utils.PyDataset):
     """Batches (inputs [n, …], one-hot labels [n, classes]) of some rows of the split.
 
-    With a seed the order is shuffled and one of `views` is drawn per image, anew every epoch; without, every image
-    comes once as it is.
+    Without chance every image comes once, in order, as it is.
     """
 
     def __init__(
-        self, read: Read, rows: NDArray, labels: NDArray, size: int, views: int, seed: int | None, workers: int
-    ):
+        self, read: Read, rows: NDArray, labels: NDArray, size: int, chance: Chance | None, workers: int
+    ) -> None:
         super().__init__(workers=workers)
-        self.read, self.rows, self.labels, self.size, self.views = read, rows, labels, size, views
-        self.random = None if seed is None else np.random.default_rng(seed)
+        self.read, self.rows, self.labels, self.size, self.chance = read, rows, labels, size, chance
+        self.random = chance and np.random.default_rng(chance.seed)
         self.on_epoch_end()
 
     @property
@@ -40,16 +49,22 @@ class Batches(keras.utils.PyDataset):
         return -(-len(self.rows) // self.size)
 
     def on_epoch_end(self) -> None:
-        """Draw order and views of the next pass."""
-        self.order, self.drawn = np.arange(len(self.rows)), np.zeros(len(self.rows), np.intp)
-        if self.random is not None:
+        """Draw order, views and shares of the next pass."""
+        count = len(self.rows)
+        self.order, self.drawn, self.shares = np.arange(count), np.zeros(count, np.intp), None
+        if self.chance:
             self.random.shuffle(self.order)
-            self.drawn = self.random.integers(0, self.views, len(self.rows))
+            self.drawn = self.random.integers(0, self.chance.views, count)
+        if self.chance and self.chance.mixup:
+            self.shares = self.random.beta(self.chance.mixup, self.chance.mixup, count)
 
     def __getitem__(self, index: int) -> tuple[NDArray, NDArray]:
-        chosen = self.order[index * self.size : (index + 1) * self.size]
+        batch = slice(index * self.size, (index + 1) * self.size)
+        chosen = self.order[batch]
         inputs = np.stack([self.read(self.rows[i], self.drawn[i]) for i in chosen])
-        return inputs, self.labels[chosen]
+        if self.shares is None:
+            return inputs, self.labels[chosen]
+        return mix(inputs, self.shares[batch]), mix(self.labels[chosen], self.shares[batch])
 
     def class_weight(self) -> dict[int, float]:
         """The inverse of each class's share, scaled so that equal classes weigh 1."""
@@ -57,17 +72,23 @@ class Batches(keras.utils.PyDataset):
         return {index: float(len(self.labels) / len(counts) / count) for index, count in enumerate(counts)}
 
 
+def mix(values: NDArray, shares: NDArray) -> NDArray:
+    """Mixup (Zhang et al., 2018): each of [n, …] by its share with the one that mirrors it in the shuffled batch."""
+    shares = shares.reshape(-1, *[1] * (values.ndim - 1))
+    return (shares * values + (1 - shares) * values[::-1]).astype(values.dtype)
+
+
 def batches(splits: pd.DataFrame, subset: str, params: TrainParams, extracted: ExtractParams) -> Batches:
     """The batches of a subset: shuffled views for `train`, the images as they are for the others."""
     codes = pd.Categorical(splits["label"]).codes
     rows = np.flatnonzero(splits["subset"] == subset)
     labels = np.eye(codes.max() + 1, dtype=np.float32)[codes[rows]]
-    seed = params.seed if subset == "train" else None
+    chance = Chance(extracted.views, params.mixup, params.seed) if subset == "train" else None
     if params.unfreeze_from == ALL:
         read, workers = image_reader(splits["path"], extracted.image_size), 2
     else:
         read, workers = activation_reader(), 1
-    return Batches(read, rows, labels, params.batch_size, extracted.views, seed, workers)
+    return Batches(read, rows, labels, params.batch_size, chance, workers)
 
 
 def activation_reader() -> Read:
