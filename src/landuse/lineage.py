@@ -14,18 +14,25 @@ from landuse.paths import DATA_DVC, PARAMS
 PACKAGES = ("landuse", "tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert", "mlflow", "dvc", "great-expectations")
 
 
-def data_record() -> dict[str, Any]:
-    """What `data.dvc` says: `md5` of the data set as DVC versions it, and whatever ingestion recorded as `meta`.
+def read_data_dvc() -> dict[str, Any]:
+    """The content of `data.dvc`.
 
-    Raises LanduseError where there is no data set yet.
+    Raises LanduseError where there is none yet, or it is no file of DVC, as after a merge with conflicts.
     """
     try:
         content = yaml.safe_load(DATA_DVC.read_text(encoding="utf-8"))
-        return {"md5": content["outs"][0]["md5"], **content.get("meta", {})}
+        content["outs"][0]["md5"]
     except FileNotFoundError:
         raise LanduseError(f"{DATA_DVC} is not here: bring in a data set with landuse ingest") from None
-    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+    except (yaml.YAMLError, KeyError, IndexError, TypeError, UnicodeDecodeError):
         raise LanduseError(f"{DATA_DVC} is damaged: restore it with git checkout {DATA_DVC}") from None
+    return content
+
+
+def data_record() -> dict[str, Any]:
+    """The `md5` of the data set as DVC versions it, and whatever ingestion recorded as `meta`."""
+    content = read_data_dvc()
+    return {"md5": content["outs"][0]["md5"], **content.get("meta", {})}
 
 
 def git(*arguments: str) -> str | None:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dvc.utils.serialize import dumps_yaml
 
 from landuse.dataset import image_paths
@@ -22,6 +21,7 @@ from landuse.errors import LanduseError
 from landuse.ingest.sources import Source, find_source
 from landuse.ingest.swap import INCOMING, settle, swap_in, undo_swap, write_whole
 from landuse.ingest.unpack import NO_ROOM
+from landuse.lineage import read_data_dvc
 from landuse.params import DataParams, ValidateParams
 from landuse.paths import DATA, DATA_DVC, QUARANTINE, VALIDATION
 from landuse.validate import validate as look_at
@@ -147,19 +147,6 @@ def recorded() -> dict[str, Any]:
     content = read_data_dvc()
     version, meta = content["outs"][0]["md5"], content.get("meta") or {}
     return meta if meta.get("version") == version else {"version": version}
-
-
-def read_data_dvc() -> dict[str, Any]:
-    """The content of data.dvc.
-
-    Raises LanduseError where it is no file of DVC, as after a merge with conflicts.
-    """
-    try:
-        content = yaml.safe_load(DATA_DVC.read_text(encoding="utf-8"))
-        content["outs"][0]["md5"]
-    except (yaml.YAMLError, KeyError, TypeError, IndexError, UnicodeDecodeError):
-        raise LanduseError(f"{DATA_DVC} is not valid: take it from git again, `git checkout {DATA_DVC}`") from None
-    return content
 
 
 def digest_of(validate: ValidateParams) -> str:
