@@ -17,9 +17,10 @@ def test_a_bar_passes_every_item_on_and_ends_full(capfd: pytest.CaptureFixture) 
 def test_the_line_of_an_epoch_stays_on_the_screen_as_it_was_given(capfd: pytest.CaptureFixture) -> None:
     bars = EpochBars(train=10, validation=4)
     bars.restart("train")
-    bars.advance("train", 10, "loss 0.1")
+    bars.move("train", 6, "loss 0.2")
+    bars.move("train", 10, "loss 0.1")
     bars.line("epoch   1/2  train loss 0.100 accuracy 100.0%" + " " * 40 + "end")
-    assert bars.progress.tasks[0].finished and not bars.progress.tasks[1].finished
+    assert bars.progress.tasks[0].completed == 10 and not bars.progress.tasks[1].finished
     assert "epoch   1/2  train loss 0.100 accuracy 100.0%" + " " * 40 + "end\n" in capfd.readouterr().out
 
 

@@ -39,9 +39,9 @@ class EpochBars:
         """Begin a pass over a subset."""
         self.progress.reset(self.tasks[subset], note="")
 
-    def advance(self, subset: str, images: int, note: str) -> None:
-        """So many more images are done; the note holds loss and accuracy so far."""
-        self.progress.update(self.tasks[subset], advance=images, note=note)
+    def move(self, subset: str, done: int, note: str) -> None:
+        """So many images of the pass are done; the note holds loss and accuracy so far."""
+        self.progress.update(self.tasks[subset], completed=done, note=note)
 
     def line(self, text: str) -> None:
         """Print a line that stays, above the bars."""

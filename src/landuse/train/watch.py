@@ -61,7 +61,7 @@ class Watch(keras.callbacks.Callback):
         """Move the bar by one batch."""
         done = min((batch + 1) * self.batch_size, self.images[subset])
         speed = done / (perf_counter() - self.started)
-        self.bars.advance(subset, done, figures(logs["loss"], logs["accuracy"], speed))
+        self.bars.move(subset, done, figures(logs["loss"], logs["accuracy"], speed))
 
     def summary(self, row: dict[str, float], speeds: dict[str, float]) -> list[str]:
         """Loss, accuracy and images/s of both subsets in words."""
