@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
@@ -23,14 +24,27 @@ def say(text: object) -> None:
     print(text, flush=True)
 
 
+Arrival = Annotated[str | None, typer.Argument(help="An archive or folder that arrived, instead of `data.source`.")]
+
+
 @app.command(rich_help_panel="Data")
-def ingest() -> None:
+def fetch(arrival: Arrival = None) -> None:
+    """Bring the archive that `ingest` would take in to this machine, and verify its checksum."""
+    from landuse.ingest import fetch
+    from landuse.params import load_params
+
+    source = fetch(load_params().data, arrival)
+    say(f"{source.name} is at hand: {source.digest}")
+
+
+@app.command(rich_help_panel="Data")
+def ingest(arrival: Arrival = None) -> None:
     """Bring in the images of `data.source`: validated beside the old ones, then put in their place and versioned."""
     from landuse.ingest import ingest
     from landuse.params import load_params
 
     params = load_params()
-    say(ingest(params.data, params.validate))
+    say(ingest(params.data, params.validate, arrival))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -108,14 +122,14 @@ def info() -> None:
 
 
 def main() -> None:
-    """Run the command line; a LanduseError becomes one line and exit code 1."""
+    """Run the command line; a LanduseError becomes one line and its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
     except LanduseError as error:
         print(f"landuse: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("landuse: stopped", file=sys.stderr)
         sys.exit(130)

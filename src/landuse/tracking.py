@@ -10,14 +10,14 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow import MlflowException
+from mlflow import MlflowClient, MlflowException
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
 from numpy.typing import NDArray
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from landuse import lineage
-from landuse.errors import LanduseError
+from landuse import lineage, process
+from landuse.errors import LanduseError, Unavailable
 from landuse.files import read_record
 from landuse.paths import (
     DATA,
@@ -36,6 +36,7 @@ from landuse.paths import (
 EXPERIMENT = "landuse"
 DEFAULT_STORE = "sqlite:///mlflow.db"
 MODEL_TAG = "model.sha256"
+NO_ANSWER = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
 KIND = ("mlflow.experimentKind", "custom_model_development")  # the UI opens with training runs, not with GenAI
 
 
@@ -43,10 +44,11 @@ KIND = ("mlflow.experimentKind", "custom_model_development")  # the UI opens wit
 def store() -> Iterator[str]:
     """MLflow's store as `MLFLOW_TRACKING_URI` names it, else a file beside the project; yields the URI.
 
-    Raises LanduseError, on one line, for whatever MLflow refuses or cannot reach.
+    Raises LanduseError, on one line, for whatever MLflow refuses, and Unavailable where it does not answer.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = os.environ.setdefault("MLFLOW_TRACKING_URI", DEFAULT_STORE)
     for name in ("mlflow", "alembic"):
@@ -57,17 +59,34 @@ def store() -> Iterator[str]:
             mlflow.set_experiment_tag(*KIND)
         yield uri
     except (MlflowException, SQLAlchemyError) as error:
+        kind = Unavailable if may_pass(error) else LanduseError
         reason = " ".join(str(error).split())[:240]
-        raise LanduseError(f"MLflow at {uri}: {reason}; check MLFLOW_TRACKING_URI and that it is up") from None
+        raise kind(f"MLflow at {uri}: {reason}; check MLFLOW_TRACKING_URI and that it is up") from None
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the store did not answer, or was busy, rather than refused."""
+    return isinstance(error, OperationalError) or getattr(error, "error_code", None) in NO_ANSWER
 
 
 @contextmanager
 def training_run(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A new run with data, code and params as tags, parameters and dataset; yields what `run.json` is to hold."""
     record = {"tags": lineage.tags() | facts, "params": lineage.params_record(), "versions": lineage.versions()}
-    with store(), mlflow.start_run(run_name=run_name(record)):
-        log_record(record)
-        yield record
+    with store():
+        end_lost_runs()
+        with mlflow.start_run(run_name=run_name(record), tags=process.identity()):
+            log_record(record)
+            yield record
+
+
+def end_lost_runs() -> None:
+    """Mark runs as killed whose process on this machine ended without a word."""
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    for run in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
+        if process.is_gone(run.data.tags):
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def run_name(record: dict[str, Any]) -> str:
@@ -108,8 +127,10 @@ def continued_run() -> Iterator[mlflow.ActiveRun]:
     """The run that made the model in `artifacts/`. In a store that does not have it, it is recorded again first."""
     record = read_record(RUN)
     with store():
+        end_lost_runs()
         run_id = find_run(record["tags"][MODEL_TAG]) or record_again(record)
         with mlflow.start_run(run_id=run_id) as run:
+            mlflow.set_tags(process.identity())
             yield run
 
 
