@@ -45,7 +45,7 @@ def test_a_run_is_found_by_its_model_and_only_by_it(trained: Path) -> None:
         assert tracking.find_run("0" * 64) is None
         found = tracking.find_run(record()["tags"][tracking.MODEL_TAG])
     with tracking.continued_run() as run:
-        assert run.info.run_id == found
+        assert run.info.run_id == found.info.run_id
 
 
 def test_a_model_that_the_store_does_not_know_gets_a_run_with_its_history_and_metrics(trained_copy: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -119,6 +120,27 @@ def info() -> None:
 
     load_params()
     say(info())
+
+
+class Flow(StrEnum):
+    """The flows of pipelines/."""
+
+    ingestion, training, retraining, promotion = "ingestion", "training", "retraining", "promotion"
+
+
+@app.command(rich_help_panel="Flows")
+def flow(
+    name: Flow,
+    settings: Annotated[list[str] | None, typer.Argument(help="key=value; section.key=value: params")] = None,
+) -> None:
+    """Run a Prefect flow here and now, with no server needed."""
+    from landuse.params import load_params
+
+    load_params()
+    sys.path.insert(0, os.getcwd())  # pipelines/ belongs to the project, not to the package
+    from pipelines.once import run_once
+
+    run_once(name, settings or [])
 
 
 def main() -> None:

@@ -109,12 +109,22 @@ class RegisterParams:
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
+@section
+class PipelinesParams:
+    """How the flows of `pipelines/` wait, try again and tell; nothing of it changes a result."""
+
+    fetch_minutes: Annotated[float, Field(gt=0)]
+    retry_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=10)]
+    settle_seconds: Annotated[float, Field(ge=0)]
+    notify: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None
+
+
 BLOCKS = {"mobilenet_v2": 16, "mobilenet": 13}
 
 
 @section
 class Params:
-    """One section per stage; a stage is given its own section."""
+    """One section per stage, and one each for ingest and the flows; a stage is given its own section."""
 
     data: DataParams
     validate: ValidateParams
@@ -123,6 +133,7 @@ class Params:
     train: TrainParams
     evaluate: EvaluateParams
     register: RegisterParams
+    pipelines: PipelinesParams
 
     @model_validator(mode="after")
     def unfreezes_a_block_the_backbone_has(self) -> Self:

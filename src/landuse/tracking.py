@@ -13,6 +13,7 @@ import pandas as pd
 from mlflow import MlflowClient, MlflowException
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.entities import Run
 from numpy.typing import NDArray
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -22,6 +23,7 @@ from landuse.files import read_record
 from landuse.paths import (
     DATA,
     DATA_DOCS,
+    DEFAULT_STORE,
     HISTORY,
     METRICS,
     PER_CLASS,
@@ -34,7 +36,6 @@ from landuse.paths import (
 )
 
 EXPERIMENT = "landuse"
-DEFAULT_STORE = "sqlite:///mlflow.db"
 MODEL_TAG = "model.sha256"
 NO_ANSWER = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
 KIND = ("mlflow.experimentKind", "custom_model_development")  # the UI opens with training runs, not with GenAI
@@ -128,13 +129,13 @@ def continued_run() -> Iterator[mlflow.ActiveRun]:
     record = read_record(RUN)
     with store():
         end_lost_runs()
-        run_id = find_run(record["tags"][MODEL_TAG]) or record_again(record)
-        with mlflow.start_run(run_id=run_id) as run:
+        found = find_run(record["tags"][MODEL_TAG])
+        with mlflow.start_run(run_id=found.info.run_id if found else record_again(record)) as run:
             mlflow.set_tags(process.identity())
             yield run
 
 
-def find_run(model_sha256: str) -> str | None:
+def find_run(model_sha256: str) -> Run | None:
     """The latest run that made this model."""
     runs = mlflow.search_runs(
         experiment_names=[EXPERIMENT],
@@ -143,7 +144,7 @@ def find_run(model_sha256: str) -> str | None:
         max_results=1,
         output_format="list",
     )
-    return runs[0].info.run_id if runs else None
+    return runs[0] if runs else None
 
 
 def record_again(record: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 from dvc.utils.serialize import dumps_yaml
 
 from landuse.dataset import image_paths
-from landuse.errors import LanduseError, Refused
+from landuse.errors import LanduseError, Refused, Unavailable
 from landuse.ingest.sources import Source, find_source
 from landuse.ingest.swap import INCOMING, settle, swap_in, undo_swap, write_whole
 from landuse.ingest.unpack import NO_ROOM
@@ -154,14 +155,15 @@ def clean() -> None:
 def dvc(*arguments: str) -> str:
     """Run DVC and return what it printed.
 
-    Raises LanduseError with its last line where it fails.
+    Raises LanduseError with its last line where it fails, Unavailable where another DVC command is at work.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, close_fds=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         reason = next((line for line in lines if line.startswith("ERROR")), lines[0])
-        raise LanduseError(f"dvc {' '.join(arguments)} failed: {reason.removeprefix('ERROR: ')}; data/ is as it was")
+        kind = Unavailable if re.search("acquire lock|is busy", reason) else LanduseError
+        raise kind(f"dvc {' '.join(arguments)} failed: {reason.removeprefix('ERROR: ')}; data/ is as it was")
     return done.stdout
 
 
