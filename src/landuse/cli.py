@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
@@ -16,6 +17,7 @@ app = typer.Typer(
     help="Keeps a trusted scene classifier for overhead images. Run it in the project's folder.",
 )
 STAGES = "Stages, as `dvc repro` runs them"
+CHAMPION = "The champion"
 
 
 def say(text: object) -> None:
@@ -97,6 +99,49 @@ def register() -> None:
     say(f"{version.name} version {version.version} is the challenger")
 
 
+@app.command(rich_help_panel=CHAMPION)
+def promote(
+    version: Annotated[str | None, typer.Argument(help="Its number; the challenger where none is given.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote it whatever the gate says; needs --reason.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why it is forced; the ledger keeps it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge it and move nothing.")] = False,
+) -> None:
+    """Judge a version of the model, and make it the champion if it passes."""
+    from landuse.params import load_params
+
+    params = load_params()
+    if force != bool(reason and reason.strip()):
+        raise LanduseError("--force and --reason TEXT go together: the ledger keeps why the gate was overruled")
+    from landuse.promote import promote
+
+    name = params.register.model
+    blessing = promote(params.promote, params.evaluate, name, version, reason=reason, dry_run=dry_run, tell=say)
+    outcome = "is the champion" if blessing.promoted else f"{blessing.verdict}; nothing was moved"
+    say(f"{name} version {blessing.version} {outcome}")
+
+
+@app.command(rich_help_panel=CHAMPION)
+def rollback() -> None:
+    """Make the champion before this one the champion again."""
+    from landuse.params import load_params
+
+    name = load_params().register.model
+    from landuse.rollback import rollback
+
+    say(f"{name} version {rollback(name)} is the champion again")
+
+
+@app.command(rich_help_panel=CHAMPION)
+def history() -> None:
+    """Show which version became champion when, by whom and why."""
+    from landuse.params import load_params
+
+    name = load_params().register.model
+    from landuse.history import history
+
+    say(history(name))
+
+
 @app.command(rich_help_panel="Data")
 def info() -> None:
     """Say which data, run, model version and packages this folder stands for."""
@@ -108,14 +153,14 @@ def info() -> None:
 
 
 def main() -> None:
-    """Run the command line; a LanduseError becomes one line and exit code 1."""
+    """Run the command line; a LanduseError becomes one line and its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
     except LanduseError as error:
         print(f"landuse: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("landuse: stopped", file=sys.stderr)
         sys.exit(130)
