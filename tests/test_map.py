@@ -18,6 +18,7 @@ SOURCE = Path("src/landuse")
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES = tuple(DVC["stages"])
+REGISTRY_VERBS = ("rollback", "history")
 # Where files lie, what is shown, which commit it was: what a stage may go through without being run again for it.
 NO_CONTENT = {"errors", "files", "params", "paths", "progress", "quiet", "lineage"}
 
@@ -51,11 +52,11 @@ def within(path: str, folders: set[str]) -> bool:
     return not folders.isdisjoint({path, *map(str, Path(path).parents)})
 
 
-def test_every_stage_is_a_section_of_the_params() -> None:
-    assert tuple(PARAMS) == ("data", *STAGES)
+def test_every_step_is_a_section_of_the_params() -> None:
+    assert tuple(PARAMS) == ("data", *STAGES, "promote")
 
 
-@pytest.mark.parametrize("name", ("ingest", *STAGES))
+@pytest.mark.parametrize("name", ("ingest", *STAGES, "promote", *REGISTRY_VERBS))
 def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
     path = ROOT / module_file(name)
     file = path / "__init__.py" if path.is_dir() else path
@@ -63,8 +64,8 @@ def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
     assert name in functions
 
 
-def test_every_step_is_a_verb_of_the_command_line_and_info_is_the_only_other_verb() -> None:
-    assert list(typer.main.get_command(app).commands) == ["ingest", *STAGES, "info"]
+def test_every_step_is_a_verb_of_the_command_line_and_the_other_verbs_are_known() -> None:
+    assert list(typer.main.get_command(app).commands) == ["ingest", *STAGES, "promote", *REGISTRY_VERBS, "info"]
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -74,8 +75,8 @@ def test_every_stage_runs_its_verb(name: str) -> None:
 
 def test_every_step_is_a_row_of_the_table_in_the_readme_in_the_order_it_runs() -> None:
     rows = re.findall(r"^\|\s*`(\w+)`\s*\|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    steps = [row for row in rows if row in ("ingest", *STAGES)]
-    assert steps[: len(STAGES) + 1] == ["ingest", *STAGES]
+    steps = [row for row in rows if row in ("ingest", *STAGES, "promote")]
+    assert steps[: len(STAGES) + 2] == ["ingest", *STAGES, "promote"]
 
 
 @pytest.mark.parametrize("name", STAGES)

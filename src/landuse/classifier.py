@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import local
+from time import perf_counter
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -64,3 +65,14 @@ class Classifier:
     def probabilities_of(self, images: Iterable[Path | BinaryIO]) -> Iterator[NDArray[np.float32]]:
         """The same for many images, in order, on all cores, in flat memory."""
         return map_ahead(self.probabilities, images)
+
+
+def latencies(classifier: Classifier, images: list[Path], runs: int) -> NDArray[np.float64]:
+    """Milliseconds from an image file to its probabilities, one image at a time on one core."""
+    classifier.probabilities(images[0])
+    times = []
+    for index in range(runs):
+        start = perf_counter()
+        classifier.probabilities(images[index % len(images)])
+        times.append((perf_counter() - start) * 1000)
+    return np.array(times)

@@ -18,6 +18,7 @@ app = typer.Typer(
     help="Keeps a trusted scene classifier for overhead images. Run it in the project's folder.",
 )
 STAGES = "Stages, as `dvc repro` runs them"
+CHAMPION = "The champion"
 
 
 def say(text: object) -> None:
@@ -110,6 +111,49 @@ def register() -> None:
 
     version = register(load_params().register)
     say(f"{version.name} version {version.version} is the challenger")
+
+
+@app.command(rich_help_panel=CHAMPION)
+def promote(
+    version: Annotated[str | None, typer.Argument(help="Its number; the challenger where none is given.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote it whatever the gate says; needs --reason.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why it is forced; the ledger keeps it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge it and move nothing.")] = False,
+) -> None:
+    """Judge a version of the model, and make it the champion if it passes."""
+    from landuse.params import load_params
+
+    params = load_params()
+    if force != bool(reason and reason.strip()):
+        raise LanduseError("--force and --reason TEXT go together: the ledger keeps why the gate was overruled")
+    from landuse.promote import promote
+
+    name = params.register.model
+    blessing = promote(params.promote, params.evaluate, name, version, reason=reason, dry_run=dry_run, tell=say)
+    outcome = "is the champion" if blessing.promoted else f"{blessing.verdict}; nothing was moved"
+    say(f"{name} version {blessing.version} {outcome}")
+
+
+@app.command(rich_help_panel=CHAMPION)
+def rollback() -> None:
+    """Make the champion before this one the champion again."""
+    from landuse.params import load_params
+
+    name = load_params().register.model
+    from landuse.rollback import rollback
+
+    say(f"{name} version {rollback(name)} is the champion again")
+
+
+@app.command(rich_help_panel=CHAMPION)
+def history() -> None:
+    """Show which version became champion when, by whom and why."""
+    from landuse.params import load_params
+
+    name = load_params().register.model
+    from landuse.history import history
+
+    say(history(name))
 
 
 @app.command(rich_help_panel="Data")

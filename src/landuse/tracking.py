@@ -25,6 +25,7 @@ from landuse.paths import (
     DATA_DOCS,
     DEFAULT_STORE,
     HISTORY,
+    MANIFEST,
     METRICS,
     PER_CLASS,
     PICTURES,
@@ -169,8 +170,8 @@ def log_evaluation(metrics: dict[str, Any]) -> None:
 
 
 def log_validation() -> None:
-    """Verdict, page and, where validation ran on this machine, Data Docs, on the run at hand."""
-    for path in (VALIDATION, VALIDATION_PAGE):
+    """Manifest, verdict, page and, where validation ran on this machine, Data Docs, on the run at hand."""
+    for path in (MANIFEST, VALIDATION, VALIDATION_PAGE):
         mlflow.log_artifact(str(path), "validation")
     if DATA_DOCS.exists():
         mlflow.log_artifacts(str(DATA_DOCS), f"validation/{DATA_DOCS.name}")
