@@ -1,6 +1,7 @@
 """The commands of the project, run by a flow: every line is logged, nothing outlives its flow for long."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -13,15 +14,15 @@ from pathlib import Path
 from threading import Timer
 
 from filelock import FileLock, Timeout
-from prefect import get_run_logger
+from prefect.logging import get_logger, get_run_logger
 
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
 from landuse.paths import DEFAULT_STORE, SERVICES
 from landuse.process import identity, is_gone
 
 LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"
 KEPT_LINES = 200
-TEMPORARY = 75
+TEMPORARY = Unavailable.exit_code
 BUSY = "Unable to acquire lock|is busy, it is being blocked by"
 
 
@@ -33,14 +34,28 @@ class CommandFailed(LanduseError):
         self.exit_code = exit_code
 
 
+class NoTraceback(logging.Filter):
+    """Logs a failed command by its reason alone: a traceback through this code would not help anybody."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], LanduseError):
+            record.exc_info = None
+        return True
+
+
 class Busy(CommandFailed):
     """Another DVC command is at work in the project."""
+
+
+NO_TRACEBACK = NoTraceback()
 
 
 @contextmanager
 def alone():
     """Let one flow at a time work in this project; flows within it pass. What a killed flow left behind is ended."""
     SERVICES.mkdir(exist_ok=True)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        get_logger(name).addFilter(NO_TRACEBACK)
     lock = FileLock(LOCK, thread_local=False, is_singleton=True)
     try:
         lock.acquire(timeout=0)

@@ -15,7 +15,7 @@ EVENT = "landuse.arrival"
 UNFINISHED = frozenset({".part", ".tmp", ".crdownload", ".filepart"})
 LOOK_SECONDS = 1.0
 
-Fingerprint = tuple[tuple[str, int, int], ...]
+Fingerprint = frozenset[tuple[str, int, int]]
 
 
 def arrivals() -> list[Path]:
@@ -50,23 +50,24 @@ def set_aside(arrival: str | Path, complaint: str) -> None:
 
 
 def fingerprint() -> Fingerprint:
-    """Names, sizes and times of every file that arrived: the same twice means that nothing is being copied."""
+    """Name, size and time of every file that arrived: the same twice means that nothing is being copied."""
     files = (file for path in arrivals() for file in (path.rglob("*") if path.is_dir() else (path,)))
-    return tuple(sorted((str(file), (facts := file.stat()).st_size, facts.st_mtime_ns) for file in files))
+    return frozenset((str(file), (facts := file.stat()).st_size, facts.st_mtime_ns) for file in files)
 
 
 def watch(settle_seconds: float) -> None:
     """Emit one event for everything that arrived by the time the inbox came to rest. Never returns."""
     INBOX.mkdir(exist_ok=True)
-    told, last, since = (), (), time.monotonic()
+    told, last, since = frozenset(), frozenset(), time.monotonic()
     while True:
         try:
             now = fingerprint()
         except FileNotFoundError:  # taken away while looked at
             continue
+        told &= now
         if now != last:
             last, since = now, time.monotonic()
-        elif now and now != told and time.monotonic() - since >= settle_seconds:
+        elif now - told and time.monotonic() - since >= settle_seconds:
             emit_event(EVENT, resource={"prefect.resource.id": "landuse.inbox"}, payload={"arrivals": len(arrivals())})
             told = now
         time.sleep(LOOK_SECONDS)

@@ -11,12 +11,14 @@ SHOWN = 5
 def overview() -> str:
     """One line per run: the next of the schedule, those that wait or work, and the last that ended."""
     with get_client(sync_client=True) as client:
-        scheduled = runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC, 1)
+        scheduled = runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
         working = runs(client, [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING], FlowRunSort.START_TIME_ASC)
         ended = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
         over = [run for run in runs(client, ended, FlowRunSort.END_TIME_DESC) if run.parent_task_run_id is None]
+    due = [run for run in scheduled if run.state.name == "Scheduled"]
     lines = [
-        *(f"next       {run.expected_start_time:%Y-%m-%d %H:%M} UTC" for run in scheduled),
+        *(f"waits      {run.name}: {run.state.name}" for run in scheduled if run.state.name != "Scheduled"),
+        *(f"next       {run.expected_start_time:%Y-%m-%d %H:%M} UTC" for run in due[:1]),
         *(f"now        {run.name}: {run.state.name}" for run in working),
         *(f"ended      {run.end_time:%Y-%m-%d %H:%M} UTC  {run.name}: {said(run)}" for run in over),
     ]

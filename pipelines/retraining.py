@@ -26,7 +26,7 @@ def retraining(source: str | None = None, force: bool = False) -> State:
     """
     with alone():
         before = version()
-        reason = what_is_new(ingestion(source)) or ("forced" if force else None)
+        reason = what_is_new(ingestion(source), force)
         rename_run(f"retrain-{version()[:6]}-{reason or 'nothing-new'}")
         if reason is None:
             return Completed(name="NothingNew", message="Nothing new to learn from")

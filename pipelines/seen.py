@@ -19,6 +19,7 @@ from landuse import tracking
 from landuse.files import read_record
 from landuse.lineage import data_record
 from landuse.paths import METRICS, PER_CLASS, REGISTRATION, VALIDATION, VALIDATION_PAGE
+from pipelines.unfinished import REASONS
 
 PROGRESS = re.compile(r"^(extract|evaluate|epoch)\s+(\d+)/(\d+)")
 
@@ -44,6 +45,11 @@ class Meter:
             self.artifact = create_progress_artifact(share, description=f"{told[1]}, of {told[3]}")
         else:
             update_progress_artifact(self.artifact, share)
+
+    def finish(self) -> None:
+        """Whatever there was to do is done, though fewer epochs than allowed may have been enough."""
+        if self.artifact is not None:
+            update_progress_artifact(self.artifact, 100)
 
 
 def show_validation(folder: Path) -> None:
@@ -119,7 +125,7 @@ def show_summary(reason: str, before: str | None, outcomes: dict[str, str], bles
     source = f"{data.get('images', '?')} images in {data.get('classes', '?')} classes, from {data.get('source', '?')}"
     answers = {
         "What data": f"`{data['md5']}`: {source}",
-        "What changed": f"{reason}; the data set was {'`' + before + '`' if before else 'none'} before",
+        "What changed": f"{REASONS[reason]}; the data set was {'`' + before + '`' if before else 'none'} before",
         "What ran": f"{', '.join(ran) or 'nothing'}; unchanged: {', '.join(cached) or 'nothing'}",
         "How good": headline(read_record(METRICS)),
         "Promoted": "yes" if blessing["promoted"] else "no",

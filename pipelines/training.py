@@ -56,13 +56,14 @@ def make_sure_of_registration(folder: Path) -> None:
 @task
 def stage(name: str, folder: Path) -> State:
     """Let DVC run a stage if it changed. It waits while another DVC command is at work in the project."""
-    command = ("dvc", "repro", "--single-item", name)
+    command, meter = ("dvc", "repro", "--single-item", name), Meter()
     while True:
         try:
-            lines = run(*command, folder=folder, watch=Meter())
+            lines = run(*command, folder=folder, watch=meter)
         except Busy:
             get_run_logger().info("Another DVC command is at work in this project: waiting for it to end")
             time.sleep(BUSY_SECONDS)
         else:
+            meter.finish()
             ran = re.search(rf"^Running stage '{name}'", lines, re.MULTILINE)
             return Completed() if ran else Completed(name="Cached", message="Nothing it depends on has changed")

@@ -7,16 +7,26 @@ from landuse.params import load_params
 from landuse.paths import BLESSING, REGISTRATION
 from pipelines.commands import CommandFailed, run
 
+REASONS = {
+    "new-data": "the images",
+    "changed": "params or code, or an earlier run was stopped",
+    "unregistered": "the registry, which lost the version that was registered last",
+    "unjudged": "nothing, but the last version is still to be judged or promoted",
+    "forced": "nothing, it was asked for",
+}
 
-def what_is_new(new_data: bool) -> str | None:
-    """A word for what there is to do, None where there is nothing."""
+
+def what_is_new(new_data: bool, force: bool) -> str | None:
+    """The key of REASONS for what there is to do, None where there is nothing."""
     if new_data:
         return "new-data"
     if not succeeds("dvc", "status", "--quiet"):
         return "changed"
     if not is_registered():
         return "unregistered"
-    return None if is_judged() else "unjudged"
+    if not is_judged():
+        return "unjudged"
+    return "forced" if force else None
 
 
 def is_registered(folder: Path = Path()) -> bool:
