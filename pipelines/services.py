@@ -17,7 +17,7 @@ import psutil
 
 from landuse.errors import LanduseError
 from landuse.paths import DEFAULT_STORE, SERVICES
-from landuse.process import PID, identity, is_gone
+from landuse.process import PID, is_gone, note
 
 HOST = "127.0.0.1"
 POOL = "landuse"
@@ -130,7 +130,7 @@ def start(service: Service) -> None:
         process = subprocess.Popen(
             service.command, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    service.note.write_text(json.dumps(identity(process.pid)))
+    note(service.note, process.pid)
     wait_for(service)
 
 

@@ -1,8 +1,10 @@
 """Which process did something, and whether it is still at work."""
 
+import json
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 
@@ -13,6 +15,13 @@ def identity(pid: int | None = None) -> dict[str, str]:
     """What tells a process of this machine (by default this one) from any other, as tags."""
     process = psutil.Process(pid or os.getpid())
     return {HOST: socket.gethostname(), PID: str(process.pid), STARTED: f"{process.create_time():.2f}"}
+
+
+def note(path: Path, pid: int) -> None:
+    """Write down, in one rename, which process is at work: a note is whole or not there, whatever is killed."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(identity(pid)), encoding="utf-8")
+    os.replace(part, path)
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:
