@@ -4,11 +4,10 @@ import logging
 from pathlib import Path
 
 import pytest
+from processes import ROOT
 
 from landuse.paths import INBOX, SERVICES
 from pipelines import commands
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

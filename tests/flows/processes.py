@@ -3,7 +3,9 @@
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 PATIENCE = 20
 
 
