@@ -18,7 +18,7 @@ from prefect.logging import get_logger, get_run_logger
 
 from landuse.errors import LanduseError, Unavailable
 from landuse.paths import DEFAULT_STORE, SERVICES
-from landuse.process import is_gone, note
+from landuse.process import end_group, note
 
 LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"
 KEPT_LINES = 200
@@ -73,9 +73,7 @@ def alone():
 def end_job() -> None:
     """Kill the command, with all it started, whose flow was killed."""
     with suppress(FileNotFoundError):
-        job = json.loads(JOB.read_text())
-        if not is_gone(job):
-            kill_group(int(job["process.id"]))
+        end_group(json.loads(JOB.read_text()))
         JOB.unlink()
 
 

@@ -2,13 +2,16 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from landuse.process import HOST, PID, STARTED, identity, is_gone, note
+from landuse.process import HOST, PID, STARTED, end_group, identity, is_gone, note
 
 WAITING = (sys.executable, "-c", "input()")
 
@@ -51,3 +54,36 @@ def test_a_note_is_of_one_process_and_keeps_what_it_says_until_the_next_is_whole
     with pytest.raises(KeyboardInterrupt):
         note(path, os.getppid())
     assert json.loads(path.read_text()) == identity()
+
+
+FAMILY = """
+import subprocess, sys
+print(subprocess.Popen([sys.executable, "-c", "input()"]).pid)
+input()
+"""
+
+
+@pytest.fixture
+def leader() -> Iterator[subprocess.Popen]:
+    """A process that leads a group of its own and has a child, which waits too."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-u", "-c", FAMILY], text=True, start_new_session=True, **pipes) as process:
+        yield process
+        process.kill()
+
+
+def test_a_group_ends_with_its_leader_or_after_it(leader: subprocess.Popen) -> None:
+    child, tags = identity(int(leader.stdout.readline())), identity(leader.pid)
+    leader.kill()
+    leader.wait()
+    assert is_gone(tags) and not is_gone(child)
+    assert end_group(tags)
+    while not is_gone(child):
+        time.sleep(0.01)
+
+
+def test_a_group_of_another_machine_or_of_another_process_is_left_alone(leader: subprocess.Popen) -> None:
+    tags = identity(leader.pid)
+    assert not end_group(tags | {HOST: "elsewhere"}) and not end_group(tags | {STARTED: "1.00"})
+    assert leader.poll() is None
+    assert end_group(tags) and leader.wait() == -signal.SIGKILL

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,3 +35,16 @@ def is_gone(tags: Mapping[str, str]) -> bool:
         return f"{process.create_time():.2f}" != tags[STARTED] or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def end_group(tags: Mapping[str, str]) -> bool:
+    """Kill a process that leads a group of its own, and what outlived it there; whether there was anything.
+
+    A process of another machine, or one that was given the number since, is left alone.
+    """
+    pid = int(tags[PID])
+    if tags[HOST] == socket.gethostname() and (not psutil.pid_exists(pid) or identity(pid) == tags):
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+            return True
+    return False
