@@ -239,6 +239,16 @@ def test_what_the_command_of_a_killed_flow_started_is_ended_by_the_next_flow(flo
         assert not JOB.exists()
 
 
+def test_a_child_that_outlived_the_command_of_a_killed_flow_is_ended_too(flow) -> None:
+    killed = flow(FAMILY)
+    child = identity(first_number(killed))
+    for pid in (killed.pid, int(json.loads(JOB.read_text())["process.id"])):
+        psutil.Process(pid).kill()
+    assert not is_gone(child)
+    with alone():
+        wait_until(lambda: is_gone(child))
+
+
 def test_a_stranger_with_the_number_of_a_command_that_is_gone_is_left_alone(place: Path) -> None:
     with subprocess.Popen(python("input()"), stdin=subprocess.PIPE, start_new_session=True) as stranger:
         JOB.write_text(json.dumps(identity(stranger.pid) | {"process.started": "1.00"}))
