@@ -18,7 +18,7 @@ from prefect.logging import get_logger, get_run_logger
 
 from landuse.errors import LanduseError, Unavailable
 from landuse.paths import DEFAULT_STORE, SERVICES
-from landuse.process import identity, is_gone
+from landuse.process import end_group, note
 
 LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"
 KEPT_LINES = 200
@@ -73,9 +73,7 @@ def alone():
 def end_job() -> None:
     """Kill the command, with all it started, whose flow was killed."""
     with suppress(FileNotFoundError):
-        job = json.loads(JOB.read_text())
-        if not is_gone(job):
-            kill_group(int(job["process.id"]))
+        end_group(json.loads(JOB.read_text()))
         JOB.unlink()
 
 
@@ -100,7 +98,7 @@ def run(
     )  # fmt: skip
     timer = Timer(seconds or 0, lambda: (late.append(True), kill_group(process.pid)))
     try:
-        JOB.write_text(json.dumps(identity(process.pid)))
+        note(JOB, process.pid)
         if seconds:
             timer.start()
         for line in filter(None, map(str.rstrip, process.stdout)):
@@ -113,6 +111,7 @@ def run(
         if process.poll() is None:
             kill_group(process.pid)
             process.wait()
+        process.stdout.close()
         JOB.unlink(missing_ok=True)
     if late:
         raise CommandFailed(f"{' '.join(command)} took more than {seconds:g} s and was ended", TEMPORARY)

@@ -1,6 +1,7 @@
 """inbox/: archives and folders that arrive to be learned from. A watcher tells Prefect when one is complete."""
 
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import move
@@ -19,13 +20,18 @@ Fingerprint = frozenset[tuple[str, int, int]]
 
 
 def arrivals() -> list[Path]:
-    """What lies in inbox/, the oldest first; hidden and half-copied names are left out."""
-    found = (path for path in INBOX.glob("*") if not path.name.startswith(".") and path.suffix not in UNFINISHED)
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+    """What lies in inbox/, in the order it came; hidden and half-copied names and broken links are left out."""
+    shown = (path for path in INBOX.glob("*") if not path.name.startswith(".") and path.suffix not in UNFINISHED)
+    return sorted(filter(Path.exists, shown), key=lambda path: path.lstat().st_ctime_ns)
 
 
 def newest() -> str | None:
-    """The arrival to take in, if there is one. What came before it is put aside: an arrival is a whole data set."""
+    """The arrival to take in, if there is one, when it is complete.
+
+    What came before it is put aside: an arrival is a whole data set.
+    """
+    while not is_at_rest(fingerprint(), load_params().pipelines.settle_seconds):
+        time.sleep(LOOK_SECONDS)
     found = arrivals()
     for path in found[:-1]:
         put_away(path, SUPERSEDED)
@@ -50,24 +56,27 @@ def set_aside(arrival: str | Path, complaint: str) -> None:
 
 
 def fingerprint() -> Fingerprint:
-    """Name, size and time of every file that arrived: the same twice means that nothing is being copied."""
-    files = (file for path in arrivals() for file in (path.rglob("*") if path.is_dir() else (path,)))
-    return frozenset((str(file), (facts := file.stat()).st_size, facts.st_mtime_ns) for file in files)
+    """Name, size and time of the last change, in ns, of everything that arrived."""
+    while True:
+        with suppress(FileNotFoundError):  # taken away while looked at
+            files = (file for path in arrivals() for file in (path, *path.rglob("*")))
+            return frozenset((str(file), (facts := file.lstat()).st_size, facts.st_ctime_ns) for file in files)
+
+
+def is_at_rest(found: Fingerprint, settle_seconds: float) -> bool:
+    """Whether nothing has changed for so long: nothing is being copied any more."""
+    latest = max((changed for _, _, changed in found), default=0)
+    return time.time_ns() - latest >= settle_seconds * 1e9
 
 
 def watch(settle_seconds: float) -> None:
     """Emit one event for everything that arrived by the time the inbox came to rest. Never returns."""
     INBOX.mkdir(exist_ok=True)
-    told, last, since = frozenset(), frozenset(), time.monotonic()
+    told: Fingerprint = frozenset()
     while True:
-        try:
-            now = fingerprint()
-        except FileNotFoundError:  # taken away while looked at
-            continue
+        now = fingerprint()
         told &= now
-        if now != last:
-            last, since = now, time.monotonic()
-        elif now - told and time.monotonic() - since >= settle_seconds:
+        if now - told and is_at_rest(now, settle_seconds):
             emit_event(EVENT, resource={"prefect.resource.id": "landuse.inbox"}, payload={"arrivals": len(arrivals())})
             told = now
         time.sleep(LOOK_SECONDS)

@@ -2,15 +2,18 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from landuse.errors import LanduseError
 from landuse.paths import SERVICES
 from pipelines import services
+
+OVERRIDES = "overrides"
 
 
 def run_once(name: str, settings: list[str]) -> Any:
@@ -37,16 +40,25 @@ def prepare() -> None:
 
 
 def parameters(function: Callable, settings: list[str]) -> dict[str, Any]:
-    """`key=value` pairs, the values as YAML, as parameters of a flow."""
-    allowed = list(inspect.signature(function).parameters)
+    """`key=value` pairs as parameters of a flow; the values of params are YAML, as in their file."""
+    allowed = inspect.signature(function).parameters
     found: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        value = yaml.safe_load(text)
-        if "." in key and "overrides" in allowed:
-            found.setdefault("overrides", {})[key] = value
-        elif equals and key in allowed:
-            found[key] = value
-        else:
-            raise LanduseError(f"{setting}: no parameter of this flow; give <key>=<value>, keys: {', '.join(allowed)}")
+        try:
+            if equals and "." in key and OVERRIDES in allowed:
+                found.setdefault(OVERRIDES, {})[key] = yaml.safe_load(text)
+            elif equals and key in allowed and key != OVERRIDES:
+                found[key] = TypeAdapter(allowed[key].annotation).validate_strings(text)
+            else:
+                raise LanduseError(f"{setting}: no parameter of this flow; give {forms(allowed)}")
+        except ValidationError as error:
+            raise LanduseError(f"{setting}: {error.errors()[0]['msg']}") from None
+        except yaml.YAMLError as error:
+            raise LanduseError(f"{setting}: not valid YAML: {' '.join(str(error).split())}") from None
     return found
+
+
+def forms(allowed: Iterable[str]) -> str:
+    """What can be set, in words."""
+    return ", ".join(f"{'<section>.<key>' if name == OVERRIDES else name}=<value>" for name in allowed)

@@ -17,7 +17,7 @@ import psutil
 
 from landuse.errors import LanduseError
 from landuse.paths import DEFAULT_STORE, SERVICES
-from landuse.process import PID, identity, is_gone
+from landuse.process import PID, end_group, is_gone, note
 
 HOST = "127.0.0.1"
 POOL = "landuse"
@@ -123,6 +123,7 @@ def start(service: Service) -> None:
     """
     if is_running(service):
         return wait_for(service)
+    end_rest(service)
     if service.port and taken(service.port):
         raise LanduseError(
             f"port {service.port} is taken by another program: end it, or set {service.port_variable} to a free port"
@@ -131,7 +132,7 @@ def start(service: Service) -> None:
         process = subprocess.Popen(
             service.command, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    service.note.write_text(json.dumps(identity(process.pid)))
+    note(service.note, process.pid)
     wait_for(service)
 
 
@@ -151,6 +152,11 @@ def wait_for(service: Service) -> None:
         time.sleep(0.2)
 
 
+def end_rest(service: Service) -> bool:
+    """Kill what outlived a service that was killed, so that it holds no port; whether there was anything."""
+    return service.note.exists() and end_group(json.loads(service.note.read_text()))
+
+
 def stop(service: Service) -> bool:
     """End a service and all it started, if it is there: asked first, killed after a while. Whether it was there."""
     was_there = is_running(service)
@@ -162,5 +168,6 @@ def stop(service: Service) -> bool:
         for process in stubborn:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+    was_there |= end_rest(service)
     service.note.unlink(missing_ok=True)
     return was_there

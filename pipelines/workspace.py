@@ -32,8 +32,8 @@ def workspace(overrides: dict[str, Any] | None) -> Iterator[Path]:
     with tracking.store():
         pass  # so that the experiment keeps its files here, not in the copy
     remove_copy()
-    make_copy()
     try:
+        make_copy()
         (COPY / PARAMS).write_text(params, encoding="utf-8")
         load_params(COPY / PARAMS)
         yield COPY

@@ -14,7 +14,11 @@ from landuse.cli import app, main
 
 LANDUSE = Path(sys.executable).with_name("landuse")
 VERBS = tuple(typer.main.get_command(app).commands)
-HEAVY = {"tensorflow", "keras", "mlflow", "great_expectations", "pandas", "sklearn", "matplotlib", "dvc", "PIL", "yaml"}
+HEAVY = {
+    *("tensorflow", "keras", "mlflow", "great_expectations", "pandas", "sklearn", "matplotlib", "dvc", "prefect"),
+    *("PIL", "yaml", "psutil"),
+}
+NEEDED = {"flow": ("training",)}
 
 Refusal = Callable[[str], str]
 
@@ -28,7 +32,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     """A function from a verb to the one line with which `landuse` refuses it, in this process."""
 
     def refused(verb: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["landuse", verb])
+        monkeypatch.setattr(sys, "argv", ["landuse", verb, *NEEDED.get(verb, ())])
         with pytest.raises(SystemExit) as stop:
             main()
         printed = capsys.readouterr()

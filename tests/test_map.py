@@ -1,7 +1,12 @@
-"""One name everywhere: stage, section of params.yaml, module, function, verb, row of the README. And honest deps."""
+"""One name everywhere: stage, section of params.yaml, module, function, verb, row of the README, flow, deployment.
+
+And honest deps.
+"""
 
 import ast
 import re
+import subprocess
+import sys
 from os.path import normpath
 from pathlib import Path
 from typing import Any
@@ -11,7 +16,7 @@ import pytest
 import typer.main
 import yaml
 
-from landuse.cli import app
+from landuse.cli import Flow, app
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path("src/landuse")
@@ -19,8 +24,10 @@ DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES = tuple(DVC["stages"])
 REGISTRY_VERBS = ("rollback", "history")
-# Where files lie, what is shown, which commit it was: what a stage may go through without being run again for it.
-NO_CONTENT = {"errors", "files", "params", "paths", "progress", "quiet", "lineage"}
+FLOWS = ("ingestion", "training", "retraining", "promotion")
+LONGEST_FLOW = 12
+# Where files lie, what is shown, which commit and process it was: what a stage may go through without being run again.
+NO_CONTENT = {"errors", "files", "params", "paths", "progress", "quiet", "lineage", "process"}
 
 
 def module_file(name: str) -> Path:
@@ -53,7 +60,7 @@ def within(path: str, folders: set[str]) -> bool:
 
 
 def test_every_step_is_a_section_of_the_params() -> None:
-    assert tuple(PARAMS) == ("data", *STAGES, "promote")
+    assert tuple(PARAMS) == ("data", *STAGES, "promote", "pipelines")
 
 
 @pytest.mark.parametrize("name", ("ingest", *STAGES, "promote", *REGISTRY_VERBS))
@@ -65,7 +72,8 @@ def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
 
 
 def test_every_step_is_a_verb_of_the_command_line_and_the_other_verbs_are_known() -> None:
-    assert list(typer.main.get_command(app).commands) == ["ingest", *STAGES, "promote", *REGISTRY_VERBS, "info"]
+    verbs = ["fetch", "ingest", *STAGES, "promote", *REGISTRY_VERBS, "info", "flow"]
+    assert list(typer.main.get_command(app).commands) == verbs
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -121,3 +129,45 @@ def test_every_file_that_is_plotted_is_written_by_a_stage() -> None:
 
 def test_only_one_stage_counts_metrics() -> None:
     assert {name for name, stage in DVC["stages"].items() if "metrics" in stage} == {"evaluate"}
+
+
+# Flows
+
+
+def flows_of(name: str) -> dict[str, ast.FunctionDef]:
+    """The flows in a module of pipelines/, by name."""
+    functions = [node for node in ast.parse((ROOT / f"pipelines/{name}.py").read_text()).body if is_flow(node)]
+    return {function.name: function for function in functions}
+
+
+def is_flow(node: ast.stmt) -> bool:
+    calls = [ast.unparse(decorator).partition("(")[0] for decorator in getattr(node, "decorator_list", [])]
+    return "flow" in calls
+
+
+def test_every_flow_is_a_module_of_its_name_and_a_choice_of_the_command_line() -> None:
+    modules = [path.stem for path in (ROOT / "pipelines").glob("*.py")]
+    assert {name: list(flows_of(name)) for name in modules if flows_of(name)} == {name: [name] for name in FLOWS}
+    assert tuple(Flow) == FLOWS
+
+
+def test_every_flow_is_deployed_from_its_module_and_one_run_at_a_time() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert sorted(each["entrypoint"] for each in deployments) == sorted(f"pipelines/{name}.py:{name}" for name in FLOWS)
+    assert all(each["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"} for each in deployments)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_body_of_a_flow_is_a_table_of_contents(name: str) -> None:
+    body = flows_of(name)[name].body
+    statements = [node for part in body for node in ast.walk(part) if isinstance(node, ast.stmt)]
+    assert ast.get_docstring(flows_of(name)[name])
+    assert len(statements) - 1 <= LONGEST_FLOW, "what a flow does belongs into tasks and functions"
+
+
+@pytest.mark.parametrize("name", ["__main__", "once", "services"])
+def test_what_sets_up_the_environment_of_prefect_does_not_load_it(name: str) -> None:
+    """Prefect reads its settings when it is imported."""
+    probe = f"import sys, pipelines.{name}; print('prefect' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

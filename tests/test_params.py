@@ -73,7 +73,7 @@ def test_params_cannot_be_changed_once_they_are_loaded() -> None:
         ("train.learning_rat", "train.learning_rat: unknown key (did you mean learning_rate?)"),
         ("extract.width", "extract.width: unknown key (allowed: backbone, alpha, image_size, weights, views)"),
         ("trian", "trian: unknown key (did you mean train?)"),
-        ("gate", "gate: unknown key (allowed: data, validate, extract, split, train, evaluate, register, promote)"),
+        ("gate", f"gate: unknown key (allowed: {', '.join(SECTIONS)})"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path: Path, key: str, words: str) -> None:

@@ -1,8 +1,12 @@
 """Which process did something, and whether it is still at work."""
 
+import json
 import os
+import signal
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -15,6 +19,13 @@ def identity(pid: int | None = None) -> dict[str, str]:
     return {HOST: socket.gethostname(), PID: str(process.pid), STARTED: f"{process.create_time():.2f}"}
 
 
+def note(path: Path, pid: int) -> None:
+    """Write down, in one rename, which process is at work: a note is whole or not there, whatever is killed."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(identity(pid)), encoding="utf-8")
+    os.replace(part, path)
+
+
 def is_gone(tags: Mapping[str, str]) -> bool:
     """Whether the process is known to have ended: it ran on this machine and does so no more."""
     if tags.get(HOST) != socket.gethostname():
@@ -24,3 +35,16 @@ def is_gone(tags: Mapping[str, str]) -> bool:
         return f"{process.create_time():.2f}" != tags[STARTED] or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def end_group(tags: Mapping[str, str]) -> bool:
+    """Kill a process that leads a group of its own, and what outlived it there; whether there was anything.
+
+    A process of another machine, or one that was given the number since, is left alone.
+    """
+    pid = int(tags[PID])
+    if tags[HOST] == socket.gethostname() and (not psutil.pid_exists(pid) or identity(pid) == tags):
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+            return True
+    return False

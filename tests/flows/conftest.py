@@ -1,20 +1,20 @@
-"""Flows on real servers."""
+"""What the tests of the flows share: an empty project, what a run logs, and a project on real servers."""
 
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import HTTPServer
+from pathlib import Path
 from shutil import copytree
 
 import pytest
-from fresh import Fresh, kept_fresh, receiver
+from fresh import Fresh, kept_fresh, receiver, wait_for
+from processes import ROOT
 from workspace import Workspace
 
-BLOCK = """
-import sys
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
-text = {"text": "{{subject}}: {{body}}"}
-CustomWebhookNotificationBlock(name="team", url=sys.argv[1], json_data=text).save("team", overwrite=True)
-"""
+from landuse.paths import INBOX, SERVICES
+from pipelines import commands
+
 AHEAD = timedelta(seconds=45)
 
 
@@ -51,7 +51,17 @@ def bare(fresh: Fresh) -> Workspace:
 @pytest.fixture(scope="session")
 def scheduled(fresh: Fresh) -> dict:
     """The run that the schedule started, which trained the first champion."""
-    from fresh import wait_for
-
     run = wait_for(lambda: next(iter(fresh.runs("retraining")), None), 180)
     return fresh.completed(run["id"])
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Path:
+    """An empty folder to work in, with the folders of the flows; what a run logs is in caplog."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
+    monkeypatch.setattr(commands, "get_run_logger", lambda: logging.getLogger("run"))
+    caplog.set_level(logging.INFO)
+    SERVICES.mkdir()
+    INBOX.mkdir()
+    return tmp_path

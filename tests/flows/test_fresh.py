@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BLOCK
-from fresh import Fresh, archive, wait_for
+from fresh import BLOCK, Fresh, archive, wait_for
 from mlflow import MlflowClient
 from workspace import Workspace
 

@@ -1,0 +1,258 @@
+"""The commands of a flow: logged line by line, ended in time, found again after a kill, one flow at a time."""
+
+import json
+import logging
+import signal
+import subprocess
+import time
+from collections import deque
+from pathlib import Path
+
+import psutil
+import pytest
+from prefect.states import Completed, Failed
+from processes import python, wait_until
+
+from landuse.errors import LanduseError
+from landuse.paths import SERVICES
+from landuse.process import identity, is_gone
+from pipelines.commands import (
+    JOB,
+    Busy,
+    CommandFailed,
+    NoTraceback,
+    alone,
+    command_environment,
+    end_job,
+    failure,
+    kill_group,
+    may_pass,
+    run,
+)
+
+FAMILY = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+child.wait()
+"""
+FLOW = """
+import logging, sys
+from pipelines import commands
+commands.get_run_logger = lambda: logging.getLogger("run")
+logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
+with commands.alone():
+    commands.run(sys.executable, "-c", sys.argv[1])
+"""
+
+
+@pytest.fixture
+def flow(place: Path):
+    """Starts a flow in a process of its own that runs a script as its command; ended with what it started."""
+    started: list[subprocess.Popen] = []
+
+    def start(script: str) -> subprocess.Popen:
+        command = (*python(FLOW), script)
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True))
+        return started[-1]
+
+    yield start
+    end_job()
+    for process in started:
+        kill_group(process.pid)
+        process.communicate()
+
+
+def first_number(flow: subprocess.Popen) -> int:
+    """What the flow's command prints first: the pid of its child."""
+    return int(flow.stdout.readline())
+
+
+# Run
+
+
+def test_every_line_is_logged_and_watched_and_the_last_ones_are_returned(place: Path, caplog) -> None:
+    script = "import sys; print('one'); print(); print('two', file=sys.stderr); print('three  ')"
+    seen = []
+    said = run(*python(script), watch=seen.append)
+    assert said.splitlines() == seen == caplog.messages == ["one", "two", "three"]
+    assert not JOB.exists()
+
+
+def test_lines_come_while_the_command_works(place: Path) -> None:
+    moments = []
+    run(*python("import time; print('a'); time.sleep(0.5); print('b')"), watch=lambda _: moments.append(time.time()))
+    assert moments[1] - moments[0] > 0.3
+
+
+def test_of_many_lines_the_last_are_kept(place: Path) -> None:
+    assert run(*python("print(*range(1000), sep='\\n')")).splitlines() == [str(number) for number in range(800, 1000)]
+
+
+def test_a_line_that_is_no_text_does_not_end_the_flow(place: Path) -> None:
+    assert run(*python("import sys; sys.stdout.buffer.write(b'caf\\xe9\\n')")) == "caf\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_command_works_in_its_folder_and_is_asked_nothing(place: Path) -> None:
+    (place / "copy").mkdir()
+    script = "import os, sys; print(os.getcwd(), repr(sys.stdin.read()))"
+    assert run(*python(script), folder=Path("copy")) == f"{place / 'copy'} ''"
+
+
+def test_a_command_finds_this_environment_and_the_store_of_the_project(place: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert "Usage" in run("landuse", "--help", folder=Path("inbox"))
+    assert command_environment()["MLFLOW_TRACKING_URI"] == f"sqlite:///{place}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert command_environment()["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+
+
+def test_a_command_that_takes_too_long_is_ended_with_all_it_started(place: Path) -> None:
+    children = []
+    begin = time.monotonic()
+    with pytest.raises(CommandFailed, match="took more than 1 s and was ended") as late:
+        run(*python(FAMILY), seconds=1, watch=lambda line: children.append(identity(int(line))))
+    assert time.monotonic() - begin < 10
+    wait_until(lambda: is_gone(children[0]))
+    assert late.value.exit_code == 75, "it may be faster the next time"
+    assert not JOB.exists()
+
+
+def test_where_what_watches_fails_the_command_is_ended(place: Path) -> None:
+    children = []
+
+    def watch(line: str) -> None:
+        children.append(identity(int(line)))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(*python(FAMILY), watch=watch)
+    wait_until(lambda: is_gone(children[0]))
+    assert not JOB.exists()
+
+
+# Why it failed
+
+
+def test_a_command_that_fails_says_its_last_line_and_its_code(place: Path) -> None:
+    with pytest.raises(CommandFailed, match="^the end$") as failed:
+        run(*python("print('a note'); print('the end'); raise SystemExit(4)"))
+    assert failed.value.exit_code == 4
+
+
+def test_a_command_that_says_nothing_is_known_by_its_code(place: Path) -> None:
+    with pytest.raises(CommandFailed, match="^exit code 5$"):
+        run(*python("raise SystemExit(5)"))
+
+
+def test_the_line_and_the_code_of_what_failed_inside_dvc_are_found(place: Path, project: Path) -> None:
+    SERVICES.mkdir()
+    script = "echo 'landuse: the store is away' >&2; echo more; exit 75"
+    Path("dvc.yaml").write_text(json.dumps({"stages": {"train": {"cmd": script}}}))
+    with pytest.raises(CommandFailed, match="^the store is away$") as failed:
+        run("dvc", "repro", "--single-item", "train")
+    assert failed.value.exit_code == 75
+
+
+def test_an_error_of_dvc_itself_is_its_first_and_not_its_advice(place: Path) -> None:
+    lines = ["Running", "ERROR: failed to pull", "ERROR: another", "Having any troubles? Hit us up"]
+    found = failure(deque(lines), 255)
+    assert (str(found), found.exit_code) == ("failed to pull", 255)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ERROR: Unable to acquire lock. Most likely another DVC process is running",
+        "ERROR: '/p/artifacts' is busy, it is being blocked by:",
+    ],
+)
+def test_a_dvc_that_finds_another_at_work_is_told_from_one_that_failed(line: str) -> None:
+    assert isinstance(failure(deque([line]), 255), Busy)
+    assert not isinstance(failure(deque(["ERROR: no such stage"]), 255), Busy)
+
+
+@pytest.mark.parametrize(
+    ("state", "again"),
+    [
+        (Failed(data=CommandFailed("away", 75)), True),
+        (Failed(data=CommandFailed("refused", 3)), False),
+        (Failed(data=CommandFailed("wrong", 1)), False),
+        (Failed(data=ValueError("a bug")), False),
+        (Completed(data=1), False),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(state, again: bool) -> None:
+    assert may_pass(None, None, state) is again
+
+
+def test_a_failed_command_is_logged_without_a_traceback_and_a_bug_with_it() -> None:
+    def record(error: Exception) -> logging.LogRecord:
+        made = logging.LogRecord("run", logging.ERROR, "", 0, "failed", None, (type(error), error, None))
+        assert NoTraceback().filter(made)
+        return made
+
+    assert record(LanduseError("wrong")).exc_info is None
+    assert record(ValueError("a bug")).exc_info
+
+
+# One at a time
+
+
+def test_a_flow_within_a_flow_passes_and_the_lock_opens_at_the_end_of_the_outer(flow) -> None:
+    with alone():
+        with alone():
+            pass
+        waiting = flow("print('in')")
+        assert "waiting for it to end" in waiting.stdout.readline()
+    assert waiting.stdout.readline() == "in\n" and waiting.wait() == 0
+
+
+def test_a_flow_waits_for_another_process_to_end(flow, caplog) -> None:
+    other = flow("import time; print('first', flush=True); time.sleep(1)")
+    other.stdout.readline()
+    with alone():
+        assert other.wait(timeout=5) == 0
+    assert caplog.messages == ["Another flow is at work in this project: waiting for it to end"]
+
+
+def test_a_flow_within_a_flow_does_not_end_the_command_at_hand(place: Path) -> None:
+    with alone():
+        process = subprocess.Popen(python("import time; time.sleep(60)"), start_new_session=True)
+        JOB.write_text(json.dumps(identity(process.pid)))
+        with alone():
+            assert process.poll() is None
+        end_job()
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_what_the_command_of_a_killed_flow_started_is_ended_by_the_next_flow(flow) -> None:
+    killed = flow(FAMILY)
+    child = identity(first_number(killed))
+    leader = json.loads(JOB.read_text())
+    killed.kill()
+    killed.wait()
+    assert not is_gone(leader) and not is_gone(child)
+    with alone():
+        wait_until(lambda: is_gone(leader) and is_gone(child))
+        assert not JOB.exists()
+
+
+def test_a_child_that_outlived_the_command_of_a_killed_flow_is_ended_too(flow) -> None:
+    killed = flow(FAMILY)
+    child = identity(first_number(killed))
+    for pid in (killed.pid, int(json.loads(JOB.read_text())["process.id"])):
+        psutil.Process(pid).kill()
+    assert not is_gone(child)
+    with alone():
+        wait_until(lambda: is_gone(child))
+
+
+def test_a_stranger_with_the_number_of_a_command_that_is_gone_is_left_alone(place: Path) -> None:
+    with subprocess.Popen(python("input()"), stdin=subprocess.PIPE, start_new_session=True) as stranger:
+        JOB.write_text(json.dumps(identity(stranger.pid) | {"process.started": "1.00"}))
+        end_job()
+        time.sleep(0.2)
+        assert psutil.pid_exists(stranger.pid) and stranger.poll() is None and not JOB.exists()
+        stranger.communicate(b"\n")

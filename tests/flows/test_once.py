@@ -1,0 +1,100 @@
+"""A flow run here and now by `landuse flow`: settings become parameters, and a mistake is one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from processes import ROOT
+
+from landuse.errors import LanduseError
+from pipelines.once import parameters, prepare
+from pipelines.promotion import promotion
+from pipelines.retraining import retraining
+from pipelines.training import training
+
+LANDUSE = str(Path(sys.executable).with_name("landuse"))
+
+
+@pytest.mark.parametrize(
+    ("flow", "settings", "found"),
+    [
+        (retraining, [], {}),
+        (retraining, ["force=true"], {"force": True}),
+        (retraining, ["source=inbox/a=b.zip", "force=no"], {"source": "inbox/a=b.zip", "force": False}),
+        (promotion, ["version=7", "dry_run=true"], {"version": "7", "dry_run": True}),
+        (promotion, ["force=true", "reason=it: is {biased"], {"force": True, "reason": "it: is {biased"}),
+        (
+            training,
+            ["train.learning_rate=0.001", "train.unfreeze_from=head", "validate.modes=[RGB, L]"],
+            {
+                "overrides": {
+                    "train.learning_rate": 0.001,
+                    "train.unfreeze_from": "head",
+                    "validate.modes": ["RGB", "L"],
+                }
+            },
+        ),
+    ],
+)
+def test_settings_are_the_parameters_of_the_flow(flow, settings: list[str], found: dict) -> None:
+    assert parameters(flow.fn, settings) == found
+
+
+@pytest.mark.parametrize(
+    ("flow", "setting", "words"),
+    [
+        (retraining, "forc=true", "no parameter of this flow; give source=<value>, force=<value>"),
+        (retraining, "force", "no parameter of this flow"),
+        (retraining, "train.epochs=3", "no parameter of this flow"),
+        (retraining, "force=maybe", "Input should be a valid boolean"),
+        (training, "train.epochs", "no parameter of this flow; give <section>.<key>=<value>"),
+        (training, "train.epochs=[3", "not valid YAML"),
+        (training, "overrides=3", "no parameter of this flow"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_in_one_line(flow, setting: str, words: str) -> None:
+    with pytest.raises(LanduseError) as refusal:
+        parameters(flow.fn, [setting])
+    assert str(refusal.value).startswith(f"{setting}: {words}") and "\n" not in str(refusal.value)
+
+
+def test_without_servers_a_flow_speaks_to_none_whatever_the_shell_says(place: Path) -> None:
+    with patch.dict(os.environ, {"PREFECT_API_URL": "http://127.0.0.1:1/api"}):
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        prepare()
+        assert "PREFECT_API_URL" not in os.environ and "MLFLOW_TRACKING_URI" not in os.environ
+        assert os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] == "true"
+        assert os.environ["PREFECT_HOME"] == str(place / ".services" / "prefect")
+
+
+def test_a_store_that_the_user_named_is_kept(place: Path) -> None:
+    for store in ("sqlite:///own.db", "http://127.0.0.1:1"):
+        with patch.dict(os.environ, {"MLFLOW_TRACKING_URI": store}):
+            prepare()
+            assert os.environ["MLFLOW_TRACKING_URI"] == store
+
+
+def test_the_real_command_says_what_is_wrong_in_one_line(project: Path) -> None:
+    (project / "pipelines").symlink_to(ROOT / "pipelines")
+    done = subprocess.run([LANDUSE, "flow", "retraining", "froce=true"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("landuse: froce=true: no parameter of this flow; give source=<value>, force=<value>")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_real_command_knows_its_flows_and_no_other(project: Path) -> None:
+    done = subprocess.run([LANDUSE, "flow", "cooking"], capture_output=True, text=True, env={"COLUMNS": "200"})
+    assert done.returncode == 2
+    assert all(name in done.stderr for name in ("ingestion", "training", "retraining", "promotion"))
+
+
+@pytest.mark.slow
+def test_the_real_command_runs_a_flow_without_a_server_and_says_why_it_failed(project: Path) -> None:
+    (project / "pipelines").symlink_to(ROOT / "pipelines")
+    done = subprocess.run([LANDUSE, "flow", "ingestion", "source=nowhere.zip"], capture_output=True, text=True)
+    complaint = "data.source = nowhere.zip: there is no such file or folder, and no source of this name"
+    assert done.returncode == 1 and f"landuse: {complaint}" in done.stderr.splitlines()
+    assert "Traceback" not in done.stdout + done.stderr

@@ -1,0 +1,175 @@
+"""The services of `make up`: on this machine only, started once, found again or replaced after a kill."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import psutil
+import pytest
+from processes import python, wait_until
+
+from landuse.errors import LanduseError
+from landuse.process import identity, is_gone
+from pipelines import services
+from pipelines.services import Service, answers, environment, is_running, is_up, start, stop
+
+pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+AS_A_CHILD = """
+import subprocess, sys
+subprocess.run([sys.executable, "-m", "http.server", sys.argv[1], "--bind", "127.0.0.1"])
+"""
+
+
+@pytest.fixture
+def web(place: Path) -> Iterator[Service]:
+    """A server on a free port, ended afterwards."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    command = (sys.executable, "-m", "http.server", port, "--bind", "127.0.0.1")
+    service = Service("web", command, port, "/", "LANDUSE_WEB_PORT")
+    yield service
+    stop(service)
+
+
+def noted(service: Service) -> dict[str, str]:
+    return json.loads(service.note.read_text())
+
+
+def kill(service: Service) -> None:
+    """kill -9 of the process in the note."""
+    process = psutil.Process(int(noted(service)["process.id"]))
+    process.kill()
+    process.wait()
+
+
+# Where they are
+
+
+@pytest.fixture
+def shell(place: Path) -> Iterator[None]:
+    """An environment in which nothing about servers is said."""
+    with patch.dict(os.environ, {"PATH": os.environ["PATH"]}, clear=True):
+        yield
+
+
+def test_the_environment_of_flows_and_services_names_this_machine_only(shell: None) -> None:
+    own = {key: value for key, value in environment().items() if value != os.environ.get(key)}
+    hosts = {host for value in own.values() for host in re.findall(r"\w+://([^:/]+)", value)}
+    assert hosts == {"127.0.0.1"}
+    assert own["PREFECT_API_URL"] == "http://127.0.0.1:4200/api" and own["MLFLOW_TRACKING_URI"].endswith(":5000")
+    assert own["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false" and own["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_every_server_binds_to_this_machine_only(shell: None) -> None:
+    servers = [service for service in services.services() if service.port]
+    assert [service.name for service in servers] == ["prefect", "mlflow"]
+    for service in servers:
+        assert service.command[service.command.index("--host") + 1] == "127.0.0.1"
+        assert service.address.startswith("http://127.0.0.1:")
+
+
+def test_ports_are_set_by_the_variables_that_a_taken_port_names(shell: None) -> None:
+    for service in services.services()[:2]:
+        os.environ[service.port_variable] = "4321"
+    for service in services.services()[:2]:
+        assert service.port == "4321" and "4321" in service.command
+    assert environment()["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
+
+
+def test_an_mlflow_server_of_ones_own_is_used_and_none_started(shell: None) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:8080"
+    assert [service.name for service in services.services()] == ["prefect", "worker", "inbox"]
+    assert environment()["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:8080"
+    os.environ["MLFLOW_TRACKING_URI"] = services.mlflow_server().address
+    assert len(services.services()) == 4, "the address of the server that is started is nobody else's"
+
+
+# Up and down
+
+
+def test_a_service_is_started_once_and_ended(web: Service) -> None:
+    assert not is_up(web)
+    start(web)
+    first = noted(web)
+    assert is_up(web)
+    start(web)
+    assert noted(web) == first
+    assert stop(web) and not is_up(web) and is_gone(first) and not answers(web)
+    assert not stop(web) and not web.note.exists()
+
+
+def test_a_service_that_was_killed_is_seen_and_started_again(web: Service) -> None:
+    start(web)
+    first = noted(web)
+    kill(web)
+    assert not is_running(web) and not is_up(web)
+    start(web)
+    assert is_up(web) and noted(web) != first
+
+
+def test_a_server_whose_leader_was_killed_gives_its_port_to_the_next(web: Service) -> None:
+    with_child = replace(web, command=(*python(AS_A_CHILD), web.port))
+    start(with_child)
+    kill(with_child)
+    assert answers(web) and not is_up(with_child)
+    start(with_child)
+    assert is_up(with_child)
+    kill(with_child)
+    assert stop(with_child), "what outlived it was there"
+    wait_until(lambda: not answers(web))
+
+
+def test_a_port_that_another_program_holds_is_named_with_the_variable_to_set(web: Service) -> None:
+    with socket.create_server(("127.0.0.1", int(web.port))), pytest.raises(LanduseError) as refusal:
+        start(web)
+    assert str(refusal.value) == (
+        f"port {web.port} is taken by another program: end it, or set LANDUSE_WEB_PORT to a free port"
+    )
+    assert not web.note.exists() and not web.log.exists()
+
+
+def test_a_service_that_ends_at_once_is_named_with_its_log(web: Service) -> None:
+    broken = replace(web, command=python("raise SystemExit('no such table')"))
+    with pytest.raises(LanduseError, match=r"^web did not start: see the end of \.services/web\.log"):
+        start(broken)
+    assert web.log.read_text() == "no such table\n"
+
+
+def test_a_server_that_does_not_answer_in_time_is_not_up(web: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "START_SECONDS", 0.5)
+    mute = replace(web, command=python("import time; time.sleep(60)"))
+    with pytest.raises(LanduseError, match="did not start"):
+        start(mute)
+    assert is_running(mute) and not is_up(mute)
+
+
+def test_a_service_that_does_not_end_when_asked_is_killed_with_what_it_started(
+    web: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "STOP_SECONDS", 0.5)
+    deaf = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + AS_A_CHILD
+    stubborn = replace(web, command=(*python(deaf), web.port))
+    start(stubborn)
+    family = [identity(process.pid) for process in psutil.Process(int(noted(stubborn)["process.id"])).children()]
+    family.append(noted(stubborn))
+    assert stop(stubborn) and len(family) == 2
+    for process in family:
+        wait_until(lambda process=process: is_gone(process))
+
+
+def test_a_process_that_was_given_the_number_of_a_service_is_not_the_service(web: Service) -> None:
+    with subprocess.Popen(python("input()"), stdin=subprocess.PIPE, start_new_session=True) as stranger:
+        web.note.write_text(json.dumps(identity(stranger.pid) | {"process.started": "1.00"}))
+        assert not is_running(web)
+        start(web)
+        assert noted(web)["process.id"] != str(stranger.pid) and stop(web)
+        web.note.write_text(json.dumps(identity(stranger.pid) | {"process.started": "1.00"}))
+        assert not stop(web) and stranger.poll() is None
+        stranger.communicate(b"\n")

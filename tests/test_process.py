@@ -1,0 +1,89 @@
+"""Which process it was, and whether it is still at work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from landuse.process import HOST, PID, STARTED, end_group, identity, is_gone, note
+
+WAITING = (sys.executable, "-c", "input()")
+
+
+def test_this_process_is_at_work() -> None:
+    assert identity()[PID] == str(os.getpid())
+    assert identity() == identity(os.getpid()) and not is_gone(identity())
+
+
+def test_a_process_that_was_killed_is_gone_before_and_after_its_parent_takes_note() -> None:
+    with subprocess.Popen(WAITING, stdin=subprocess.PIPE) as process:
+        tags = identity(process.pid)
+        assert not is_gone(tags)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert is_gone(tags), "a zombie"
+    assert is_gone(tags)
+
+
+def test_a_process_that_was_given_the_number_of_another_is_not_the_other() -> None:
+    assert is_gone(identity() | {STARTED: "1.00"})
+
+
+def test_nothing_is_known_of_a_process_of_another_machine_or_of_none() -> None:
+    assert not is_gone(identity() | {HOST: "elsewhere", STARTED: "1.00"})
+    assert not is_gone({})
+
+
+def test_a_note_is_of_one_process_and_keeps_what_it_says_until_the_next_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "job.json"
+    note(path, os.getpid())
+    assert json.loads(path.read_text()) == identity()
+
+    def killed(*_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        note(path, os.getppid())
+    assert json.loads(path.read_text()) == identity()
+
+
+FAMILY = """
+import subprocess, sys
+print(subprocess.Popen([sys.executable, "-c", "input()"]).pid)
+input()
+"""
+
+
+@pytest.fixture
+def leader() -> Iterator[subprocess.Popen]:
+    """A process that leads a group of its own and has a child, which waits too."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-u", "-c", FAMILY], text=True, start_new_session=True, **pipes) as process:
+        yield process
+        process.kill()
+
+
+def test_a_group_ends_with_its_leader_or_after_it(leader: subprocess.Popen) -> None:
+    child, tags = identity(int(leader.stdout.readline())), identity(leader.pid)
+    leader.kill()
+    leader.wait()
+    assert is_gone(tags) and not is_gone(child)
+    assert end_group(tags)
+    while not is_gone(child):
+        time.sleep(0.01)
+
+
+def test_a_group_of_another_machine_or_of_another_process_is_left_alone(leader: subprocess.Popen) -> None:
+    tags = identity(leader.pid)
+    assert not end_group(tags | {HOST: "elsewhere"}) and not end_group(tags | {STARTED: "1.00"})
+    assert leader.poll() is None
+    assert end_group(tags) and leader.wait() == -signal.SIGKILL
