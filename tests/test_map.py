@@ -18,7 +18,7 @@ SOURCE = Path("src/landuse")
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES = tuple(DVC["stages"])
-REGISTRY_VERBS = ("rollback", "history")
+REGISTRY_VERBS = ("rollback", "history", "compare")
 # Where files lie, what is shown, which commit it was: what a stage may go through without being run again for it.
 NO_CONTENT = {"errors", "files", "params", "paths", "progress", "quiet", "lineage"}
 
