@@ -31,9 +31,10 @@ def settled_champion(name: str, mind_the_ledger: bool = True) -> str | None:
     return champion
 
 
-def standing(name: str) -> list[str]:
-    """The champions of the ledger that the registry still has, the present one last."""
-    return [number for number in ledger.champions(ledger.entries(name, DONE)) if registry.find_version(name, number)]
+def standing(name: str, *more: Entry) -> list[str]:
+    """The champions of the ledger, and of more entries, that the registry still has; the present one last."""
+    entries = [*ledger.entries(name, DONE), *more]
+    return [number for number in ledger.champions(entries) if registry.find_version(name, number)]
 
 
 @contextmanager
@@ -76,9 +77,9 @@ def hand_over(name: str, number: str, action: str, why: str, seen: str | None, b
 def move(entry: Entry) -> None:
     """Set both aliases as the ledger will have them with this entry."""
     name = entry.tags["model"]
-    after = ledger.champions([*ledger.entries(name, DONE), entry])
-    put(name, PREVIOUS, after[-2] if len(after) > 1 else None)
-    put(name, CHAMPION, after[-1])
+    *before, champion = standing(name, entry)
+    put(name, PREVIOUS, before[-1] if before else None)
+    put(name, CHAMPION, champion)
 
 
 def take_back(entry: Entry) -> None:

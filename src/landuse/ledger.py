@@ -99,9 +99,9 @@ def champions(done: list[Entry]) -> list[str]:
     for entry in (entry for entry in done if entry.after is not None):
         if entry.before is not None and stack[-1:] != [entry.before]:
             stack.append(entry.before)
-        if entry.action == "rollback":
+        while entry.action == "rollback" and stack and stack[-1] != entry.after:
             stack.pop()
-        elif stack[-1:] != [entry.after]:
+        if stack[-1:] != [entry.after]:
             stack.append(entry.after)
     return stack
 

@@ -65,14 +65,15 @@ def check_robustness(classifier: Classifier, evidence: Evidence, params: Promote
     """One check per disturbance: how far does accuracy fall."""
     look = partial(predicted_disturbed, classifier)
     predicted: NDArray[np.intp] = np.array(list(map_ahead(look, evidence.images)))
-    falls = evidence.correct.mean() - (predicted == evidence.actual[:, None]).mean(axis=0)
+    before, after = float(evidence.correct.mean()), (predicted == evidence.actual[:, None]).mean(axis=0)
     return [
-        Check.at_most(f"robust_{name}", fall, params.disturbed_fall, sentence(disturb, fall, params.disturbed_fall))
-        for (name, disturb), fall in zip(DISTURBANCES.items(), falls, strict=True)
+        check_fall(f"robust_{name}", disturb, before, float(left), params.disturbed_fall)
+        for (name, disturb), left in zip(DISTURBANCES.items(), after, strict=True)
     ]
 
 
-def sentence(disturb: Callable, fall: float, limit: float) -> str:
-    """The fall in words; the docstring of the disturbance says what was done to the images."""
+def check_fall(name: str, disturb: Callable, before: float, after: float, limit: float) -> Check:
+    """How far accuracy falls; the docstring of the disturbance says in words what was done to the images."""
     what = disturb.__doc__.rstrip(".").lower().replace("jpeg", "JPEG")
-    return f"images {what}: accuracy falls by {fall:.1%}, {limit:.1%} at most"
+    sentence = f"images {what}: accuracy goes from {before:.1%} to {after:.1%}, it may fall by {limit:.1%}"
+    return Check.at_most(name, before - after, limit, sentence)
