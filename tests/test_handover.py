@@ -107,6 +107,7 @@ def test_a_champion_whose_version_was_deleted_leaves_room_for_the_next(at_hand: 
         assert settled_champion(NAME, mind_the_ledger=False) is None
 
 
+@pytest.mark.slow
 def test_a_rollback_goes_past_a_champion_that_was_deleted(at_hand: None) -> None:
     for number in (1, 2, 3):
         crown(number)

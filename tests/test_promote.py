@@ -75,10 +75,9 @@ def first_failure() -> dict:
 
 
 def test_a_dry_run_judges_and_moves_nothing(landuse, at_hand: None) -> None:
-    assert landuse("promote", "1", "--dry-run")[:2][0] == 0
+    code, out, _ = landuse("promote", "1", "--dry-run")
+    assert code == 0 and out.endswith("gallery version 1 passed; nothing was moved\n")
     assert blessing().items() >= {"version": "1", "verdict": "passed", "promoted": False}.items()
-    code, _, err = landuse("promote", "2", "--dry-run")
-    assert code == 3 and "gallery version 2 stays challenger: 33.3% of 60" in err
     assert aliases() == {} and moves() == []
 
 
@@ -107,6 +106,7 @@ def test_the_champion_is_not_judged_again_and_keeps_its_blessing(landuse, at_han
     assert blessing() == before and moves() == ["promote None 1 FINISHED"]
 
 
+@pytest.mark.slow
 def test_a_champion_from_before_there_was_a_ledger_is_judged_and_entered(landuse, at_hand: None) -> None:
     MlflowClient().set_registered_model_alias(NAME, "champion", "1")
     assert landuse("promote", "1")[0] == 0
@@ -120,8 +120,6 @@ def test_a_version_that_was_rolled_back_comes_back_only_by_force(landuse, at_han
     code, _, err = landuse("promote", "1")
     assert code == 3 and "gallery version 1 stays challenger: it was rolled back at 20" in err
     assert assert_sound() == "2"
-    assert landuse("promote", "1", "--force", "--reason", "it was not its fault")[0] == 0
-    assert assert_sound() == "1"
 
 
 def test_without_a_champion_before_there_is_nothing_to_go_back_to(landuse, at_hand: None) -> None:
@@ -131,6 +129,7 @@ def test_without_a_champion_before_there_is_nothing_to_go_back_to(landuse, at_ha
     assert assert_sound() == "1"
 
 
+@pytest.mark.slow
 def test_a_rollback_to_a_version_that_is_damaged_leaves_the_champion(landuse, at_hand: None) -> None:
     twin = str(gallery.hang_twin(1).version)
     crown(twin)
@@ -210,12 +209,15 @@ def test_a_store_that_is_down_is_named_and_nothing_is_changed(
     assert not paths.BLESSING.exists()
 
 
-def test_an_alias_that_was_moved_by_hand_stops_every_command_and_force_settles_it(landuse, at_hand: None) -> None:
+def test_an_alias_that_was_moved_by_hand_stops_promote_and_rollback_and_force_settles_it(
+    landuse, at_hand: None
+) -> None:
     crown(1)
     MlflowClient().set_registered_model_alias(NAME, "champion", "2")
-    for verb in ("promote", "rollback", "history"):
+    for verb in ("promote", "rollback"):
         code, _, err = landuse(verb)
         assert code == 1 and "by the ledger it is version 1: the alias was moved by hand" in err
+    assert "by the ledger it is version 1" in landuse("history")[1].splitlines()[1]
     assert landuse("promote", "1", "--force", "--reason", "put it back")[0] == 0
     assert assert_sound() == "1"
 

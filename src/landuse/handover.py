@@ -21,20 +21,27 @@ def settled_champion(name: str, mind_the_ledger: bool = True) -> str | None:
     if any(entry.orphaned() for entry in ledger.entries(name, OPEN)):
         with turn(name, "repair", "a command was stopped in the middle"):
             pass
-    champion = registry.aliases(name).get(CHAMPION)
-    recorded = standing(name)
-    if mind_the_ledger and recorded and recorded[-1] != champion:
-        raise LanduseError(
-            f"the champion of {name} is {f'version {champion}' if champion else 'gone'}, by the ledger it is version "
-            f"{recorded[-1]}: the alias was moved by hand; landuse promote VERSION --force --reason TEXT settles it"
-        )
-    return champion
+    if mind_the_ledger and (words := disagreement(name)):
+        raise LanduseError(words)
+    return registry.aliases(name).get(CHAMPION)
+
+
+def disagreement(name: str) -> str | None:
+    """How the alias and the ledger differ, and what to do about it; None where they agree or there is no ledger yet."""
+    champion, recorded = registry.aliases(name).get(CHAMPION), standing(name)
+    if not recorded or recorded[-1] == champion:
+        return None
+    now = "gone" if champion is None else f"version {champion}"
+    return (
+        f"the champion of {name} is {now}, by the ledger it is version {recorded[-1]}: the alias was moved by hand; "
+        "landuse promote VERSION --force --reason TEXT settles it"
+    )
 
 
 def standing(name: str, *more: Entry) -> list[str]:
     """The champions of the ledger, and of more entries, that the registry still has; the present one last."""
-    entries = [*ledger.entries(name, DONE), *more]
-    return [number for number in ledger.champions(entries) if registry.find_version(name, number)]
+    there = registry.numbers(name)
+    return [number for number in ledger.champions([*ledger.entries(name, DONE), *more]) if number in there]
 
 
 @contextmanager
