@@ -161,7 +161,7 @@ def assert_sound() -> str:
     """Ledger and aliases agree, nothing is open, and the champion loads and answers; returns the champion."""
     with tracking.store():
         assert ledger.entries(NAME, ledger.OPEN) == []
-        stack = ledger.champions(ledger.entries(NAME, ledger.DONE))
+        stack = ledger.champions(ledger.done(NAME))
         assert aliases() == dict(zip(("champion", "previous_champion"), stack[:-3:-1], strict=False))
         handover.prove(NAME, stack[-1])
     return stack[-1]

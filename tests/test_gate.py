@@ -165,6 +165,13 @@ def test_a_version_whose_files_are_damaged_cannot_be_judged(name: str, harm: Cal
     assert "\n" not in str(refusal.value)
 
 
+def test_a_version_that_answers_with_no_numbers_cannot_be_judged() -> None:
+    weights, bias = gallery.colour_head()
+    gallery.export(gallery.network((weights * np.float32("nan"), bias)), paths.MODEL)
+    with pytest.raises(LanduseError, match="answers with values that are no numbers"):
+        blessed(gallery.hang().version)
+
+
 def test_a_version_of_another_data_set_is_judged_only_beside_its_own_data() -> None:
     record = paths.DATA_DVC.read_text()
     paths.DATA_DVC.write_text(record.replace("0123", "4567"))
@@ -257,6 +264,13 @@ def evidence(correct: list[int], labels: list[str] | None = None) -> Evidence:
     actual = np.array([names.index(label) for label in labels or ["a"] * len(correct)])
     probabilities = np.eye(2, dtype=np.float32)[np.where(correct, actual, 1 - actual)]
     return Evidence(pd.DataFrame({"label": np.array(names)[actual]}), names, actual, probabilities)
+
+
+def test_a_value_on_the_threshold_passes_whatever_its_last_digits() -> None:
+    assert Check.at_most("fall", 0.8 - 0.6, 0.2, "").passed and Check.at_least("gain", 0.6 - 0.8, -0.2, "").passed
+    assert not Check.at_most("fall", 0.2001, 0.2, "").passed
+    nothing = Check.at_most("fall", float("nan"), 0.2, "")
+    assert not nothing.passed and nothing.value is None
 
 
 def duel(challenger: list[int], champion: list[int], **changes: object) -> dict[str, Check]:

@@ -151,7 +151,7 @@ def test_ledger_and_aliases_agree_after_any_sequence_of_moves(
         one_move(random, stack, monkeypatch)
         assert aliases() == dict(zip(("champion", "previous_champion"), stack[:-3:-1], strict=False))
         with tracking.store():
-            assert ledger.champions(ledger.entries(NAME, DONE)) == stack
+            assert ledger.champions(ledger.done(NAME)) == stack
             assert ledger.entries(NAME, OPEN) == []
     assert assert_sound() == stack[-1]
 

@@ -4,6 +4,7 @@ import os
 import socket
 from pathlib import Path
 from threading import Timer
+from time import time
 
 import psutil
 import pytest
@@ -22,7 +23,8 @@ def in_use(registry_copy: Path) -> None:
     """Every test has a store of its own."""
 
 
-def entry(action: str, before: str | None, after: str | None, opened: float = 0.0, **tags: str) -> Entry:
+def entry(action: str, before: str | None, after: str | None, opened: float | None = None, **tags: str) -> Entry:
+    opened = time() if opened is None else opened
     moves = {key: value for key, value in {"from": before, "to": after}.items() if value is not None}
     return Entry("id", DONE, opened, HERE | {"action": action, "model": NAME} | moves | tags)
 
@@ -58,6 +60,15 @@ def test_entries_come_back_by_model_and_status_the_oldest_first() -> None:
     assert (done.action, done.before, done.after) == ("promote", None, None)
 
 
+def test_finished_entries_come_back_in_the_order_of_the_moves_whatever_the_clocks_said() -> None:
+    with tracking.store():
+        for number in ("2", "1"):
+            opened = ledger.open_entry(NAME, "promote", number)
+            ledger.write(opened, {"number": number, "to": number})
+            ledger.close(opened, DONE)
+        assert [found.after for found in ledger.done(NAME)] == ["1", "2"]
+
+
 def test_more_entries_than_a_page_holds_are_all_found(monkeypatch: pytest.MonkeyPatch) -> None:
     search = MlflowClient.search_runs
     monkeypatch.setattr(MlflowClient, "search_runs", lambda *args, **more: search(*args, **more, max_results=2))
@@ -81,9 +92,10 @@ def test_another_process_with_the_same_number_is_not_taken_for_the_one_that_died
 
 
 def test_an_entry_of_another_host_is_an_orphan_after_an_hour() -> None:
-    now = ledger.time()
+    now = time()
     assert not entry("promote", None, None, now - 3500, host="elsewhere").orphaned()
     assert entry("promote", None, None, now - 3700, host="elsewhere").orphaned()
+    assert entry("promote", None, None, now - 3700).orphaned(), "a process that lives on forgot about it"
 
 
 def turn_of(mine: Entry) -> list[str]:

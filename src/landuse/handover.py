@@ -41,7 +41,7 @@ def disagreement(name: str) -> str | None:
 def standing(name: str, *more: Entry) -> list[str]:
     """The champions of the ledger, and of more entries, that the registry still has; the present one last."""
     there = registry.numbers(name)
-    return [number for number in ledger.champions([*ledger.entries(name, DONE), *more]) if number in there]
+    return [number for number in ledger.champions([*ledger.done(name), *more]) if number in there]
 
 
 @contextmanager
@@ -70,7 +70,8 @@ def hand_over(name: str, number: str, action: str, why: str, seen: str | None, b
         held = registry.aliases(name)
         if held.get(CHAMPION) != seen:
             raise LanduseError(f"the champion of {name} became version {held.get(CHAMPION)} meanwhile: try again")
-        entry = ledger.write(entry, {"from": seen, "previous": held.get(PREVIOUS), "to": number})
+        position = str(len(ledger.done(name)) + 1)
+        entry = ledger.write(entry, {"number": position, "from": seen, "previous": held.get(PREVIOUS), "to": number})
         if blessing is not None:
             ledger.attach(entry, blessing)
         try:

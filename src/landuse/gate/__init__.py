@@ -91,7 +91,7 @@ def check_images(count: int, evidence: Evidence, params: PromoteParams, note: st
 def check_past(version: ModelVersion) -> Iterator[Check]:
     """A version that was rolled back does not become champion again by itself; nothing to say of any other version."""
     number = str(version.version)
-    moves = [entry for entry in ledger.entries(version.name, ledger.DONE) if number in (entry.before, entry.after)]
+    moves = [entry for entry in ledger.done(version.name) if number in (entry.before, entry.after)]
     if moves and moves[-1].action == "rollback" and moves[-1].before == number:
         sentence = f"it was rolled back at {moves[-1].when}; --force and a reason bring it back"
         yield Check("rolled_back", None, None, False, sentence)

@@ -108,10 +108,12 @@ def unseen(held_out: pd.DataFrame, splits: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def gather(classifier: Classifier, table: pd.DataFrame) -> Evidence:
-    """Let a classifier look at the images of a table."""
+    """Let a classifier look at the images of a table. Raises LanduseError where it answers with what is no number."""
     actual = np.array([classifier.labels.index(label) for label in table["label"]])
-    images = [DATA / path for path in table["path"]]
-    return Evidence(table, classifier.labels, actual, np.stack(list(classifier.probabilities_of(images))))
+    probabilities = np.stack(list(classifier.probabilities_of(DATA / path for path in table["path"])))
+    if not np.isfinite(probabilities).all():
+        raise LanduseError("the model answers with values that are no numbers: train another")
+    return Evidence(table, classifier.labels, actual, probabilities)
 
 
 def own_evidence(version: ModelVersion, folder: Path) -> tuple[Classifier, Evidence]:
