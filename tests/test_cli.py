@@ -16,6 +16,8 @@ LANDUSE = Path(sys.executable).with_name("landuse")
 VERBS = tuple(typer.main.get_command(app).commands)
 HEAVY = {"tensorflow", "keras", "mlflow", "great_expectations", "pandas", "sklearn", "matplotlib", "dvc", "PIL", "yaml"}
 
+ARGUMENTS = {"compare": ("1", "2")}
+
 Refusal = Callable[[str], str]
 
 
@@ -28,7 +30,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     """A function from a verb to the one line with which `landuse` refuses it, in this process."""
 
     def refused(verb: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["landuse", verb])
+        monkeypatch.setattr(sys, "argv", ["landuse", verb, *ARGUMENTS.get(verb, ())])
         with pytest.raises(SystemExit) as stop:
             main()
         printed = capsys.readouterr()

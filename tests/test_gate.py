@@ -136,6 +136,7 @@ def test_an_image_that_was_seen_under_another_name_is_known_by_its_content() -> 
     assert list(unseen(held_out, splits.assign(sha256=None))) == [True, False, True]
 
 
+@pytest.mark.slow
 def test_a_damaged_champion_is_nothing_to_compare_with(at_hand: None) -> None:
     champion = gallery.hang_twin(1)
     path = files_of(champion) / "artifacts" / "model" / "model.tflite"

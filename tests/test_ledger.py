@@ -116,7 +116,7 @@ def test_the_older_of_two_live_entries_waits_until_the_younger_is_over() -> None
     with tracking.store():
         older = ledger.open_entry(NAME, "promote", "older")
         younger = ledger.open_entry(NAME, "promote", "younger")
-        timer = Timer(0.5, ledger.close, (younger, UNDONE))
+        timer = Timer(0.2, ledger.close, (younger, UNDONE))
         timer.start()
         assert turn_of(older) == []
         timer.join()
