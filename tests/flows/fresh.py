@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from zipfile import ZipFile
 
@@ -66,8 +67,15 @@ class Fresh:
         """An answer of Prefect's API."""
         address = f"http://127.0.0.1:{self.ports['LANDUSE_PREFECT_PORT']}/api{path}"
         data = None if body is None else json.dumps(body).encode()
-        with urlopen(Request(address, data, {"Content-Type": "application/json"}), timeout=30) as answer:
-            return json.load(answer)
+        for _ in range(10):
+            try:
+                with urlopen(Request(address, data, {"Content-Type": "application/json"}), timeout=30) as answer:
+                    return json.load(answer)
+            except HTTPError as error:
+                if error.code != 503:  # its database is busy: asked to try again
+                    raise
+                sleep(1)
+        raise AssertionError(f"{address} stays busy")
 
     @property
     def store(self) -> str:
