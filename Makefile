@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LOCK = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: run test ui lock clean
+.PHONY: run up down status test ui lock clean
 
 run: .venv/run    ## from the source in params.yaml to a champion, if it is good enough
 	landuse ingest
@@ -15,6 +15,15 @@ run: .venv/run    ## from the source in params.yaml to a champion, if it is good
 	@printf '\nWhat next:\n  make ui                                               browse the run and the model at http://127.0.0.1:5000\n'
 	@printf '  dvc exp run -S train.learning_rate=0.01               try another value; dvc exp show compares\n'
 	@printf '  cp presets/ucmerced.yaml params.yaml && make run      the real job: UC Merced Land Use\n'
+
+up: .venv/run    ## start what keeps the model fresh: Prefect and MLflow servers, a worker, a watcher of inbox/
+	python -m pipelines up
+
+down: .venv/run    ## end what `make up` started
+	python -m pipelines down
+
+status: .venv/run    ## what is up, what is scheduled, what ran last
+	@python -m pipelines status
 
 test: .venv/dev    ## every check: style, layers, tests
 	ruff check

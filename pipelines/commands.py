@@ -141,4 +141,4 @@ def failure(lines: deque[str], code: int) -> CommandFailed:
 def may_pass(task: object, run: object, state) -> bool:
     """Whether a task failed for a reason that may pass, so that trying again makes sense."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, CommandFailed) and error.exit_code == TEMPORARY
+    return isinstance(error, LanduseError) and error.exit_code == TEMPORARY

@@ -5,7 +5,7 @@ from prefect.states import Completed, State
 
 from landuse.params import load_params
 from pipelines.commands import alone
-from pipelines.ingestion import ingestion, version
+from pipelines.ingestion import ingestion, patient, version
 from pipelines.promotion import promotion
 from pipelines.seen import rename_run, show_summary
 from pipelines.tell import tell_failure
@@ -26,11 +26,10 @@ def retraining(source: str | None = None, force: bool = False) -> State:
     """
     with alone():
         before = version()
-        reason = what_is_new(ingestion(source), force)
+        reason = patient(what_is_new)(ingestion(source), force)
         rename_run(f"retrain-{version()[:6]}-{reason or 'nothing-new'}")
         if reason is None:
             return Completed(name="NothingNew", message="Nothing new to learn from")
         outcomes = training()
         blessing = promotion(dry_run=not load_params().promote.automatic)
-        message = show_summary(reason, before, outcomes, blessing)
-        return Completed(message=message)
+        return Completed(message=patient(show_summary)(reason, before, outcomes, blessing))

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pandas as pd
+from prefect import task
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -117,6 +118,7 @@ def verdict_in_words(blessing: dict[str, Any]) -> str:
     return f"{name} stays challenger: {why}"
 
 
+@task(task_run_name="sum up")
 def show_summary(reason: str, before: str | None, outcomes: dict[str, str], blessing: dict[str, Any]) -> str:
     """The page of a retraining: what data, what changed, how good, promoted or not, why, where to look."""
     data, verdict = data_record(), verdict_in_words(blessing)

@@ -89,6 +89,7 @@ def environment() -> dict[str, str]:
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PREFECT_HOME": str((SERVICES / "prefect").resolve()),
         "PREFECT_API_URL": f"{prefect_server().address}/api",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "true",

@@ -25,7 +25,7 @@ def tell(subject: str, body: str) -> None:
 def tell_failure(flow, flow_run, state) -> None:
     """Hook of every flow: tell of its failure, once, not for the flows within it."""
     if flow_run.parent_task_run_id is None:
-        tell(f"landuse: {flow.name} failed", f"{flow_run.name}: {state.message}")
+        tell(f"landuse: {flow.name} failed", f"{flow_run.name}: {state.result(raise_on_failure=False)}")
 
 
 def logger() -> logging.Logger | logging.LoggerAdapter:

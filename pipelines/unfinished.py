@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from prefect import task
+
 from landuse.files import read_record
 from landuse.params import load_params
 from landuse.paths import BLESSING, REGISTRATION
@@ -16,6 +18,7 @@ REASONS = {
 }
 
 
+@task(task_run_name="what is new")
 def what_is_new(new_data: bool, force: bool) -> str | None:
     """The key of REASONS for what there is to do, None where there is nothing."""
     if new_data:

@@ -75,6 +75,35 @@ def trained_copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="session")
+def gallery_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project whose registry holds four models and no champion: see `gallery`."""
+    import gallery
+
+    folder = tmp_path_factory.mktemp("gallery")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, folder, patch)
+        gallery.make_project(folder)
+        gallery.fill()
+    return folder
+
+
+@pytest.fixture
+def registry_copy(gallery_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that project and of its store as the folder in use: versions 1 to 4, good, confused, blind, timid."""
+    folder = copytree(gallery_store, tmp_path / "gallery", ignore=ignore_patterns("mlruns"))
+    enter(folder, folder, monkeypatch)
+    return folder
+
+
+@pytest.fixture
+def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry's models are loaded and asked in this very process, which saves the seconds of a fresh one."""
+    from landuse.registry import ask, fresh
+
+    monkeypatch.setattr(fresh, "ask", ask.answers)
+
+
+@pytest.fixture(scope="session")
 def fine_tuned(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished project whose last blocks were trained on cached activations."""
     from landuse.extract import extract

@@ -18,7 +18,7 @@ HEAVY = {
     *("tensorflow", "keras", "mlflow", "great_expectations", "pandas", "sklearn", "matplotlib", "dvc", "prefect"),
     *("PIL", "yaml", "psutil"),
 }
-NEEDED = {"flow": ("training",)}
+ARGUMENTS = {"compare": ("1", "2"), "flow": ("training",)}
 
 Refusal = Callable[[str], str]
 
@@ -32,7 +32,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     """A function from a verb to the one line with which `landuse` refuses it, in this process."""
 
     def refused(verb: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["landuse", verb, *NEEDED.get(verb, ())])
+        monkeypatch.setattr(sys, "argv", ["landuse", verb, *ARGUMENTS.get(verb, ())])
         with pytest.raises(SystemExit) as stop:
             main()
         printed = capsys.readouterr()

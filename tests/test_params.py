@@ -118,6 +118,10 @@ WRONG_VALUES = {
     "promote.accuracy": [-0.1, 1.1, 95],
     "promote.macro_f1": [2],
     "promote.class_recall": [-1],
+    "promote.slice_accuracy": [1.5],
+    "promote.slice_images": [0],
+    "promote.families": ["field", [["alone"]]],
+    "promote.disturbed_fall": [-0.1],
     "promote.calibration_error": [float("nan")],
     "promote.margin": [-0.1],
     "promote.significance": [5],
@@ -150,6 +154,11 @@ def test_a_block_beyond_the_end_of_the_backbone_is_refused(tmp_path: Path) -> No
     content["extract"]["backbone"] = "mobilenet"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), "utf-8")
     assert refusal(tmp_path / "params.yaml") == "train.unfreeze_from = block_14: mobilenet ends at block_13"
+
+
+def test_a_family_of_classes_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    path = changed(tmp_path / "params.yaml", "promote.families", [["forest", "farmland", "desert"]])
+    assert refusal(path) == "promote.families: desert is not in validate.classes"
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.8, 0.3)])

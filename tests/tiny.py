@@ -38,6 +38,7 @@ CHANGES = {
         "patience": 6,
         "seed": 1,
     },
+    "promote": {"families": []},
     "evaluate": {"calibration_bins": 10, "mistakes": 6, "latency_runs": 3},
 }
 
@@ -70,11 +71,11 @@ def write_params(folder: Path, changes: dict[str, dict]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
 
-def make_project(folder: Path) -> None:
+def make_project(folder: Path, images: int = IMAGES) -> None:
     """Images, params, a record of the data as ingestion leaves it, and the suites of the checks."""
     for label in LABELS:
         (folder / "data" / label).mkdir(parents=True)
-        for number in range(IMAGES):
+        for number in range(images):
             scene(label, number).save(folder / "data" / label / f"{number:02}.png")
     record = {"outs": [{"md5": DATA_MD5, "path": "data"}], "meta": {"source": "tiny.zip"}}
     (folder / "data.dvc").write_text(yaml.safe_dump(record), "utf-8")

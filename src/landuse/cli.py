@@ -156,6 +156,20 @@ def history() -> None:
     say(history(name))
 
 
+@app.command(rich_help_panel=CHAMPION)
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Number of a version.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Number of another; its held-out images are looked at.")],
+) -> None:
+    """Score two versions on the same images, side by side."""
+    from landuse.params import load_params
+
+    params = load_params()
+    from landuse.compare import compare
+
+    say(compare(params.register.model, first, second, params.evaluate))
+
+
 @app.command(rich_help_panel="Data")
 def info() -> None:
     """Say which data, run, model version and packages this folder stands for."""

@@ -21,19 +21,27 @@ def settled_champion(name: str, mind_the_ledger: bool = True) -> str | None:
     if any(entry.orphaned() for entry in ledger.entries(name, OPEN)):
         with turn(name, "repair", "a command was stopped in the middle"):
             pass
-    champion = registry.aliases(name).get(CHAMPION)
-    recorded = standing(name)
-    if mind_the_ledger and recorded and recorded[-1] != champion:
-        raise LanduseError(
-            f"the champion of {name} is {f'version {champion}' if champion else 'gone'}, by the ledger it is version "
-            f"{recorded[-1]}: the alias was moved by hand; landuse promote VERSION --force --reason TEXT settles it"
-        )
-    return champion
+    if mind_the_ledger and (words := disagreement(name)):
+        raise LanduseError(words)
+    return registry.aliases(name).get(CHAMPION)
 
 
-def standing(name: str) -> list[str]:
-    """The champions of the ledger that the registry still has, the present one last."""
-    return [number for number in ledger.champions(ledger.entries(name, DONE)) if registry.find_version(name, number)]
+def disagreement(name: str) -> str | None:
+    """How the alias and the ledger differ, and what to do about it; None where they agree or there is no ledger yet."""
+    champion, recorded = registry.aliases(name).get(CHAMPION), standing(name)
+    if not recorded or recorded[-1] == champion:
+        return None
+    now = "gone" if champion is None else f"version {champion}"
+    return (
+        f"the champion of {name} is {now}, by the ledger it is version {recorded[-1]}: the alias was moved by hand; "
+        "landuse promote VERSION --force --reason TEXT settles it"
+    )
+
+
+def standing(name: str, *more: Entry) -> list[str]:
+    """The champions of the ledger, and of more entries, that the registry still has; the present one last."""
+    there = registry.numbers(name)
+    return [number for number in ledger.champions([*ledger.done(name), *more]) if number in there]
 
 
 @contextmanager
@@ -62,7 +70,8 @@ def hand_over(name: str, number: str, action: str, why: str, seen: str | None, b
         held = registry.aliases(name)
         if held.get(CHAMPION) != seen:
             raise LanduseError(f"the champion of {name} became version {held.get(CHAMPION)} meanwhile: try again")
-        entry = ledger.write(entry, {"from": seen, "previous": held.get(PREVIOUS), "to": number})
+        position = str(len(ledger.done(name)) + 1)
+        entry = ledger.write(entry, {"number": position, "from": seen, "previous": held.get(PREVIOUS), "to": number})
         if blessing is not None:
             ledger.attach(entry, blessing)
         try:
@@ -76,9 +85,9 @@ def hand_over(name: str, number: str, action: str, why: str, seen: str | None, b
 def move(entry: Entry) -> None:
     """Set both aliases as the ledger will have them with this entry."""
     name = entry.tags["model"]
-    after = ledger.champions([*ledger.entries(name, DONE), entry])
-    put(name, PREVIOUS, after[-2] if len(after) > 1 else None)
-    put(name, CHAMPION, after[-1])
+    *before, champion = standing(name, entry)
+    put(name, PREVIOUS, before[-1] if before else None)
+    put(name, CHAMPION, champion)
 
 
 def take_back(entry: Entry) -> None:

@@ -1,21 +1,20 @@
 """History: who made which version champion, when, from which, and why."""
 
 from landuse import registry, tracking
-from landuse.handover import settled_champion
+from landuse.handover import disagreement, settled_champion
 from landuse.ledger import DONE, OPEN, Entry, entries
 
 
 def history(name: str) -> str:
-    """One line per entry of the ledger, the latest first, below the aliases as they are.
+    """The aliases as they are, whether the ledger agrees, and one line per entry of it, the latest first.
 
-    Raises LanduseError where the registry does not know the model, or the ledger does not agree with it.
+    Raises LanduseError where the registry does not know the model.
     """
     with tracking.store():
-        settled_champion(name)
-        held = registry.aliases(name)
-        ledger = entries(name)
+        settled_champion(name, mind_the_ledger=False)
+        held, ledger, odd = registry.aliases(name), entries(name), disagreement(name)
     now = ", ".join(f"{alias} {number}" for alias, number in sorted(held.items())) or "no version has an alias"
-    return "\n".join([f"{name}: {now}", *map(line, reversed(ledger))])
+    return "\n".join([f"{name}: {now}", *([odd] if odd else []), *map(line, reversed(ledger))])
 
 
 def line(entry: Entry) -> str:

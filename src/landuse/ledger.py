@@ -56,9 +56,11 @@ class Entry:
         return datetime.fromtimestamp(self.opened, UTC).isoformat(timespec="seconds")
 
     def orphaned(self) -> bool:
-        """Is its process dead, as far as can be told from this host; from another host, is it an hour old."""
+        """Is it an hour old, or its process dead, as far as can be told from this host."""
+        if time() - self.opened > HOUR:
+            return True
         if self.tags["host"] != socket.gethostname():
-            return time() - self.opened > HOUR
+            return False
         try:
             born = psutil.Process(int(self.tags["pid"])).create_time()
         except psutil.NoSuchProcess:
@@ -83,25 +85,29 @@ def experiment_id() -> str:
 def entries(name: str, status: str | None = None) -> list[Entry]:
     """The entries of a model, of one status or of all, the oldest first."""
     wanted = f"tags.model = '{name}'" + (f" and attributes.status = '{status}'" if status else "")
-    order, found, page = ["attributes.start_time ASC"], [], None
-    while page is not None or not found:
-        runs = MlflowClient().search_runs([experiment_id()], wanted, order_by=order, page_token=page)
-        found += [Entry.of(run) for run in runs]
-        page = runs.token
-        if not page:
-            break
-    return sorted(found, key=lambda entry: (entry.opened, entry.id))
+    found, token = [], None
+    while True:
+        runs = MlflowClient().search_runs([experiment_id()], wanted, page_token=token)
+        found += map(Entry.of, runs)
+        token = runs.token
+        if not token:
+            return sorted(found, key=lambda entry: (entry.opened, entry.id))
 
 
-def champions(done: list[Entry]) -> list[str]:
+def done(name: str) -> list[Entry]:
+    """The finished entries of a model in the order in which they moved the aliases, whatever the clocks said."""
+    return sorted(entries(name, DONE), key=lambda entry: int(entry.tags.get("number", 0)))
+
+
+def champions(finished: list[Entry]) -> list[str]:
     """The champions that the finished entries leave behind: the present one last, before it the one to go back to."""
     stack: list[str] = []
-    for entry in (entry for entry in done if entry.after is not None):
+    for entry in (entry for entry in finished if entry.after is not None):
         if entry.before is not None and stack[-1:] != [entry.before]:
             stack.append(entry.before)
-        if entry.action == "rollback":
+        while entry.action == "rollback" and stack and stack[-1] != entry.after:
             stack.pop()
-        elif stack[-1:] != [entry.after]:
+        if stack[-1:] != [entry.after]:
             stack.append(entry.after)
     return stack
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from landuse.errors import LanduseError
+from landuse.files import made
 from landuse.params import ExtractParams
 from landuse.paths import WEIGHTS
 from landuse.quiet import native_stderr_muted
@@ -19,6 +20,7 @@ from landuse.quiet import native_stderr_muted
 INITIAL_SEED = 1
 DEAD = 1e-3
 HEAD, ALL = "head", "all"
+KERAS_FILE = "model.keras"
 
 
 def weights_file(name: str) -> Path:
@@ -139,6 +141,19 @@ def to_litert(network: keras.Model) -> bytes:
     owner.variables_ = [variable.value for variable in network.variables]
     with native_stderr_muted():
         return tf.lite.TFLiteConverter.from_concrete_functions([signature], owner).convert()
+
+
+def saved_probabilities(folder: Path, pixels: np.ndarray) -> np.ndarray:
+    """What the Keras file of a model folder says of pixels [n, size, size, 3] uint8: probabilities [n, classes].
+
+    No code that comes with the file is run. Raises LanduseError where it cannot be loaded.
+    """
+    path = made(folder / KERAS_FILE)
+    try:
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever a damaged file leads to
+        raise LanduseError(f"{path.name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None
+    return network.predict(pixels, verbose=0)
 
 
 def parameters_by_block(backbone: keras.Model) -> dict[str, int]:

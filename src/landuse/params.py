@@ -119,7 +119,11 @@ class PromoteParams:
     accuracy: Share
     macro_f1: Share
     class_recall: Share
+    slice_accuracy: Share
+    slice_images: Count
+    families: tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...]
     calibration_error: Share
+    disturbed_fall: Share
     margin: Share
     significance: Share
     class_fall: Share
@@ -160,6 +164,12 @@ class Params:
         last = BLOCKS[self.extract.backbone]
         if block.isdigit() and int(block) > last:
             raise ValueError(f"train.unfreeze_from = block_{block}: {self.extract.backbone} ends at block_{last}")
+        return self
+
+    @model_validator(mode="after")
+    def has_families_of_its_own_classes(self) -> Self:
+        for label in {label for family in self.promote.families for label in family} - {*self.validate.classes}:
+            raise ValueError(f"promote.families: {label} is not in validate.classes")
         return self
 
     @model_validator(mode="after")

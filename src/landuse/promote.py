@@ -57,7 +57,7 @@ def challenger(name: str) -> str:
 
 def blessing_of_champion(name: str, number: str) -> Blessing | None:
     """The blessing with which a version became champion, if by the ledger it still is."""
-    done = ledger.entries(name, ledger.DONE)
+    done = ledger.done(name)
     if ledger.champions(done)[-1:] != [number]:
         return None
     kept = (ledger.blessing(entry) for entry in reversed(done) if entry.after == number)

@@ -32,10 +32,3 @@ def calibration_error(correct: NDArray[np.bool_], confidence: NDArray[np.float32
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(index, weights=correct - confidence.astype(float), minlength=bins)
     return float(np.abs(gaps).sum() / len(correct))
-
-
-def recalls(actual: NDArray[np.intp], predicted: NDArray[np.intp], classes: int) -> NDArray[np.float64]:
-    """The share of each class's images [classes] that were recognised; nan for a class without images."""
-    images = np.bincount(actual, minlength=classes)
-    right = np.bincount(actual[predicted == actual], minlength=classes)
-    return np.divide(right, images, out=np.full(classes, np.nan), where=images > 0)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from shutil import rmtree
 from time import monotonic, sleep
 from urllib.error import URLError
@@ -193,6 +194,35 @@ def test_a_server_takes_the_run_and_the_model(work: Workspace) -> None:
         env = work.env(MLFLOW_TRACKING_URI=address)
         answer = subprocess.run(command, input=image, env=env, cwd=work.folder.parent, capture_output=True, text=True)
         assert json.loads(answer.stdout.splitlines()[-1])["label"] == expected["predicted"], answer.stderr
+
+
+def test_a_server_holds_champion_and_ledger(work: Workspace) -> None:
+    with mlflow_server(work) as address:
+        work.ok("landuse", "register", MLFLOW_TRACKING_URI=address)
+        work.ok("landuse", "promote", "--force", "--reason", "the first", MLFLOW_TRACKING_URI=address)
+        assert f"{NAME} version 1 (challenger, champion)" in work.ok("landuse", "info", MLFLOW_TRACKING_URI=address)
+        work.ok("landuse", "promote", MLFLOW_TRACKING_URI=address)
+        with (work.folder / "artifacts" / "model" / "model.tflite").open("ab") as file:
+            file.write(b"\0" * 4)
+        change_record(work)
+        work.ok("landuse", "register", MLFLOW_TRACKING_URI=address)
+        work.ok("landuse", "promote", "2", "--force", "--reason", "the second", MLFLOW_TRACKING_URI=address)
+        assert f"{NAME} version 1 is the champion again" in work.ok("landuse", "rollback", MLFLOW_TRACKING_URI=address)
+        refused = work.run("landuse", "promote", MLFLOW_TRACKING_URI=address)
+        assert refused.returncode == 3 and f"landuse: {NAME} version 2 stays challenger: " in refused.stderr
+        told = work.ok("landuse", "history", MLFLOW_TRACKING_URI=address).splitlines()
+        assert told[0] == f"{NAME}: challenger 2, champion 1"
+        assert [line.split()[1:5] for line in told[1:]] == [
+            ["rollback", "2", "->", "1"], ["force", "1", "->", "2"], ["force", "-", "->", "1"]
+        ]  # fmt: skip
+
+
+def change_record(work: Workspace) -> None:
+    """Let run.json name the model as it is now."""
+    path, model = work.folder / "artifacts" / "run.json", work.folder / "artifacts" / "model" / "model.tflite"
+    record = json.loads(path.read_text())
+    record["tags"]["model.sha256"] = sha256(model.read_bytes()).hexdigest()
+    path.write_text(json.dumps(record))
 
 
 @pytest.mark.parametrize("verb", ["train", "register"])

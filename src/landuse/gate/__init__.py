@@ -5,17 +5,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
-from landuse import registry
+from landuse import ledger
 from landuse.errors import LanduseError
-from landuse.gate.alone import check_answer, check_budgets, check_scores
+from landuse.gate.alone import check_budgets, check_scores
 from landuse.gate.blessing import Blessing, Check
+from landuse.gate.copies import check_answer, check_formats
+from landuse.gate.disturb import check_robustness
 from landuse.gate.duel import check_duel
-from landuse.gate.evidence import Evidence, gather, held_out_here, splits_of, unseen
+from landuse.gate.evidence import Evidence, facing, own_evidence
+from landuse.gate.slices import check_slices
 from landuse.params import EvaluateParams, PromoteParams
+from landuse.registry import MODEL_FOLDER
 
 Tell = Callable[[Check], None]
 
@@ -52,14 +54,16 @@ def every_check(
     """All checks of a version, one after the other."""
     with TemporaryDirectory() as folder:
         own = Path(folder, "challenger")
-        classifier = registry.fetch_model(version, own)
-        table = held_out_here(version, splits_of(version, own))
-        evidence = gather(classifier, table)
+        classifier, evidence = own_evidence(version, own)
+        yield from check_past(version)
         yield from check_scores(evidence, params, evaluation)
         yield from check_budgets(classifier, evidence, params, evaluation)
+        yield from check_slices(evidence, params)
+        yield from check_robustness(classifier, evidence, params)
+        yield check_formats(own / MODEL_FOLDER, classifier, evidence)
         yield check_answer(version, classifier)
         if champion is None:
-            yield check_images(table, np.ones(len(table), bool), params, "there is no champion to compare with")
+            yield check_images(len(evidence.table), evidence, params, "there is no champion to compare with")
         else:
             yield from beside(champion, evidence, params, Path(folder, "champion"))
 
@@ -67,23 +71,27 @@ def every_check(
 def beside(champion: ModelVersion, evidence: Evidence, params: PromoteParams, folder: Path) -> Iterator[Check]:
     """The checks beside the champion, which is scored now, on the images that it was not trained on."""
     try:
-        opponent = registry.fetch_model(champion, folder)
-        fresh = unseen(evidence.table, splits_of(champion, folder))
+        challenger, opponent = facing(champion, evidence, folder)
     except LanduseError as error:
-        yield Check("champion", None, None, False, f"there is nothing to compare with: {error}")
+        yield Check("champion", None, None, False, f"the champion cannot be compared with: {error}")
         return
-    if opponent.labels != evidence.labels:
-        odd = ", ".join(sorted({*opponent.labels} ^ {*evidence.labels}))
-        sentence = f"version {champion.version} is champion of other classes, so the two cannot be compared: {odd}"
-        yield Check("classes", None, None, False, sentence)
-        return
-    yield check_images(evidence.table, fresh, params, f"champion is version {champion.version}")
-    if fresh.any():
-        yield from check_duel(evidence.only(fresh), gather(opponent, evidence.table[fresh]), params)
+    note = f"compared with the champion, version {champion.version}"
+    yield check_images(len(challenger.table), evidence, params, note)
+    yield from check_duel(challenger, opponent, params)
 
 
-def check_images(table: pd.DataFrame, fresh: np.ndarray, params: PromoteParams, note: str) -> Check:
+def check_images(count: int, evidence: Evidence, params: PromoteParams, note: str) -> Check:
     """Enough images to say something."""
-    left_out = f", {int((~fresh).sum())} left out that the champion knows" if not fresh.all() else ""
-    sentence = f"{note}; {int(fresh.sum())} of {len(table)} held-out images count{left_out}, {params.images} at least"
-    return Check.at_least("images", int(fresh.sum()), params.images, sentence)
+    held_out = len(evidence.table)
+    left_out = f", {held_out - count} left out because the champion was trained on them" if count < held_out else ""
+    sentence = f"{note}; {count} of {held_out} held-out images count{left_out}; {params.images} at least"
+    return Check.at_least("images", count, params.images, sentence)
+
+
+def check_past(version: ModelVersion) -> Iterator[Check]:
+    """A version that was rolled back does not become champion again by itself; nothing to say of any other version."""
+    number = str(version.version)
+    moves = [entry for entry in ledger.done(version.name) if number in (entry.before, entry.after)]
+    if moves and moves[-1].action == "rollback" and moves[-1].before == number:
+        sentence = f"it was rolled back at {moves[-1].when}; --force and a reason bring it back"
+        yield Check("rolled_back", None, None, False, sentence)

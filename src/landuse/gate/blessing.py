@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any, Literal, Self
 
 from landuse.paths import BLESSING
+
+DIGITS = 9  # so that a fall from 0.8 to 0.6 is one of 0.2, and no more
 
 
 @dataclass(frozen=True)
@@ -19,14 +22,19 @@ class Check:
 
     @classmethod
     def at_least(cls, name: str, value: float, threshold: float, sentence: str) -> Self:
-        return cls(name, float(value), float(threshold), bool(value >= threshold), sentence)
+        return cls(name, counted(value), float(threshold), round(float(value), DIGITS) >= threshold, sentence)
 
     @classmethod
     def at_most(cls, name: str, value: float, threshold: float, sentence: str) -> Self:
-        return cls(name, float(value), float(threshold), bool(value <= threshold), sentence)
+        return cls(name, counted(value), float(threshold), round(float(value), DIGITS) <= threshold, sentence)
 
     def __str__(self) -> str:
         return f"{'passed ' if self.passed else 'FAILED '} {self.name:<18} {self.sentence}"
+
+
+def counted(value: float) -> float | None:
+    """A number as JSON can hold it."""
+    return round(float(value), DIGITS) if isfinite(value) else None
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,21 @@ class Evidence:
     probabilities: NDArray[np.float32]
 
     @property
+    def images(self) -> list[Path]:
+        return [DATA / path for path in self.table["path"]]
+
+    @property
     def predicted(self) -> NDArray[np.intp]:
         return self.probabilities.argmax(axis=1)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
         return self.predicted == self.actual
+
+    @property
+    def recall(self) -> pd.Series:
+        """The share of each class's images that were recognised, by label; nan for a class without images."""
+        return pd.Series(self.correct).groupby(np.array(self.labels)[self.actual]).mean().reindex(self.labels)
 
     def only(self, rows: NDArray[np.bool_]) -> "Evidence":
         """The same of some images."""
@@ -52,7 +61,7 @@ def splits_of(version: ModelVersion, folder: Path) -> pd.DataFrame:
     path = registry.fetch_run_file(version, SPLITS_FILE, folder)
     if path is None:
         raise LanduseError(
-            f"{version.name} version {version.version}: its run {version.run_id} has no {SPLITS_FILE}, so nobody knows "
+            f"{title(version)}: its run {version.run_id} has no {SPLITS_FILE}, so nobody knows "
             "which images it never saw; register it again with dvc repro --single-item --force register"
         )
     splits, manifest = pd.read_csv(path), registry.fetch_run_file(version, MANIFEST_FILE, folder)
@@ -67,23 +76,23 @@ def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
     Raises LanduseError where data/ is not the data set of the version.
     """
     wanted, here = version.tags.get("data.md5"), lineage.data_record()["md5"]
-    title = f"{version.name} version {version.version}"
     if wanted != here:
         commit = version.tags.get("git.commit", "none")[:12]
         raise LanduseError(
-            f"{title} was trained on data {wanted}, {DATA_DVC} says {here}: "
+            f"{title(version)} was trained on data {wanted}, {DATA_DVC} says {here}: "
             f"git checkout {commit} {DATA_DVC} && dvc checkout {DATA_DVC}"
         )
     held_out = held_out_images(splits)
     try:
         found = [sha256((DATA / path).read_bytes()).hexdigest() for path in held_out["path"]]
     except OSError as error:
-        raise LanduseError(f"{error.filename}, which {title} is judged on, cannot be read: dvc checkout data") from None
-    strange = held_out["sha256"].notna() & (held_out["sha256"] != found)
-    if strange.any():
         raise LanduseError(
-            f"{DATA / held_out['path'][strange].iloc[0]} is not the image that {title} is judged on, it was edited: "
-            "dvc checkout --force data"
+            f"{error.filename}, an image of {title(version)}, cannot be read: dvc checkout data"
+        ) from None
+    edited = held_out["path"][held_out["sha256"].notna() & (held_out["sha256"] != found)]
+    if len(edited):
+        raise LanduseError(
+            f"{DATA / edited.iloc[0]} was edited since {title(version)} was trained: dvc checkout --force data"
         )
     return held_out[["path", "label"]].assign(sha256=found).reset_index(drop=True)
 
@@ -99,7 +108,42 @@ def unseen(held_out: pd.DataFrame, splits: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def gather(classifier: Classifier, table: pd.DataFrame) -> Evidence:
-    """Let a classifier look at the images of a table."""
+    """Let a classifier look at the images of a table. Raises LanduseError where it answers with what is no number."""
     actual = np.array([classifier.labels.index(label) for label in table["label"]])
-    images = [DATA / path for path in table["path"]]
-    return Evidence(table, classifier.labels, actual, np.stack(list(classifier.probabilities_of(images))))
+    probabilities = np.stack(list(classifier.probabilities_of(DATA / path for path in table["path"])))
+    if not np.isfinite(probabilities).all():
+        raise LanduseError("the model answers with values that are no numbers: train another")
+    return Evidence(table, classifier.labels, actual, probabilities)
+
+
+def own_evidence(version: ModelVersion, folder: Path) -> tuple[Classifier, Evidence]:
+    """A version, whose files go into the folder, and what it makes of its own held-out images.
+
+    Raises LanduseError where its files are damaged, or data/ is another data set.
+    """
+    classifier = registry.fetch_model(version, folder)
+    table = held_out_here(version, splits_of(version, folder))
+    strange = sorted({*table["label"]} - {*classifier.labels})
+    if strange:
+        raise LanduseError(f"{title(version)} is damaged: it does not know the class {strange[0]} it was trained on")
+    return classifier, gather(classifier, table)
+
+
+def facing(version: ModelVersion, evidence: Evidence, folder: Path) -> tuple[Evidence, Evidence]:
+    """Of the images of `evidence`, those that another version was not trained on: the evidence on them, and its own.
+
+    Raises LanduseError where there is no such image, or the other version cannot be loaded or knows other classes.
+    """
+    classifier = registry.fetch_model(version, folder)
+    odd = sorted({*classifier.labels} ^ {*evidence.labels})
+    if odd:
+        raise LanduseError(f"{title(version)} knows other classes; only one of the two knows {', '.join(odd)}")
+    fresh = unseen(evidence.table, splits_of(version, folder))
+    if not fresh.any():
+        raise LanduseError(f"{title(version)} was trained on every one of the {len(fresh)} held-out images")
+    return evidence.only(fresh), gather(classifier, evidence.table[fresh])
+
+
+def title(version: ModelVersion) -> str:
+    """A version in words."""
+    return f"{version.name} version {version.version}"

@@ -52,6 +52,11 @@ def find_version(name: str, number: str) -> ModelVersion | None:
         return None
 
 
+def numbers(name: str) -> set[str]:
+    """The numbers of all versions there are."""
+    return {str(version.version) for version in MlflowClient().search_model_versions(f"name = '{name}'")}
+
+
 def version_of_model(name: str, sha256: str) -> ModelVersion | None:
     """The version that holds this very model, if there is one."""
     found = MlflowClient().search_model_versions(f"name = '{name}' and tag.`{MODEL_TAG}` = '{sha256}'")
@@ -67,7 +72,7 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
     try:
         mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}/{MODEL_FOLDER}", dst_path=folder)
         classifier = Classifier(folder / MODEL_FOLDER)
-    except (MlflowException, LanduseError, OSError, ValueError, KeyError) as error:
+    except (MlflowException, LanduseError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise LanduseError(f"{title} cannot be loaded, its files are damaged or lost: {reason}") from None
     if classifier.digest != version.tags.get(MODEL_TAG):

@@ -2,17 +2,22 @@
 
 import json
 import sys
+from typing import Any
 
 
-def main(uri: str) -> None:
-    """Print, as the last line, the example (base64 texts of images) and the probabilities of each by label."""
+def answers(uri: str) -> dict[str, Any]:
+    """The `example` of a model, base64 texts of images, and its `answers`: the probabilities of each by label."""
     import mlflow
 
     model = mlflow.pyfunc.load_model(uri)
     example = list(model.input_example)
-    answers = [getattr(answer, "probabilities", None) or answer["probabilities"] for answer in model.predict(example)]
-    print(json.dumps({"example": example, "answers": answers}))
+    return {"example": example, "answers": [probabilities(answer) for answer in model.predict(example)]}
+
+
+def probabilities(answer: Any) -> dict[str, float]:
+    """Of one prediction, whether MLflow hands out the object or its fields."""
+    return answer["probabilities"] if isinstance(answer, dict) else answer.probabilities
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    print(json.dumps(answers(sys.argv[1])))

@@ -14,9 +14,9 @@ from landuse import model
 from landuse.classifier import CARD_FILE, MODEL_FILE, Classifier
 from landuse.dataset import read_image
 from landuse.errors import LanduseError
+from landuse.model import KERAS_FILE
 from landuse.paths import DATA, MODEL
 
-KERAS_FILE = "model.keras"
 TOLERANCE = 1e-3
 CHECKED_IMAGES = 32
 PREPROCESSING = (
@@ -73,7 +73,7 @@ def check_agreement(images: list[Path]) -> None:
     """Compare the two saved files on images, or raise LanduseError."""
     classifier = Classifier(MODEL)
     pixels = np.stack([read_image(path, classifier.image_size) for path in images])
-    expected = keras.models.load_model(MODEL / KERAS_FILE).predict(pixels, verbose=0)
+    expected = model.saved_probabilities(MODEL, pixels)
     difference = float(np.abs(expected - np.stack(list(classifier.probabilities_of(images)))).max())
     if not difference <= TOLERANCE:
         raise LanduseError(

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copy2
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import yaml
 
 from landuse import sample
 
+ROOT = Path(__file__).parents[1]
 SIDE = 96
 IDENTITY = {f"GIT_{role}_{key}": "tester" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 
@@ -89,3 +91,31 @@ def write_weights(path: Path, alpha: float) -> None:
     images = [sample.draw(label, 0).resize((SIDE, SIDE)) for label in sample.CLASSES]
     backbone(np.stack([np.asarray(image) for image in images]) / np.float32(127.5) - 1, training=True)
     backbone.save_weights(path)
+
+
+def small_project(folder: Path) -> Workspace:
+    """A committed clone of the project as it is now, below a folder: the sample, with little to train."""
+    work = Workspace(folder / "project", folder / "own.weights.h5")
+    write_weights(work.weights, alpha=0.35)
+    clone(work.folder)
+    (work.folder / "params.yaml").write_bytes((ROOT / "presets" / "sample.yaml").read_bytes())
+    work.change(lambda params: make_small(params, work.weights))
+    work.commit()
+    return work
+
+
+def clone(folder: Path) -> None:
+    """The last commit and, over it, the files as they are now."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            copy2(ROOT / name, folder / name)
+
+
+def make_small(params: dict[str, Any], weights: Path) -> None:
+    """The sample preset, with weights of its own and little to train."""
+    params["extract"] |= {"alpha": 0.35, "image_size": SIDE, "weights": str(weights), "views": 2}
+    params["train"] |= {"unfreeze_from": "block_16", "epochs": 6, "learning_rate": 0.01, "patience": 6}
+    params["evaluate"]["latency_runs"] = 3

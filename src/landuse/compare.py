@@ -1,0 +1,47 @@
+"""Compare: two versions on the same images, as the gate would see them, without a verdict."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from landuse import registry, tracking
+from landuse.gate.duel import interval, mcnemar
+from landuse.gate.evidence import Evidence, facing, own_evidence
+from landuse.params import EvaluateParams
+from landuse.scores import scores
+
+
+def compare(name: str, first: str, second: str, evaluation: EvaluateParams) -> str:
+    """Scores of both versions on the held-out images of the second that the first was not trained on, as a table.
+
+    Raises LanduseError where a version is not there or damaged, or data/ is not the data set of the second.
+    """
+    with tracking.store(), TemporaryDirectory() as folder:
+        one, other = (registry.get_version(name, number) for number in (first, second))
+        _, evidence = own_evidence(other, Path(folder, "second"))
+        after, before = facing(one, evidence, Path(folder, "first"))
+    rows = [("", f"version {one.version}", f"version {other.version}"), *table(before, after, evaluation)]
+    lines = [f"{what:<24} {left:>12} {right:>12}" for what, left, right in rows]
+    count = f"on {len(after.table)} of the {len(evidence.table)} held-out images of version {other.version}"
+    return "\n".join([*lines, count, *odds(before, after)])
+
+
+def table(before: Evidence, after: Evidence, evaluation: EvaluateParams) -> list[tuple[str, str, str]]:
+    """What, and how much of it in both: the scores, then the recall of every class where they differ."""
+    found = [scores(model.actual, model.probabilities, evaluation.calibration_bins) for model in (before, after)]
+    rows = [(name.replace("_", " "), *(f"{values[name]:.4f}" for values in found)) for name in found[0]]
+    changed = [label for label in after.labels if before.recall[label] != after.recall[label]]
+    return rows + [
+        (f"recall {label}", f"{before.recall[label]:.4f}", f"{after.recall[label]:.4f}") for label in changed
+    ]
+
+
+def odds(before: Evidence, after: Evidence) -> tuple[str, str]:
+    """On how many images they differ, and by how much accuracy really may."""
+    only_before = int((before.correct & ~after.correct).sum())
+    only_after = int((after.correct & ~before.correct).sum())
+    chance = mcnemar(only_after, only_before)
+    low, high = interval(after.correct.astype(float) - before.correct)
+    return (
+        f"{only_before} are right only by the first, {only_after} only by the second (p = {chance:.3f})",
+        f"accuracy changes by {low:+.1%} to {high:+.1%} (95 % interval)",
+    )

@@ -1,0 +1,41 @@
+"""Do all copies of a version say the same: the Keras file, the LiteRT file, and what the registry serves."""
+
+from pathlib import Path
+
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+
+from landuse.classifier import Classifier
+from landuse.dataset import read_image
+from landuse.errors import LanduseError
+from landuse.gate.blessing import Check
+from landuse.gate.evidence import Evidence
+from landuse.quiet import native_stderr_muted
+from landuse.registry.fresh import TOLERANCE, check_answers
+
+CHECKED_IMAGES = 32
+
+
+def check_formats(folder: Path, classifier: Classifier, evidence: Evidence) -> Check:
+    """The Keras file beside the LiteRT file, on the first held-out images."""
+    with native_stderr_muted():
+        from landuse.model import saved_probabilities
+
+    pixels = np.stack([read_image(path, classifier.image_size) for path in evidence.images[:CHECKED_IMAGES]])
+    try:
+        expected = saved_probabilities(folder, pixels)
+        difference = float(np.abs(expected - evidence.probabilities[:CHECKED_IMAGES]).max())
+    except (LanduseError, ValueError) as error:
+        return Check("formats", None, TOLERANCE, False, str(error))
+    sentence = f"Keras and LiteRT files differ by {difference:.1g} in a probability, {TOLERANCE:.1g} at most"
+    return Check.at_most("formats", difference, TOLERANCE, sentence)
+
+
+def check_answer(version: ModelVersion, classifier: Classifier) -> Check:
+    """Does the registry's copy load in a fresh process, and answer its stored example as its model file does."""
+    try:
+        difference = check_answers(f"models:/{version.name}/{version.version}", classifier)
+    except LanduseError as error:
+        return Check("fresh_process", None, TOLERANCE, False, str(error))
+    sentence = "loads in a fresh process and answers its stored example as it should"
+    return Check.at_most("fresh_process", difference, TOLERANCE, sentence)

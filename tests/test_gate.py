@@ -1,0 +1,393 @@
+"""The gate: every check is driven to pass and to fail by small real models."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from math import comb
+from pathlib import Path
+
+import gallery
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from PIL import Image
+
+from landuse import paths, registry, tracking
+from landuse.errors import LanduseError
+from landuse.gate import judge
+from landuse.gate.blessing import Blessing, Check
+from landuse.gate.disturb import check_robustness
+from landuse.gate.duel import check_duel, interval, mcnemar
+from landuse.gate.evidence import Evidence, gather, unseen
+from landuse.gate.slices import check_slices
+from landuse.params import PromoteParams, load_params
+from landuse.train.export import save_keras
+
+GOOD, CONFUSED, BLIND, TIMID = "1", "2", "3", "4"
+SLICES = {"slice_brightness", "slice_contrast", "slice_size", "slice_families"}
+SCORES = {"accuracy", "macro_f1", "class_recall", "calibration_error"}
+DUEL = {"mcnemar", "difference", "class_fall"}
+SIDE = 256
+
+
+@pytest.fixture(autouse=True)
+def in_use(registry_copy: Path) -> None:
+    """Every test has a project and a registry of its own."""
+
+
+def blessed(number: object, champion: object = None, **changes: object) -> Blessing:
+    """What the gate says of a version, with some params changed."""
+    params = load_params()
+    with tracking.store():
+        version = registry.get_version(gallery.NAME, str(number))
+        rival = None if champion is None else registry.get_version(gallery.NAME, str(champion))
+        return judge(version, rival, replace(params.promote, **changes), params.evaluate, lambda check: None)
+
+
+def judged(number: object, champion: object = None, **changes: object) -> dict[str, Check]:
+    """The checks of a version by name."""
+    return {check.name: check for check in blessed(number, champion, **changes).checks}
+
+
+def failed(checks: dict[str, Check]) -> set[str]:
+    return {name for name, check in checks.items() if not check.passed}
+
+
+def files_of(version: ModelVersion) -> Path:
+    """Where the registry keeps the files of a version."""
+    model = MlflowClient().get_logged_model(version.source.rpartition("/")[2])
+    return Path(model.artifact_location.removeprefix("file://"))
+
+
+def promote_params(**changes: object) -> PromoteParams:
+    return replace(load_params().promote, **changes)
+
+
+def test_a_good_first_model_passes_and_the_blessing_says_that_there_was_no_champion(at_hand: None) -> None:
+    blessing = blessed(GOOD)
+    assert [str(check) for check in blessing.checks if not check.passed] == []
+    assert (blessing.verdict, blessing.champion, blessing.compared_on) == ("passed", None, 60)
+    assert "there is no champion to compare with" in blessing.checks[-1].sentence
+    assert blessing.data == tiny.DATA_MD5
+
+
+def test_a_better_model_than_the_champion_passes(at_hand: None) -> None:
+    checks = judged(GOOD, CONFUSED)
+    assert failed(checks) == set() and checks.keys() >= DUEL | {"images"}
+    assert "40 images right only by this version, 0 only by the champion" in checks["mcnemar"].sentence
+
+
+def test_a_model_that_confuses_two_classes_fails_alone_and_beside_the_champion(at_hand: None) -> None:
+    checks = judged(CONFUSED, GOOD)
+    assert failed(checks) == SCORES | SLICES | DUEL
+    assert checks["accuracy"].value == pytest.approx(1 / 3) and checks["class_recall"].value == 0
+
+
+def test_a_model_that_is_blind_to_a_class_is_told_which(at_hand: None) -> None:
+    checks = judged(BLIND, GOOD, accuracy=0.6, macro_f1=0.5)
+    assert {"class_recall", "class_fall"} <= failed(checks) and not {"accuracy", "macro_f1"} & failed(checks)
+    assert "water" in checks["class_recall"].sentence and "recall of water goes" in checks["class_fall"].sentence
+
+
+def test_a_model_that_is_never_sure_fails_by_its_calibration_alone(at_hand: None) -> None:
+    assert failed(judged(TIMID, GOOD)) == {"calibration_error"}
+
+
+@pytest.mark.slow
+def test_judging_again_finds_the_same(at_hand: None) -> None:
+    first, second = judged(BLIND, GOOD), judged(BLIND, GOOD)
+    for checks in (first, second):
+        del checks["latency_ms"]
+    assert first == second
+
+
+def test_budgets_that_are_not_kept_fail(at_hand: None) -> None:
+    checks = judged(GOOD, latency_ms=1e-9, size_mb=1e-9, images=61)
+    assert failed(checks) == {"latency_ms", "size_mb", "images"}
+
+
+def test_images_that_the_champion_was_trained_on_are_left_out_and_counted(at_hand: None) -> None:
+    gallery.write_splits(first_held_out=10)
+    blessing = blessed(GOOD, gallery.hang_twin(1).version)
+    check = blessing.first_failure()
+    assert (check.name, check.value, check.threshold, blessing.compared_on) == ("images", 30, 50, 30)
+    assert "30 left out because the champion was trained on them" in check.sentence
+
+
+@pytest.mark.slow
+def test_a_champion_that_was_trained_on_every_held_out_image_is_nothing_to_compare_with(at_hand: None) -> None:
+    gallery.write_splits(first_held_out=20)
+    champion = gallery.hang_twin(1)
+    checks = judged(GOOD, champion.version)
+    assert failed(checks) == {"champion"}
+    assert "was trained on every one of the 60 held-out images" in checks["champion"].sentence
+
+
+def test_an_image_that_was_seen_under_another_name_is_known_by_its_content() -> None:
+    held_out = pd.DataFrame({"path": ["a/1", "a/2", "a/3"], "sha256": ["one", "two", "three"]})
+    splits = pd.DataFrame(
+        {"path": ["b/9", "a/2", "a/8"], "subset": ["train", "validation", "test"], "sha256": ["one", "else", "three"]}
+    )
+    assert list(unseen(held_out, splits)) == [False, True, True]
+    assert list(unseen(held_out, splits.assign(sha256=None))) == [True, False, True]
+
+
+@pytest.mark.slow
+def test_a_damaged_champion_is_nothing_to_compare_with(at_hand: None) -> None:
+    champion = gallery.hang_twin(1)
+    path = files_of(champion) / "artifacts" / "model" / "model.tflite"
+    path.write_bytes(path.read_bytes() + b"\0")
+    checks = judged(GOOD, champion.version)
+    assert failed(checks) == {"champion"} and "is damaged" in checks["champion"].sentence
+
+
+def test_a_champion_of_other_classes_is_nothing_to_compare_with(at_hand: None) -> None:
+    card = gallery.GOOD / "model.json"
+    card.write_text(card.read_text().replace("water", "sea"))
+    champion = gallery.hang_twin(1)
+    checks = judged(GOOD, champion.version)
+    assert failed(checks) == {"champion"} and "sea, water" in checks["champion"].sentence
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(("name", "harm"), [("model.tflite", cut), ("model.tflite", Path.unlink), ("model.json", cut)])
+def test_a_version_whose_files_are_damaged_cannot_be_judged(name: str, harm: Callable[[Path], None]) -> None:
+    version = gallery.hang_twin(1)
+    harm(files_of(version) / "artifacts" / "model" / name)
+    with pytest.raises(LanduseError, match=f"gallery version {version.version} .*damaged") as refusal:
+        blessed(version.version)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_version_that_answers_with_no_numbers_cannot_be_judged() -> None:
+    weights, bias = gallery.colour_head()
+    gallery.export(gallery.network((weights * np.float32("nan"), bias)), paths.MODEL)
+    with pytest.raises(LanduseError, match="answers with values that are no numbers"):
+        blessed(gallery.hang().version)
+
+
+def test_a_version_of_another_data_set_is_judged_only_beside_its_own_data() -> None:
+    record = paths.DATA_DVC.read_text()
+    paths.DATA_DVC.write_text(record.replace("0123", "4567"))
+    with pytest.raises(LanduseError, match="gallery version 1 was trained on data 0123.*dvc checkout data.dvc"):
+        blessed(GOOD)
+
+
+def test_an_image_that_was_edited_since_is_named() -> None:
+    path = paths.DATA / "water" / "03.png"
+    tiny.scene("forest", 3).save(path)
+    with pytest.raises(LanduseError, match="data/water/03.png was edited since gallery version 1 was trained"):
+        blessed(GOOD)
+    path.unlink()
+    with pytest.raises(LanduseError, match="data/water/03.png.*cannot be read: dvc checkout data"):
+        blessed(GOOD)
+
+
+def test_a_version_whose_run_lost_its_split_is_named_with_the_remedy() -> None:
+    with tracking.store():
+        version = registry.get_version(gallery.NAME, GOOD)
+        run = MlflowClient().create_run("0")
+        version._run_id = run.info.run_id
+        params = load_params()
+        with pytest.raises(LanduseError, match="has no splits.csv.*dvc repro --single-item --force register"):
+            judge(version, None, params.promote, params.evaluate, lambda check: None)
+
+
+def hang_with_keras_file(write: Callable[[Path], None]) -> ModelVersion:
+    """Register the good model beside a Keras file of another kind."""
+    write(gallery.GOOD / "model.keras")
+    return gallery.hang_twin(1)
+
+
+def test_a_keras_file_that_says_something_else_fails(at_hand: None) -> None:
+    head = gallery.confused(gallery.colour_head())
+    checks = judged(hang_with_keras_file(lambda path: save_keras(gallery.network(head), path)).version)
+    assert failed(checks) == {"formats"} and checks["formats"].value > 0.9
+
+
+@pytest.mark.slow
+def test_a_damaged_keras_file_fails(at_hand: None) -> None:
+    checks = judged(hang_with_keras_file(cut).version)
+    assert failed(checks) == {"formats"} and "model.keras cannot be loaded" in checks["formats"].sentence
+
+
+def test_code_that_hides_in_a_keras_file_is_not_run(at_hand: None, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+
+    def hostile(path: Path) -> None:
+        pixels, name = keras.Input((gallery.SIDE, gallery.SIDE, 3), dtype="uint8"), str(trace)
+        leave_a_trace = keras.layers.Lambda(lambda x: (__import__("pathlib").Path(name).touch(), x)[1])
+        keras.Model(pixels, leave_a_trace(pixels)).save(path)
+        assert trace.exists()
+        trace.unlink()
+
+    checks = judged(hang_with_keras_file(hostile).version)
+    assert failed(checks) == {"formats"} and "model.keras cannot be loaded" in checks["formats"].sentence
+    assert not trace.exists()
+
+
+@pytest.mark.slow
+def test_a_version_whose_code_is_broken_in_the_registry_fails_in_the_fresh_process() -> None:
+    version = gallery.hang_twin(1)
+    (script,) = files_of(version).glob("pyfunc.py")
+    script.write_text("raise RuntimeError('broken')\n")
+    checks = judged(version.version)
+    assert failed(checks) == {"fresh_process"}
+    assert "models:/gallery/" in checks["fresh_process"].sentence and "broken" in checks["fresh_process"].sentence
+
+
+def test_a_blessing_is_the_same_after_it_was_written_and_read() -> None:
+    checks = (Check("accuracy", 0.5, 0.9, False, "half"), Check("champion", None, None, True, "none"))
+    blessing = Blessing("m", "2", None, "refused", True, True, "so", "2026-01-01", "0.dir", 60, checks)
+    blessing.write()
+    content = json.loads(paths.BLESSING.read_text())
+    assert Blessing.of(content) == blessing
+    assert list(content) == [
+        "model", "version", "champion", "verdict", "promoted", "forced", "reason", "moment", "data", "compared_on",
+        "checks",
+    ]  # fmt: skip
+    assert all(list(check) == ["name", "value", "threshold", "passed", "sentence"] for check in content["checks"])
+
+
+# What the checks make of numbers
+
+
+def evidence(correct: list[int], labels: list[str] | None = None) -> Evidence:
+    """Images that are right (1) or taken for the other of two classes (0)."""
+    names = ["a", "b"]
+    actual = np.array([names.index(label) for label in labels or ["a"] * len(correct)])
+    probabilities = np.eye(2, dtype=np.float32)[np.where(correct, actual, 1 - actual)]
+    return Evidence(pd.DataFrame({"label": np.array(names)[actual]}), names, actual, probabilities)
+
+
+def test_a_value_on_the_threshold_passes_whatever_its_last_digits() -> None:
+    assert Check.at_most("fall", 0.8 - 0.6, 0.2, "").passed and Check.at_least("gain", 0.6 - 0.8, -0.2, "").passed
+    assert not Check.at_most("fall", 0.2001, 0.2, "").passed
+    nothing = Check.at_most("fall", float("nan"), 0.2, "")
+    assert not nothing.passed and nothing.value is None
+
+
+def duel(challenger: list[int], champion: list[int], **changes: object) -> dict[str, Check]:
+    checks = check_duel(evidence(challenger), evidence(champion), promote_params(**changes))
+    return {check.name: check for check in checks}
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0, 0), (3, 3), (1, 6), (10, 2), (0, 40)])
+def test_mcnemar_is_the_exact_binomial_test_worked_out_by_hand(better: int, worse: int) -> None:
+    count, fewer = better + worse, min(better, worse)
+    tail = sum(comb(count, number) for number in range(fewer + 1)) / 2**count
+    assert mcnemar(better, worse) == pytest.approx(min(1, 2 * tail))
+
+
+def test_a_lead_of_the_champion_fails_once_it_is_no_chance() -> None:
+    assert duel([0] * 5 + [1] * 95, [1] * 100)["mcnemar"].passed, "p is 0.0625"
+    assert not duel([0] * 6 + [1] * 94, [1] * 100)["mcnemar"].passed, "p is 0.031"
+    assert duel([1] * 100, [0] * 6 + [1] * 94)["mcnemar"].passed, "the lead is the challenger's"
+
+
+def test_the_interval_is_that_of_the_normal_approximation_and_the_same_every_time() -> None:
+    differences = np.repeat([1.0, 0.0, -1.0], [40, 320, 40])
+    low, high = interval(differences)
+    expected = 1.96 * differences.std() / np.sqrt(len(differences))
+    assert (low, high) == (pytest.approx(-expected, abs=0.004), pytest.approx(expected, abs=0.004))
+    assert interval(differences) == (low, high)
+
+
+def test_few_images_leave_the_difference_open_however_equal_the_models_look() -> None:
+    assert not duel([0, 1] * 10, [1, 0] * 10, margin=0.1)["difference"].passed
+    assert duel([0, 1] * 10 + [1] * 480, [1, 0] * 10 + [1] * 480, margin=0.1)["difference"].passed
+
+
+def test_a_class_that_falls_fails_though_accuracy_rises() -> None:
+    labels = ["a"] * 90 + ["b"] * 10
+    before, after = evidence([1] * 60 + [0] * 30 + [1] * 10, labels), evidence([1] * 90 + [0] * 4 + [1] * 6, labels)
+    check = check_duel(after, before, promote_params(class_fall=0.3))[-1]
+    assert not check.passed and check.value == pytest.approx(0.4) and "recall of b" in check.sentence
+
+
+def cut_checks(correct: list[int], sizes: list[tuple[int, int]], levels: list[int], **changes: object) -> dict:
+    """The slices of flat grey images of these sizes and levels."""
+    for index, (size, level) in enumerate(zip(sizes, levels, strict=True)):
+        Image.new("RGB", size, (level,) * 3).save(paths.DATA / f"{index:03}.png")
+    seen = evidence(correct)
+    seen.table["path"] = [f"{index:03}.png" for index in range(len(correct))]
+    return {check.name: check for check in check_slices(seen, promote_params(families=(("a", "b"),), **changes))}
+
+
+def test_the_dark_images_are_a_slice_that_may_fail_alone() -> None:
+    checks = cut_checks([0] * 10 + [1] * 20, [(8, 8)] * 30, list(range(30)), slice_accuracy=0.6)
+    assert failed(checks) == {"slice_brightness", "slice_contrast"}, "flat images all have the contrast 0"
+    assert checks["slice_brightness"].value == 0 and "dark 0.0%, medium 100.0%" in checks["slice_brightness"].sentence
+
+
+def test_images_of_unusual_sizes_are_a_slice_once_they_are_enough() -> None:
+    sizes, correct = [(8, 8)] * 30 + [(9, 8)] * 12, [1] * 30 + [0] * 12
+    few = cut_checks(correct, sizes, [9] * 42, slice_images=13)["slice_size"]
+    enough = cut_checks(correct, sizes, [9] * 42, slice_images=12)["slice_size"]
+    assert few.passed and "unusual: only 12 images" in few.sentence
+    assert not enough.passed and enough.value == 0
+
+
+def test_where_no_slice_has_images_enough_the_check_has_no_value_and_passes() -> None:
+    check = cut_checks([0] * 6, [(8, 8)] * 6, [9] * 6)["slice_size"]
+    assert (check.value, check.passed, check.sentence) == (None, True, "no slice has 10 images")
+
+
+def checker() -> Image.Image:
+    return Image.fromarray((np.indices((SIDE, SIDE)).sum(0) % 2 * 12 + 100).astype(np.uint8)).convert("RGB")
+
+
+def flat(level: int) -> Image.Image:
+    return Image.new("RGB", (SIDE, SIDE), (level,) * 3)
+
+
+def halves() -> Image.Image:
+    image = flat(200)
+    image.paste((20, 20, 20), (SIDE // 2, 0, SIDE, SIDE))
+    return image
+
+
+def roughness(x: keras.KerasTensor) -> keras.KerasTensor:
+    """How far neighbours differ on average, above 6 levels."""
+    return keras.ops.mean(keras.ops.abs(x[:, :, 1:] - x[:, :, :-1]), (1, 2, 3)) - 6
+
+
+def light(x: keras.KerasTensor) -> keras.KerasTensor:
+    """The mean level above 150."""
+    return keras.ops.mean(x, (1, 2, 3)) - 150
+
+
+def lead_of_the_left(x: keras.KerasTensor) -> keras.KerasTensor:
+    """How much brighter the left half is than the right one, above 50 levels."""
+    return keras.ops.mean(x[:, :, : SIDE // 2] - x[:, :, SIDE // 2 :], (1, 2, 3)) - 50
+
+
+TRICKS = {  # two images, and what tells the first from the second until they are disturbed
+    "jpeg": (checker(), flat(110), roughness),
+    "blur": (checker(), flat(110), roughness),
+    "darkness": (flat(200), flat(60), light),
+    "rotation": (halves(), flat(110), lead_of_the_left),
+}
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_a_model_that_lives_on_what_a_disturbance_takes_away_fails(name: str, tmp_path: Path) -> None:
+    *images, feature = TRICKS[name]
+    pixels = keras.Input((SIDE, SIDE, 3), dtype="uint8")
+    score = keras.ops.reshape(feature(keras.ops.cast(pixels, "float32")), (-1, 1))
+    made = keras.Model(pixels, keras.ops.softmax(keras.ops.concatenate([score, -score], axis=-1)))
+    classifier = gallery.export(made, tmp_path, ("a", "b"), SIDE)
+    for label, image in zip("ab", images, strict=True):
+        image.save(paths.DATA / f"{label}.png")
+    seen = gather(classifier, pd.DataFrame({"path": ["a.png", "b.png"], "label": ["a", "b"]}))
+    assert seen.correct.all()
+    checks = {check.name: check for check in check_robustness(classifier, seen, promote_params(disturbed_fall=0.4))}
+    assert checks[f"robust_{name}"].value == 0.5 and not checks[f"robust_{name}"].passed
+    assert checks.keys() == {f"robust_{trick}" for trick in TRICKS}

@@ -1,0 +1,250 @@
+"""The commands of the champion: what they say, what they leave behind, and that a refusal changes nothing."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic, sleep
+
+import gallery
+import pytest
+from gallery import NAME, aliases, assert_sound, crown
+from mlflow import MlflowClient
+
+from landuse import ledger, paths, tracking
+from landuse.cli import main
+
+LANDUSE = Path(sys.executable).with_name("landuse")
+
+
+@pytest.fixture(autouse=True)
+def in_use(registry_copy: Path) -> None:
+    """Every test has a project and a registry of its own."""
+
+
+@pytest.fixture
+def landuse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """A function from the words of a command to its exit code, what it prints, and what it complains."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["landuse", *words])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        printed = capsys.readouterr()
+        return stop.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+def blessing() -> dict:
+    return json.loads(paths.BLESSING.read_text())
+
+
+def moves() -> list[str]:
+    with tracking.store():
+        return [f"{entry.action} {entry.before} {entry.after} {entry.status}" for entry in ledger.entries(NAME)]
+
+
+def tags(number: str) -> dict[str, str]:
+    return MlflowClient().get_model_version(NAME, number).tags
+
+
+def test_a_version_that_passes_becomes_champion_with_blessing_tags_and_entry(landuse, at_hand: None) -> None:
+    code, out, err = landuse("promote", "1")
+    assert (code, err) == (0, "") and out.endswith("gallery version 1 is the champion\n")
+    assert out.count("passed ") == len(blessing()["checks"]) == 17
+    assert blessing().items() >= {"version": "1", "champion": None, "verdict": "passed", "promoted": True}.items()
+    assert tags("1").items() >= {"gate.verdict": "passed", "gate.champion": "none", "gate.failed": "none"}.items()
+    assert moves() == ["promote None 1 FINISHED"] and assert_sound() == "1"
+    with tracking.store():
+        assert ledger.blessing(ledger.entries(NAME)[0]) == blessing()
+
+
+def test_the_challenger_is_judged_where_no_version_is_named_and_refused_in_one_line(landuse, at_hand: None) -> None:
+    code, out, err = landuse("promote")
+    assert code == 3 and "FAILED  calibration_error" in out
+    assert err == "landuse: gallery version 4 stays challenger: " + first_failure()["sentence"] + "\n"
+    assert blessing().items() >= {"version": "4", "verdict": "refused", "promoted": False, "forced": False}.items()
+    assert tags("4").items() >= {"gate.verdict": "refused", "gate.failed": "calibration_error"}.items()
+    assert aliases() == {} and moves() == []
+
+
+def first_failure() -> dict:
+    return next(check for check in blessing()["checks"] if not check["passed"])
+
+
+def test_a_dry_run_judges_and_moves_nothing(landuse, at_hand: None) -> None:
+    code, out, _ = landuse("promote", "1", "--dry-run")
+    assert code == 0 and out.endswith("gallery version 1 passed; nothing was moved\n")
+    assert blessing().items() >= {"version": "1", "verdict": "passed", "promoted": False}.items()
+    assert aliases() == {} and moves() == []
+
+
+def test_a_forced_version_becomes_champion_and_the_ledger_says_that_it_was_forced_and_why(
+    landuse, at_hand: None
+) -> None:
+    code, out, err = landuse("promote", "2", "--force", "--reason", "the show must go on")
+    assert (code, err) == (0, "") and "FAILED  accuracy" in out
+    assert blessing().items() >= {"verdict": "refused", "promoted": True, "forced": True}.items()
+    assert blessing()["reason"] == "the show must go on"
+    assert moves() == ["force None 2 FINISHED"]
+    assert "the show must go on" in landuse("history")[1]
+
+
+@pytest.mark.parametrize("words", [["--force"], ["--reason", "so"], ["--force", "--reason", " "]])
+def test_force_and_reason_go_together(landuse, words: list[str]) -> None:
+    code, out, err = landuse("promote", "1", *words)
+    assert (code, out) == (1, "") and err.startswith("landuse: --force and --reason TEXT go together")
+
+
+def test_the_champion_is_not_judged_again_and_keeps_its_blessing(landuse, at_hand: None) -> None:
+    landuse("promote", "1")
+    before = blessing()
+    paths.BLESSING.unlink()
+    assert landuse("promote", "1") == (0, "gallery version 1 is the champion\n", "")
+    assert blessing() == before and moves() == ["promote None 1 FINISHED"]
+
+
+@pytest.mark.slow
+def test_a_champion_from_before_there_was_a_ledger_is_judged_and_entered(landuse, at_hand: None) -> None:
+    MlflowClient().set_registered_model_alias(NAME, "champion", "1")
+    assert landuse("promote", "1")[0] == 0
+    assert moves() == ["promote 1 1 FINISHED"] and assert_sound() == "1"
+
+
+def test_a_version_that_was_rolled_back_comes_back_only_by_force(landuse, at_hand: None) -> None:
+    crown(2)
+    crown(1)
+    assert landuse("rollback") == (0, "gallery version 2 is the champion again\n", "")
+    code, _, err = landuse("promote", "1")
+    assert code == 3 and "gallery version 1 stays challenger: it was rolled back at 20" in err
+    assert assert_sound() == "2"
+
+
+def test_without_a_champion_before_there_is_nothing_to_go_back_to(landuse, at_hand: None) -> None:
+    crown(1)
+    code, out, err = landuse("rollback")
+    assert (code, out) == (1, "") and "gallery has no champion to go back to: landuse history" in err
+    assert assert_sound() == "1"
+
+
+@pytest.mark.slow
+def test_a_rollback_to_a_version_that_is_damaged_leaves_the_champion(landuse, at_hand: None) -> None:
+    twin = str(gallery.hang_twin(1).version)
+    crown(twin)
+    crown(3)
+    location = MlflowClient().get_logged_model(tags_source(twin)).artifact_location.removeprefix("file://")
+    Path(location, "artifacts", "model", "model.tflite").unlink()
+    code, _, err = landuse("rollback")
+    assert code == 1 and f"gallery version {twin} cannot be loaded" in err and err.count("\n") == 1
+    assert aliases() == {"champion": "3", "previous_champion": twin}
+    assert f"(undone); gallery version {twin} cannot be loaded" in landuse("history")[1].splitlines()[1]
+
+
+def tags_source(number: str) -> str:
+    return MlflowClient().get_model_version(NAME, number).source.rpartition("/")[2]
+
+
+def test_history_tells_aliases_and_moves_the_latest_first(landuse, at_hand: None) -> None:
+    assert landuse("history")[1] == "gallery: challenger 4\n"
+    crown(1)
+    crown(3, "force")
+    landuse("rollback")
+    first, *lines = landuse("history")[1].splitlines()
+    assert first == "gallery: challenger 4, champion 1"
+    assert [line.split()[1:5] for line in lines] == [
+        ["rollback", "3", "->", "1"],
+        ["force", "1", "->", "3"],
+        ["promote", "-", "->", "1"],
+    ]
+
+
+def test_compare_shows_both_versions_on_the_same_images(landuse) -> None:
+    code, out, err = landuse("compare", "3", "1")
+    assert (code, err) == (0, "")
+    rows = {line[:24].strip(): line[24:].split() for line in out.splitlines()}
+    assert rows["accuracy"] == ["0.6667", "1.0000"] and rows["recall water"] == ["0.0000", "1.0000"]
+    assert "recall field" not in rows
+    assert "on 60 of the 60 held-out images of version 1" in out
+    assert "0 are right only by the first, 20 only by the second (p = 0.000)" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["promote", "9"], "gallery has no version 9 in the registry"),
+        (["promote", "latest"], "gallery has no version latest in the registry"),
+        (["compare", "1", "9"], "gallery has no version 9 in the registry"),
+        (["rollback"], "gallery has no champion to go back to"),
+    ],
+)
+def test_a_version_that_is_not_there_is_named(landuse, words: list[str], expected: str) -> None:
+    code, out, err = landuse(*words)
+    assert (code, out) == (1, "") and expected in err and err.count("\n") == 1
+
+
+def test_without_a_challenger_the_remedy_is_named(landuse) -> None:
+    MlflowClient().delete_registered_model_alias(NAME, "challenger")
+    code, _, err = landuse("promote")
+    assert code == 1 and "gallery has no challenger: dvc repro registers one" in err
+
+
+@pytest.mark.parametrize("verb", ["promote", "rollback", "history", "compare 1 2"])
+def test_a_model_that_was_never_registered_is_named_with_the_remedy(landuse, verb: str) -> None:
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace(f"model: {NAME}", "model: unheard"))
+    code, out, err = landuse(*verb.split())
+    assert (code, out) == (1, "") and "unheard" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["promote", "rollback", "history", "compare 1 2"])
+def test_a_store_that_is_down_is_named_and_nothing_is_changed(
+    landuse, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    code, out, err = landuse(*verb.split())
+    assert (code, out) == (1, "") and "http://127.0.0.1:9" in err and "MLFLOW_TRACKING_URI" in err
+    assert not paths.BLESSING.exists()
+
+
+def test_an_alias_that_was_moved_by_hand_stops_promote_and_rollback_and_force_settles_it(
+    landuse, at_hand: None
+) -> None:
+    crown(1)
+    MlflowClient().set_registered_model_alias(NAME, "champion", "2")
+    for verb in ("promote", "rollback"):
+        code, _, err = landuse(verb)
+        assert code == 1 and "by the ledger it is version 1: the alias was moved by hand" in err
+    assert "by the ledger it is version 1" in landuse("history")[1].splitlines()[1]
+    assert landuse("promote", "1", "--force", "--reason", "put it back")[0] == 0
+    assert assert_sound() == "1"
+
+
+@pytest.mark.slow
+def test_the_real_command_promotes_through_fresh_processes() -> None:
+    done = subprocess.run([LANDUSE, "promote", "1"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "passed  fresh_process" in done.stdout
+    assert moves() == ["promote None 1 FINISHED"] and assert_sound() == "1"
+
+
+@pytest.mark.slow
+def test_the_real_command_killed_while_it_moves_the_champion_is_put_right_by_the_next(at_hand: None) -> None:
+    crown(3)
+    command = subprocess.Popen([LANDUSE, "promote", "1"], stdout=subprocess.DEVNULL)
+    end = monotonic() + 60
+    while not moving() and monotonic() < end:
+        sleep(0.05)
+    command.send_signal(signal.SIGKILL)
+    assert command.wait() == -signal.SIGKILL
+    assert moves()[-1].endswith(" RUNNING")
+    done = subprocess.run([LANDUSE, "history"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "stopped" in done.stdout.splitlines()[2]
+    assert assert_sound() in ("3", "1")
+
+
+def moving() -> bool:
+    with tracking.store():
+        return bool(ledger.entries(NAME, ledger.OPEN))
