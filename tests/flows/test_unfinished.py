@@ -11,7 +11,9 @@ from landuse.errors import LanduseError
 from landuse.paths import BLESSING, REGISTRATION
 from pipelines import unfinished
 from pipelines.commands import CommandFailed
-from pipelines.unfinished import REASONS, is_judged, succeeds, what_is_new
+from pipelines.unfinished import REASONS, is_judged, succeeds
+
+look = unfinished.what_is_new.fn  # the function behind the task
 
 
 @pytest.fixture(autouse=True)
@@ -42,18 +44,18 @@ def codes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def test_after_a_run_that_came_to_its_end_there_is_nothing_but_what_is_asked_for(codes: dict[str, int]) -> None:
-    assert what_is_new(False, force=False) is None
-    assert what_is_new(False, force=True) == "forced"
+    assert look(False, force=False) is None
+    assert look(False, force=True) == "forced"
 
 
 def test_the_first_reason_in_the_order_of_the_pipeline_is_the_one_that_is_told(codes: dict[str, int]) -> None:
     bless(verdict="passed", promoted=False)
-    found = [what_is_new(False, force=True)]
+    found = [look(False, force=True)]
     codes["landuse"] = 1
-    found.append(what_is_new(False, force=True))
+    found.append(look(False, force=True))
     codes["dvc"] = 1
-    found.append(what_is_new(False, force=True))
-    found.append(what_is_new(True, force=True))
+    found.append(look(False, force=True))
+    found.append(look(True, force=True))
     assert found == ["unjudged", "unregistered", "changed", "new-data"]
     assert set(found) | {"forced"} == set(REASONS)
 
@@ -61,7 +63,7 @@ def test_the_first_reason_in_the_order_of_the_pipeline_is_the_one_that_is_told(c
 def test_a_store_that_is_out_of_reach_is_no_lost_registration(codes: dict[str, int]) -> None:
     codes["landuse"] = 75
     with pytest.raises(CommandFailed, match="landuse says no"):
-        what_is_new(False, force=False)
+        look(False, force=False)
 
 
 def test_a_command_says_yes_or_no_or_cannot_tell(place: Path) -> None:
