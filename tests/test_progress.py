@@ -1,7 +1,9 @@
 """What is seen of a stage while it works, and what is kept off the screen."""
 
 import os
+import re
 import sys
+from collections.abc import Iterable
 
 import pytest
 
@@ -12,6 +14,28 @@ from landuse.quiet import native_stderr_muted
 def test_a_bar_passes_every_item_on_and_ends_full(capfd: pytest.CaptureFixture) -> None:
     assert list(track(iter("abc"), 3, "extract")) == ["a", "b", "c"]
     assert "extract" in (out := capfd.readouterr().out) and "3/3" in out
+
+
+@pytest.mark.parametrize(("total", "done"), [(20, range(2, 20, 2)), (3, [1, 2]), (1, []), (0, [])])
+def test_where_no_terminal_shows_the_bar_every_tenth_of_the_way_is_a_line(
+    capfd: pytest.CaptureFixture, total: int, done: Iterable[int]
+) -> None:
+    assert len(list(track(range(total), total, "extract"))) == total
+    lines = [line for line in capfd.readouterr().out.splitlines() if re.match(r"extract \d", line)]
+    assert lines == [f"extract {number}/{total}" for number in done]
+
+
+def test_a_line_of_progress_is_there_before_the_next_item_is_asked_for(capfd: pytest.CaptureFixture) -> None:
+    passed = track(range(10), 10, "extract")
+    for _ in range(4):
+        next(passed)
+    assert capfd.readouterr().out.splitlines()[-1] == "extract 3/10"
+
+
+def test_on_a_terminal_the_bar_is_enough(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert list(track(range(10), 10, "extract"))
+    assert "10/10" in (out := capfd.readouterr().out) and "extract 3/10\n" not in out
 
 
 def test_the_line_of_an_epoch_stays_on_the_screen_as_it_was_given(capfd: pytest.CaptureFixture) -> None:

@@ -1,6 +1,9 @@
 """One MLflow run per training, found again by the model it made."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -9,7 +12,8 @@ import pytest
 from mlflow import MlflowClient
 
 from landuse import tracking
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
+from landuse.process import STARTED, identity
 
 
 def record() -> dict:
@@ -76,6 +80,50 @@ def test_a_training_that_fails_leaves_a_failed_run(trained_copy: Path) -> None:
     assert MlflowClient().get_run(run.info.run_id).info.status == "FAILED"
 
 
+@pytest.fixture
+def lost(trained: Path) -> Iterator[Callable[..., str]]:
+    """A function that leaves a run RUNNING, as a process that is killed does; returns its id. Ended afterwards."""
+    client, runs = MlflowClient(), []
+
+    def leave(**tags: str) -> str:
+        experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+        runs.append(client.create_run(experiment.experiment_id, tags=tags).info.run_id)
+        return runs[-1]
+
+    with tracking.store():
+        yield leave
+    for run in runs:
+        client.delete_run(run)
+
+
+def status(run: str) -> str:
+    return MlflowClient().get_run(run).info.status
+
+
+def test_a_run_whose_process_was_killed_is_marked_as_killed_and_no_other(lost: Callable[..., str]) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
+        killed, mine, foreign = lost(**identity(worker.pid)), lost(**identity()), lost()
+        tracking.end_lost_runs()
+        assert [status(run) for run in (killed, mine, foreign)] == ["RUNNING"] * 3
+        worker.kill()
+    tracking.end_lost_runs()
+    assert [status(run) for run in (killed, mine, foreign)] == ["KILLED", "RUNNING", "RUNNING"]
+
+
+def test_the_next_training_or_evaluation_ends_what_was_lost(lost: Callable[..., str]) -> None:
+    gone = identity() | {STARTED: "1.00"}
+    first = lost(**gone)
+    with pytest.raises(LanduseError), tracking.training_run({}):
+        run = mlflow.active_run().info.run_id
+        assert status(first) == "KILLED" and identity().items() <= mlflow.active_run().data.tags.items()
+        raise LanduseError("diverged")
+    MlflowClient().delete_run(run)
+    second = lost(**gone)
+    with tracking.continued_run() as continued:
+        assert status(second) == "KILLED" and status(continued.info.run_id) == "RUNNING"
+    assert identity().items() <= MlflowClient().get_run(continued.info.run_id).data.tags.items()
+
+
 def test_the_verdict_on_the_data_goes_to_the_run_with_manifest_page_and_docs(trained_copy: Path) -> None:
     with tracking.continued_run() as run:
         tracking.log_validation()
@@ -88,7 +136,13 @@ def test_the_verdict_on_the_data_goes_to_the_run_with_manifest_page_and_docs(tra
 def test_a_store_of_an_unknown_kind_is_named_in_one_line_with_the_remedy(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_refused("ftp://example.org/mlflow", monkeypatch)
+    refusal = assert_refused("ftp://example.org/mlflow", monkeypatch)
+    assert not isinstance(refusal, Unavailable), "it will not be known later either"
+
+
+def test_a_server_that_does_not_answer_may_do_so_later(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert isinstance(assert_refused("http://127.0.0.1:9", monkeypatch), Unavailable)  # nobody listens there
 
 
 def test_a_damaged_store_is_named_in_one_line_with_the_remedy(
@@ -98,11 +152,12 @@ def test_a_damaged_store_is_named_in_one_line_with_the_remedy(
     assert_refused(f"sqlite:///{tmp_path}/mlflow.db", monkeypatch)
 
 
-def assert_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def assert_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> LanduseError:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(LanduseError, match="check MLFLOW_TRACKING_URI") as refusal, tracking.store():
         pass
     assert uri in str(refusal.value) and "\n" not in str(refusal.value)
+    return refusal.value
 
 
 def test_a_damaged_run_file_is_named_with_the_way_to_have_it_again(trained_copy: Path) -> None:
