@@ -134,9 +134,14 @@ def show_summary(reason: str, before: str | None, outcomes: dict[str, str], bles
         "Why": verdict,
         "Where to look": ", ".join(pages()),
     }
-    rows = "\n".join(f"| **{question}** | {answer.replace('|', '/')} |" for question, answer in answers.items())
+    rows = "\n".join(f"| **{question}** | {cell(answer)} |" for question, answer in answers.items())
     create_markdown_artifact(f"# {verdict.partition(':')[0]}\n\n| | |\n|---|---|\n{rows}\n", key="retraining")
     return verdict
+
+
+def cell(text: str) -> str:
+    """A text that stays within one cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "/")
 
 
 def pages() -> list[str]:
