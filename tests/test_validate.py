@@ -175,7 +175,7 @@ def test_a_class_with_one_image_is_refused_with_its_count(data: Path) -> None:
     [
         ("decodes", "field/empty.jpg", "the file is empty"),
         ("decodes", "field/folder.jpg", "the file cannot be read: Is a directory"),
-        ("decodes", "field/words.jpg", "not an image"),
+        ("decodes", "field/words.jpg", "not a TIFF, JPEG, PNG or WebP image"),
         ("known_classes", "lake/0.png", "label lake"),
         ("one_label", "field/000.png", "same file as river/same.png"),
         ("modes", "field/grey.png", "mode L"),

@@ -3,6 +3,8 @@
 import os
 import sys
 import warnings
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -16,6 +18,8 @@ app = typer.Typer(
     help="Keeps a trusted scene classifier for overhead images. Run it in the project's folder.",
 )
 STAGES = "Stages, as `dvc repro` runs them"
+USE = "The model at work"
+BAD_FILES = 3
 
 
 def say(text: object) -> None:
@@ -95,6 +99,26 @@ def register() -> None:
 
     version = register(load_params().register)
     say(f"{version.name} version {version.version} is the challenger")
+
+
+@app.command(rich_help_panel=USE)
+def predict(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders of images, quoted patterns.")],
+    model: Annotated[
+        str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder; the champion unless given.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option(help="A .csv, .jsonl or .parquet file, gone on with where it was left.")
+    ] = None,
+) -> None:
+    """Say what images show, one row each; exit code 3 where some could not be read."""
+    from landuse.params import load_params
+    from landuse.predict import predict
+
+    tally = predict(paths, model or f"models:/{load_params().register.model}@champion", output)
+    print(tally, file=sys.stderr)
+    if tally.bad:
+        raise typer.Exit(BAD_FILES)
 
 
 @app.command(rich_help_panel="Data")

@@ -32,6 +32,7 @@ def evaluate(params: EvaluateParams) -> dict[str, Any]:
     actual = np.array([classifier.labels.index(label) for label in held_out["label"]])
     metrics = {"subset": held_out["subset"].iloc[0], "images": len(held_out)}
     metrics |= scores(actual, probabilities, params.calibration_bins)
+    metrics |= trust(actual, probabilities, classifier.unsure_below)
     metrics |= {"dead_kernels": classifier.card["dead_kernels"], "size_mb": classifier.size / MEGABYTE}
     write_tables(metrics, held_out, actual, probabilities, classifier.labels)
     report.draw_pictures(PICTURES, params.mistakes)
@@ -59,6 +60,13 @@ def scores(actual: NDArray[np.intp], probabilities: NDArray[np.float32], bins: i
         "top_3_accuracy": float((best == actual[:, None]).any(axis=1).mean()),
         "calibration_error": calibration_error(predicted == actual, probabilities.max(axis=1), bins),
     }
+
+
+def trust(actual: NDArray[np.intp], probabilities: NDArray[np.float32], unsure_below: float) -> dict[str, float | None]:
+    """The share of the images that are not marked unsure, and how many of these are right, if there are any."""
+    sure = probabilities.max(axis=1) >= unsure_below
+    right = probabilities.argmax(axis=1) == actual
+    return {"coverage": float(sure.mean()), "sure_accuracy": float(right[sure].mean()) if sure.any() else None}
 
 
 def calibration_error(correct: NDArray[np.bool_], confidence: NDArray[np.float32], bins: int) -> float:

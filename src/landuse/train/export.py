@@ -58,6 +58,8 @@ def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -
         "labels": labels,
         "image_size": facts["params"]["image_size"],
         "preprocessing": PREPROCESSING,
+        "unsure_below": facts["unsure_below"],
+        "temperature": facts["temperature"],
         "backbone": facts["params"]["backbone"],
         "alpha": facts["params"]["alpha"],
         "weights": facts["params"]["weights"],
