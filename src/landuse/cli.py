@@ -20,6 +20,9 @@ app = typer.Typer(
 STAGES = "Stages, as `dvc repro` runs them"
 USE = "The model at work"
 BAD_FILES = 3
+ModelOption = Annotated[
+    str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder, in place of the champion.")
+]
 
 
 def say(text: object) -> None:
@@ -104,21 +107,35 @@ def register() -> None:
 @app.command(rich_help_panel=USE)
 def predict(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders of images, quoted patterns.")],
-    model: Annotated[
-        str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder; the champion unless given.")
-    ] = "",
+    model: ModelOption = "",
     output: Annotated[
         Path | None, typer.Option(help="A .csv, .jsonl or .parquet file, gone on with where it was left.")
     ] = None,
 ) -> None:
     """Say what images show, one row each; exit code 3 where some could not be read."""
-    from landuse.params import load_params
     from landuse.predict import predict
 
-    tally = predict(paths, model or f"models:/{load_params().register.model}@champion", output)
+    tally = predict(paths, model or champion(), output)
     print(tally, file=sys.stderr)
     if tally.bad:
         raise typer.Exit(BAD_FILES)
+
+
+@app.command(rich_help_panel=USE)
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")], model: ModelOption = ""
+) -> None:
+    """Write a model as plain files: Keras, LiteRT in float32 and int8, labels, and an example that uses them."""
+    from landuse.export import export
+
+    say(export(folder, model or champion()))
+
+
+def champion() -> str:
+    """The model that is used unless another is named."""
+    from landuse.params import load_params
+
+    return f"models:/{load_params().register.model}@champion"
 
 
 @app.command(rich_help_panel="Data")
