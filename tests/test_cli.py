@@ -14,6 +14,7 @@ from landuse.cli import app, main
 
 LANDUSE = Path(sys.executable).with_name("landuse")
 VERBS = tuple(typer.main.get_command(app).commands)
+NEEDS = {"predict": ["a.png"], "export": ["new"]}
 HEAVY = {"tensorflow", "keras", "mlflow", "great_expectations", "pandas", "sklearn", "matplotlib", "dvc", "PIL", "yaml"}
 
 Refusal = Callable[[str], str]
@@ -28,7 +29,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     """A function from a verb to the one line with which `landuse` refuses it, in this process."""
 
     def refused(verb: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["landuse", verb])
+        monkeypatch.setattr(sys, "argv", ["landuse", verb, *NEEDS.get(verb, [])])
         with pytest.raises(SystemExit) as stop:
             main()
         printed = capsys.readouterr()

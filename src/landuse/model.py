@@ -113,6 +113,17 @@ def tail(network: keras.Model, cut: str) -> keras.Model:
     return keras.Model(start, network.get_layer(HEAD)(network.get_layer("dropout")(x)))
 
 
+def logits(tail: keras.Model, inputs: keras.utils.PyDataset) -> np.ndarray:
+    """What flows into the softmax [n, classes]; where a network is very sure, the softmax rounds it away."""
+    head = tail.get_layer(HEAD)
+    head.activation = keras.activations.linear
+    try:
+        return tail.predict(inputs, verbose=0)
+    finally:
+        head.activation = keras.activations.softmax
+        tail.predict_function = None  # it was traced without the softmax
+
+
 def unfreeze(network: keras.Model, cut: str, from_scratch: bool) -> None:
     """Mark what is trained: all that follows the cut.
 

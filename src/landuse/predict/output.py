@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from os import SEEK_END
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 
@@ -29,16 +29,23 @@ class Output:
         self.done = np.empty(0, np.uint64)
 
     def read_past(self) -> None:
-        """Take in the rows that are there; write the header where nothing is."""
+        """Take in the rows that are there, cut off half a row at the end, and write the header where nothing is.
+
+        Raises LanduseError or ValueError and the like, before anything is changed, where it holds something else.
+        """
+        self.file.seek(0)
+        head = self.file.read(len(self.lines.opening))
+        if not (head.startswith(self.lines.opening) or self.lines.opening.startswith(head)):
+            raise ValueError("another beginning")
         self.file.seek(0)
         self.done = np.sort(np.fromiter(self.past(), np.uint64))
-        self.file.seek(0, SEEK_END)
-        if self.file.tell() == 0:
+        cut_half_a_row(self.file.buffer)
+        if self.file.seek(0, SEEK_END) == 0:
             self.file.write(self.lines.header)
 
     def past(self) -> Iterator[int]:
-        """The hashes of the paths of all rows."""
-        for row in self.lines.read(self.file):
+        """The hashes of the paths of all whole rows."""
+        for row in self.lines.read(line for line in self.file if line.endswith("\n")):
             if row.model != self.lines.model:
                 raise LanduseError(f"holds predictions of {row.model}, and now {self.lines.model} would answer")
             self.tally.count(row.path, unsure=row.unsure, error=row.error)
@@ -85,21 +92,31 @@ def growing_file(path: Path, labels: list[str], model: str) -> Iterator[Output]:
     Raises LanduseError where the file is another's: of another format, another model, or another process at work.
     """
     text_file = path.with_name(path.name + ".jsonl") if path.suffix == parquet.SUFFIX else path
-    if path != text_file and path.exists() and not text_file.exists():
+    unpacked = path != text_file and path.exists() and not text_file.exists()
+    if unpacked:
         parquet.unpack(path, text_file)
     with text_file.open("a+", encoding="utf-8", newline="") as file:
         lock(file, path)
-        cut_half_a_row(text_file)
         output = Output(file, KINDS[path.suffix](labels, model))
         try:
-            output.read_past()
-        except LanduseError as error:
-            raise LanduseError(f"--output {path} {error}: name another file") from None
-        except (KeyError, TypeError, ValueError, csv.Error):
-            raise LanduseError(f"--output {path} was not written by landuse predict: name another file") from None
+            read_past(output, path)
+        except LanduseError:
+            if unpacked:
+                text_file.unlink()
+            raise
         yield output
     if path != text_file:
         parquet.pack(text_file, path, labels)
+
+
+def read_past(output: Output, path: Path) -> None:
+    """Find out what an output holds. Raises LanduseError where it is no output, or that of another model."""
+    try:
+        output.read_past()
+    except LanduseError as error:
+        raise LanduseError(f"--output {path} {error}: name another file") from None
+    except (KeyError, TypeError, ValueError, csv.Error):
+        raise LanduseError(f"--output {path} holds no predictions with these classes: name another file") from None
 
 
 def lock(file: TextIO, path: Path) -> None:
@@ -110,15 +127,14 @@ def lock(file: TextIO, path: Path) -> None:
         raise LanduseError(f"--output {path}: another landuse predict is writing it, wait for it") from None
 
 
-def cut_half_a_row(path: Path) -> None:
+def cut_half_a_row(file: BinaryIO) -> None:
     """Take away what follows the last line end: the row that a kill interrupted."""
-    with path.open("r+b") as file:
-        end = file.seek(0, SEEK_END)
-        while end:
-            start = max(0, end - BLOCK)
-            file.seek(start)
-            if (last := file.read(end - start).rfind(b"\n")) >= 0:
-                file.truncate(start + last + 1)
-                return
-            end = start
-        file.truncate(0)
+    end = file.seek(0, SEEK_END)
+    while end:
+        start = max(0, end - BLOCK)
+        file.seek(start)
+        if (last := file.read(end - start).rfind(b"\n")) >= 0:
+            file.truncate(start + last + 1)
+            return
+        end = start
+    file.truncate(0)

@@ -29,11 +29,16 @@ class Past(NamedTuple):
 
 
 class CsvLines:
-    """path, label, confidence, unsure, one probability `p_<class>` per class, error, model."""
+    """Path, label, confidence, unsure, one probability `p_<class>` per class, error, model.
+
+    Every file begins with the `opening`.
+    """
 
     def __init__(self, labels: list[str], model: str) -> None:
         self.labels, self.model = labels, model
-        self.header = csv_line(["path", "label", "confidence", "unsure", *(f"p_{x}" for x in labels), "error", "model"])
+        self.header = self.opening = csv_line(
+            ["path", "label", "confidence", "unsure", *(f"p_{x}" for x in labels), "error", "model"]
+        )
 
     def line(self, answer: Answer) -> str:
         """The row of one image, with its line end."""
@@ -45,15 +50,18 @@ class CsvLines:
         return csv_line([answer.path, *values, answer.error or "", self.model])
 
     def read(self, lines: Iterable[str]) -> Iterator[Past]:
-        """The rows of earlier lines, header and all. Raises csv.Error where they are of another kind."""
-        for row in csv.DictReader(lines, strict=True):
+        """The rows of earlier lines, header and all."""
+        for row in csv.DictReader(lines):
             yield Past(row["path"], row["unsure"] == "true", row["error"] or None, row["model"])
 
 
 class JsonLines:
-    """An object per line: path, the whole prediction, error, model; what there is not is null."""
+    """An object per line: path, the whole prediction, error, model; what there is not is null.
 
-    header = ""
+    Every file begins with the `opening`.
+    """
+
+    header, opening = "", '{"path": "'
 
     def __init__(self, labels: list[str], model: str) -> None:
         self.model = model
@@ -65,7 +73,7 @@ class JsonLines:
         return json.dumps(row, ensure_ascii=False) + "\n"
 
     def read(self, lines: Iterable[str]) -> Iterator[Past]:
-        """The rows of earlier lines. Raises KeyError, TypeError or ValueError where they are of another kind."""
+        """The rows of earlier lines. Raises KeyError, TypeError or ValueError where they are something else."""
         for row in map(json.loads, lines):
             yield Past(row["path"], bool(row["unsure"]), row["error"], row["model"])
 

@@ -36,8 +36,7 @@ def train(params: TrainParams) -> None:
         tail = model.tail(network, params.unfreeze_from)
         fit(tail, params, splits, extracted).to_csv(HISTORY, index=False)
         validation = batches(splits, "validation", params, extracted)
-        probabilities = tail.predict(validation, verbose=0)
-        trust = calibrate(network, probabilities, validation.labels, params.sure_accuracy)
+        trust = calibrate(network, model.logits(tail, validation), validation.labels, params.sure_accuracy)
         tracking.finish_training(record, export(network, facts | trust, splits))
 
 
