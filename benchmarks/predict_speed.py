@@ -35,7 +35,7 @@ def keras_seconds(paths: list[Path]) -> float:
     size = network.input_shape[1]
     network.predict(np.zeros((BATCH, size, size, 3), np.uint8), verbose=0)
     start = perf_counter()
-    answers = network.predict(batches(paths, size), verbose=0)
+    answers = network.predict(batches(paths, size), steps=-(-len(paths) // BATCH), verbose=0)
     assert len(answers) == len(paths)
     return perf_counter() - start
 
