@@ -7,10 +7,11 @@ LOCK = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 -
 
 .PHONY: run test ui lock clean
 
-run: .venv/run    ## from the source in params.yaml to a registered model
+run: .venv/run    ## from the source in params.yaml to a champion, if it is good enough
 	landuse ingest
 	dvc repro
 	@landuse info || { dvc repro --single-item --force register && landuse info; }
+	@landuse promote || test $$? -eq 3
 	@printf '\nWhat next:\n  make ui                                               browse the run and the model at http://127.0.0.1:5000\n'
 	@printf '  dvc exp run -S train.learning_rate=0.01               try another value; dvc exp show compares\n'
 	@printf '  cp presets/ucmerced.yaml params.yaml && make run      the real job: UC Merced Land Use\n'

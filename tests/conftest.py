@@ -79,13 +79,15 @@ def registered(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A copy of the finished project whose model is the champion of `served`."""
     from landuse.params import load_params
     from landuse.register import register
+    from landuse.registry import CHAMPION, set_alias
 
     folder = tmp_path_factory.mktemp("registered") / "project"
     copytree(finished, folder, ignore=ignore_patterns("mlflow.db", "mlruns"))
     tiny.write_params(folder, tiny.changed({}) | {"register": {"model": "served"}})
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, finished, patch)
-        register(load_params().register)
+        version = register(load_params().register)
+        set_alias(version.name, CHAMPION, version.version)
     return folder
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from landuse.classifier import Classifier
-from landuse.evaluate import calibration_error, trust
 from landuse.paths import DATA, MODEL, SPLITS
+from landuse.scores import calibration_error, trust
 from landuse.train.calibrate import best_temperature, tempered, trusted_confidence
 
 

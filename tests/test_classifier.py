@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import tiny
 
+from landuse import champion
 from landuse.classifier import Classifier, Prediction
 from landuse.errors import LanduseError
 from landuse.paths import DATA, MODEL, SPLITS
@@ -72,12 +73,14 @@ def test_a_prediction_is_unsure_below_the_confidence_of_the_card_and_sure_from_i
     assert classifier.predict(path).unsure
 
 
-def test_the_model_of_an_older_landuse_is_refused_with_what_to_do(trained_copy: Path) -> None:
+def test_a_model_without_a_trusted_confidence_still_gives_probabilities(trained_copy: Path) -> None:
     card = json.loads((MODEL / "model.json").read_text("utf-8"))
     del card["unsure_below"]
     (MODEL / "model.json").write_text(json.dumps(card), "utf-8")
-    with pytest.raises(LanduseError, match=r"model\.json has no 'unsure_below': an older landuse made it, train anew"):
-        Classifier(MODEL)
+    assert Classifier(MODEL).unsure_below is None
+    assert Classifier(MODEL).probabilities(DATA / "water" / "00.png").shape == (3,)
+    with pytest.raises(LanduseError, match="artifacts/model has no unsure_below in its model.json: train and register"):
+        champion.load("artifacts/model")
 
 
 def test_what_is_no_image_is_refused_and_the_next_one_is_answered(classifier: Classifier) -> None:

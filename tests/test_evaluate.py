@@ -12,8 +12,9 @@ from sklearn.metrics import f1_score, recall_score, top_k_accuracy_score
 
 from landuse import paths
 from landuse.classifier import Classifier
-from landuse.evaluate import calibration_error, evaluate, held_out_images, scores
+from landuse.evaluate import evaluate
 from landuse.params import EvaluateParams
+from landuse.scores import calibration_error, held_out_images, scores
 
 EVALUATE = EvaluateParams(**tiny.CHANGES["evaluate"])
 TABLES = [paths.METRICS, paths.PREDICTIONS, paths.PER_CLASS]

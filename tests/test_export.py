@@ -61,6 +61,6 @@ def test_an_empty_folder_is_filled(served: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_that_there_is_not_leaves_no_folder(served: Path, tmp_path: Path) -> None:
-    with pytest.raises(LanduseError, match="models:/served@nobody is not in the registry"):
+    with pytest.raises(LanduseError, match="no version of served is nobody"):
         export(tmp_path / "new", "models:/served@nobody")
     assert not (tmp_path / "new").exists()

@@ -27,7 +27,7 @@ def test_info_names_data_code_packages_training_score_and_model(trained_copy: Pa
     tags = json.loads(Path("artifacts/run.json").read_text())["tags"]
     assert f"weights {tags['weights']}, {tags['device']}" in found["trained"]
     assert "test images, macro F1" in found["scored"]
-    assert found["model"].startswith(f"shown version {version.version} (challenger, champion), run {version.run_id}")
+    assert found["model"].startswith(f"shown version {version.version} (challenger), run {version.run_id}")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ SOURCE = Path("src/landuse")
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES = tuple(DVC["stages"])
-AFTER = ("predict", "export")  # steps that use what is registered, and write nothing that DVC keeps
+AFTER = ("promote", "predict", "export")  # steps that work on what is registered
+REGISTRY_VERBS = ("rollback", "history")
 # Where files lie, what is shown, which commit it was: what a stage may go through without being run again for it.
 NO_CONTENT = {"errors", "files", "params", "paths", "progress", "quiet", "lineage"}
 
@@ -52,11 +53,11 @@ def within(path: str, folders: set[str]) -> bool:
     return not folders.isdisjoint({path, *map(str, Path(path).parents)})
 
 
-def test_every_stage_is_a_section_of_the_params() -> None:
-    assert tuple(PARAMS) == ("data", *STAGES)
+def test_every_step_is_a_section_of_the_params() -> None:
+    assert tuple(PARAMS) == ("data", *STAGES, "promote")
 
 
-@pytest.mark.parametrize("name", ("ingest", *STAGES, *AFTER))
+@pytest.mark.parametrize("name", ("ingest", *STAGES, *AFTER, *REGISTRY_VERBS))
 def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
     path = ROOT / module_file(name)
     file = path / "__init__.py" if path.is_dir() else path
@@ -64,9 +65,16 @@ def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
     assert name in functions
 
 
-def test_every_step_is_a_verb_of_the_command_line_in_the_order_it_runs() -> None:
-    verbs = list(typer.main.get_command(app).commands)
-    assert verbs == ["ingest", *STAGES, *AFTER, "info"]
+def test_every_step_is_a_verb_of_the_command_line_and_the_other_verbs_are_known() -> None:
+    assert list(typer.main.get_command(app).commands) == [
+        "ingest",
+        *STAGES,
+        "promote",
+        *REGISTRY_VERBS,
+        "predict",
+        "export",
+        "info",
+    ]
 
 
 @pytest.mark.parametrize("name", STAGES)

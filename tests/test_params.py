@@ -73,7 +73,7 @@ def test_params_cannot_be_changed_once_they_are_loaded() -> None:
         ("train.learning_rat", "train.learning_rat: unknown key (did you mean learning_rate?)"),
         ("extract.width", "extract.width: unknown key (allowed: backbone, alpha, image_size, weights, views)"),
         ("trian", "trian: unknown key (did you mean train?)"),
-        ("gate", "gate: unknown key (allowed: data, validate, extract, split, train, evaluate, register)"),
+        ("gate", "gate: unknown key (allowed: data, validate, extract, split, train, evaluate, register, promote)"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path: Path, key: str, words: str) -> None:
@@ -114,6 +114,17 @@ WRONG_VALUES = {
     "evaluate.mistakes": [0],
     "evaluate.latency_runs": [0],
     "register.model": ["", "a b", "a/b", None],
+    "promote.automatic": [1, "yes", None],
+    "promote.images": [0],
+    "promote.accuracy": [-0.1, 1.1, 95],
+    "promote.macro_f1": [2],
+    "promote.class_recall": [-1],
+    "promote.calibration_error": [float("nan")],
+    "promote.margin": [-0.1],
+    "promote.significance": [5],
+    "promote.class_fall": [-0.1],
+    "promote.latency_ms": [0],
+    "promote.size_mb": [0, "small"],
 }
 
 

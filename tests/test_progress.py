@@ -14,6 +14,12 @@ def test_a_bar_passes_every_item_on_and_ends_full(capfd: pytest.CaptureFixture) 
     assert "extract" in (out := capfd.readouterr().out) and "3/3" in out
 
 
+def test_a_bar_leaves_standard_output_to_the_results_where_it_is_asked_to(capfd: pytest.CaptureFixture) -> None:
+    list(track(range(20), 20, "predict", stderr=True))
+    printed = capfd.readouterr()
+    assert "20/20" in printed.err and printed.out == ""
+
+
 def test_the_line_of_an_epoch_stays_on_the_screen_as_it_was_given(capfd: pytest.CaptureFixture) -> None:
     bars = EpochBars(train=10, validation=4)
     bars.restart("train")

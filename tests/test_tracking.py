@@ -45,7 +45,7 @@ def test_a_run_is_found_by_its_model_and_only_by_it(trained: Path) -> None:
         assert tracking.find_run("0" * 64) is None
         found = tracking.find_run(record()["tags"][tracking.MODEL_TAG])
     with tracking.continued_run() as run:
-        assert run.info.run_id == found
+        assert run.info.run_id == found.info.run_id
 
 
 def test_a_model_that_the_store_does_not_know_gets_a_run_with_its_history_and_metrics(trained_copy: Path) -> None:
@@ -76,11 +76,13 @@ def test_a_training_that_fails_leaves_a_failed_run(trained_copy: Path) -> None:
     assert MlflowClient().get_run(run.info.run_id).info.status == "FAILED"
 
 
-def test_the_verdict_on_the_data_goes_to_the_run_with_its_page_and_docs(trained_copy: Path) -> None:
+def test_the_verdict_on_the_data_goes_to_the_run_with_manifest_page_and_docs(trained_copy: Path) -> None:
     with tracking.continued_run() as run:
         tracking.log_validation()
     kept = {item.path for item in MlflowClient().list_artifacts(run.info.run_id, "validation")}
-    assert kept == {f"validation/{name}" for name in ("validation.json", "validation.html", "data_docs")}
+    assert kept == {
+        f"validation/{name}" for name in ("manifest.parquet", "validation.json", "validation.html", "data_docs")
+    }
 
 
 def test_a_store_of_an_unknown_kind_is_named_in_one_line_with_the_remedy(

@@ -9,20 +9,21 @@ from tempfile import TemporaryDirectory
 
 from landuse.classifier import Classifier
 from landuse.errors import LanduseError
+from landuse.paths import DEFAULT_STORE
 
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 SQLITE = "sqlite:///"
-EXPORTED = "artifacts/model"  # where the registered model holds the exported folder
-MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def load(model: str) -> tuple[str, Classifier]:
     """The classifier, and a name for it that never comes to mean another: the version, or the digest of a folder's.
 
-    Takes what `model_folder` takes.
+    Takes what `model_folder` takes. Raises LanduseError also for a model that cannot tell when it is unsure.
     """
     with model_folder(model) as (version, folder):
         classifier = Classifier(folder)
+    if classifier.unsure_below is None:
+        raise LanduseError(f"{version or model} has no unsure_below in its model.json: train and register it anew")
     return version or f"sha256:{classifier.digest[:16]}", classifier
 
 
@@ -37,7 +38,7 @@ def model_folder(model: str) -> Iterator[tuple[str | None, Path]]:
         return
     with TemporaryDirectory(prefix="landuse-") as folder:
         with collecting_no_garbage():
-            fetched = fetch(model, folder)
+            fetched = fetch(model, Path(folder))
         yield fetched
 
 
@@ -52,24 +53,21 @@ def collecting_no_garbage() -> Iterator[None]:
         gc.enable()
 
 
-def fetch(model: str, folder: str) -> tuple[str, Path]:
+def fetch(model: str, folder: Path) -> tuple[str, Path]:
     """Copy the files of a registered model into a folder; returns `models:/NAME/VERSION` and where they are."""
     asked = REGISTERED.fullmatch(model)
     if not asked:
         raise LanduseError(f"{model}: name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
-    import mlflow
-
-    from landuse import tracking
+    from landuse import registry, tracking
 
     name, alias, number = asked.groups()
     with tracking.reach() as uri:
-        if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        if uri == DEFAULT_STORE and not Path(uri.removeprefix(SQLITE)).exists():
             raise LanduseError(f"{model}: there is no registry at {uri} yet, dvc repro makes it")
-        try:
-            number = number or mlflow.MlflowClient().get_model_version_by_alias(name, alias).version
-            version = f"models:/{name}/{number}"
-            return version, Path(mlflow.artifacts.download_artifacts(f"{version}/{EXPORTED}", dst_path=folder))
-        except mlflow.MlflowException as error:
-            if error.error_code not in MISSING:
-                raise
-            raise LanduseError(f"{model} is not in the registry at {uri}: landuse info says what is") from None
+        number = number or registry.aliases(name).get(alias)
+        if number is None:
+            raise LanduseError(
+                f"no version of {name} is {alias}: landuse history and landuse info show which there are"
+            )
+        registry.fetch_model(registry.get_version(name, number), folder)
+    return f"models:/{name}/{number}", folder / registry.MODEL_FOLDER

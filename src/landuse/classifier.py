@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from os import cpu_count
 from pathlib import Path
 from queue import LifoQueue
+from time import perf_counter
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from landuse.dataset import map_ahead, read_image
-from landuse.errors import LanduseError
 from landuse.files import made, read_record
 from landuse.quiet import native_stderr_muted
 
@@ -77,17 +77,16 @@ def start_interpreter(flatbuffer: bytes) -> Interpreter:
 class Classifier:
     """An exported model folder: `model.tflite` and `model.json` with labels, input size and trusted confidence.
 
+    Models of before there was a trusted confidence have None as `unsure_below`, and give probabilities only.
+
     `size` is that of the model file in bytes, `digest` its sha256.
     """
 
     def __init__(self, folder: Path) -> None:
         self.card: dict[str, Any] = read_record(folder / CARD_FILE)
-        try:
-            self.labels: list[str] = self.card["labels"]
-            self.image_size: int = self.card["image_size"]
-            self.unsure_below: float = self.card["unsure_below"]
-        except KeyError as error:
-            raise LanduseError(f"{folder / CARD_FILE} has no {error}: an older landuse made it, train anew") from None
+        self.labels: list[str] = self.card["labels"]
+        self.image_size: int = self.card["image_size"]
+        self.unsure_below: float | None = self.card.get("unsure_below")
         flatbuffer = made(folder / MODEL_FILE).read_bytes()
         self.size, self.digest = len(flatbuffer), hashlib.sha256(flatbuffer).hexdigest()
         self.model = LiteModel(flatbuffer)
@@ -112,3 +111,14 @@ class Classifier:
             top=[Candidate(label=label, probability=probabilities[label]) for label in ranked[:TOP]],
             probabilities=probabilities,
         )
+
+
+def latencies(classifier: Classifier, images: list[Path], runs: int) -> NDArray[np.float64]:
+    """Milliseconds from an image file to its probabilities, one image at a time on one core."""
+    classifier.probabilities(images[0])
+    times = []
+    for index in range(runs):
+        start = perf_counter()
+        classifier.probabilities(images[index % len(images)])
+        times.append((perf_counter() - start) * 1000)
+    return np.array(times)

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +19,9 @@ app = typer.Typer(
     help="Keeps a trusted scene classifier for overhead images. Run it in the project's folder.",
 )
 STAGES = "Stages, as `dvc repro` runs them"
+CHAMPION = "The champion"
 USE = "The model at work"
-BAD_FILES = 3
+BAD_FILES = 4
 ModelOption = Annotated[
     str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder, in place of the champion.")
 ]
@@ -30,14 +32,27 @@ def say(text: object) -> None:
     print(text, flush=True)
 
 
+Arrival = Annotated[str | None, typer.Argument(help="An archive or folder that arrived, instead of `data.source`.")]
+
+
 @app.command(rich_help_panel="Data")
-def ingest() -> None:
+def fetch(arrival: Arrival = None) -> None:
+    """Bring the archive that `ingest` would take in to this machine, and verify its checksum."""
+    from landuse.ingest import fetch
+    from landuse.params import load_params
+
+    source = fetch(load_params().data, arrival)
+    say(f"{source.name} is at hand: {source.digest}")
+
+
+@app.command(rich_help_panel="Data")
+def ingest(arrival: Arrival = None) -> None:
     """Bring in the images of `data.source`: validated beside the old ones, then put in their place and versioned."""
     from landuse.ingest import ingest
     from landuse.params import load_params
 
     params = load_params()
-    say(ingest(params.data, params.validate))
+    say(ingest(params.data, params.validate, arrival))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -104,6 +119,49 @@ def register() -> None:
     say(f"{version.name} version {version.version} is the challenger")
 
 
+@app.command(rich_help_panel=CHAMPION)
+def promote(
+    version: Annotated[str | None, typer.Argument(help="Its number; the challenger where none is given.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote it whatever the gate says; needs --reason.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why it is forced; the ledger keeps it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge it and move nothing.")] = False,
+) -> None:
+    """Judge a version of the model, and make it the champion if it passes."""
+    from landuse.params import load_params
+
+    params = load_params()
+    if force != bool(reason and reason.strip()):
+        raise LanduseError("--force and --reason TEXT go together: the ledger keeps why the gate was overruled")
+    from landuse.promote import promote
+
+    name = params.register.model
+    blessing = promote(params.promote, params.evaluate, name, version, reason=reason, dry_run=dry_run, tell=say)
+    outcome = "is the champion" if blessing.promoted else f"{blessing.verdict}; nothing was moved"
+    say(f"{name} version {blessing.version} {outcome}")
+
+
+@app.command(rich_help_panel=CHAMPION)
+def rollback() -> None:
+    """Make the champion before this one the champion again."""
+    from landuse.params import load_params
+
+    name = load_params().register.model
+    from landuse.rollback import rollback
+
+    say(f"{name} version {rollback(name)} is the champion again")
+
+
+@app.command(rich_help_panel=CHAMPION)
+def history() -> None:
+    """Show which version became champion when, by whom and why."""
+    from landuse.params import load_params
+
+    name = load_params().register.model
+    from landuse.history import history
+
+    say(history(name))
+
+
 @app.command(rich_help_panel=USE)
 def predict(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders of images, quoted patterns.")],
@@ -112,7 +170,7 @@ def predict(
         Path | None, typer.Option(help="A .csv, .jsonl or .parquet file, gone on with where it was left.")
     ] = None,
 ) -> None:
-    """Say what images show, one row each; exit code 3 where some could not be read."""
+    """Say what images show, one row each; exit code 4 where some could not be read."""
     from landuse.predict import predict
 
     tally = predict(paths, model or champion(), output)
@@ -148,15 +206,36 @@ def info() -> None:
     say(info())
 
 
+class Flow(StrEnum):
+    """The flows of pipelines/."""
+
+    ingestion, training, retraining, promotion = "ingestion", "training", "retraining", "promotion"
+
+
+@app.command(rich_help_panel="Flows")
+def flow(
+    name: Flow,
+    settings: Annotated[list[str] | None, typer.Argument(help="key=value; section.key=value: params")] = None,
+) -> None:
+    """Run a Prefect flow here and now, with no server needed."""
+    from landuse.params import load_params
+
+    load_params()
+    sys.path.insert(0, os.getcwd())  # pipelines/ belongs to the project, not to the package
+    from pipelines.once import run_once
+
+    run_once(name, settings or [])
+
+
 def main() -> None:
-    """Run the command line; a LanduseError becomes one line and exit code 1."""
+    """Run the command line; a LanduseError becomes one line and its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
     except LanduseError as error:
         print(f"landuse: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("landuse: stopped", file=sys.stderr)
         sys.exit(130)

@@ -1,7 +1,6 @@
 """Evaluate: the exported model on the image files of the held-out subset."""
 
 import json
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -9,13 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landuse import report, tracking
-from landuse.classifier import Classifier
+from landuse.classifier import Classifier, latencies
 from landuse.files import made
 from landuse.params import EvaluateParams
 from landuse.paths import DATA, METRICS, MODEL, PER_CLASS, PICTURES, PREDICTIONS, SPLITS
 from landuse.progress import track
+from landuse.scores import held_out_images, scores, trust
 
-TOP = 3
 MEGABYTE = 1e6
 
 
@@ -42,40 +41,6 @@ def evaluate(params: EvaluateParams) -> dict[str, Any]:
     return metrics
 
 
-def held_out_images(splits: pd.DataFrame) -> pd.DataFrame:
-    """The test subset, or the validation subset where there is no test subset."""
-    subset = "test" if (splits["subset"] == "test").any() else "validation"
-    return splits[splits["subset"] == subset]
-
-
-def scores(actual: NDArray[np.intp], probabilities: NDArray[np.float32], bins: int) -> dict[str, float]:
-    """Accuracy, macro F1, top-3 accuracy and expected calibration error of [images, classes] probabilities."""
-    from sklearn.metrics import f1_score
-
-    predicted = probabilities.argmax(axis=1)
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
-    return {
-        "accuracy": float((predicted == actual).mean()),
-        "macro_f1": float(f1_score(actual, predicted, average="macro")),
-        "top_3_accuracy": float((best == actual[:, None]).any(axis=1).mean()),
-        "calibration_error": calibration_error(predicted == actual, probabilities.max(axis=1), bins),
-    }
-
-
-def trust(actual: NDArray[np.intp], probabilities: NDArray[np.float32], unsure_below: float) -> dict[str, float | None]:
-    """The share of the images that are not marked unsure, and how many of these are right, if there are any."""
-    sure = probabilities.max(axis=1) >= unsure_below
-    right = probabilities.argmax(axis=1) == actual
-    return {"coverage": float(sure.mean()), "sure_accuracy": float(right[sure].mean()) if sure.any() else None}
-
-
-def calibration_error(correct: NDArray[np.bool_], confidence: NDArray[np.float32], bins: int) -> float:
-    """Expected calibration error over bins of equal width: mean |accuracy - confidence|, weighted by images."""
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(index, weights=correct - confidence.astype(float), minlength=bins)
-    return float(np.abs(gaps).sum() / len(correct))
-
-
 def write_tables(
     metrics: dict[str, Any], held_out: pd.DataFrame, actual: NDArray, probabilities: NDArray, labels: list[str]
 ) -> None:
@@ -91,14 +56,3 @@ def write_tables(
     names = ("precision", "recall", "f1", "support")
     pd.DataFrame({"class": labels} | dict(zip(names, figures, strict=True))).to_csv(PER_CLASS, index=False)
     METRICS.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-
-
-def latencies(classifier: Classifier, images: list, runs: int) -> NDArray[np.float64]:
-    """Milliseconds from an image file to its probabilities, one image at a time on one core."""
-    classifier.probabilities(images[0])
-    times = []
-    for index in range(runs):
-        start = perf_counter()
-        classifier.probabilities(images[index % len(images)])
-        times.append((perf_counter() - start) * 1000)
-    return np.array(times)

@@ -12,6 +12,7 @@ from landuse.errors import LanduseError
 from landuse.paths import DATA_DVC, PARAMS
 
 PACKAGES = ("landuse", "tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert", "mlflow", "dvc", "great-expectations")
+RESULTLESS = frozenset({"promote", "pipelines"})
 
 
 def read_data_dvc() -> dict[str, Any]:
@@ -45,9 +46,10 @@ def git(*arguments: str) -> str | None:
 
 
 def params_record() -> dict[str, Any]:
-    """Every key of `params.yaml` as `section.key`."""
+    """Every key of `params.yaml` that a result may depend on, as `section.key`."""
     content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    return {f"{name}.{key}": value for name, keys in content.items() for key, value in keys.items()}
+    sections = {name: keys for name, keys in content.items() if name not in RESULTLESS}
+    return {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
 
 
 def tags() -> dict[str, str]:

@@ -12,6 +12,7 @@ from landuse.errors import LanduseError
 from landuse.paths import PARAMS
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 Level = Annotated[float, Field(ge=0, le=255)]
@@ -110,12 +111,39 @@ class RegisterParams:
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
+@section
+class PromoteParams:
+    """What a version must show to become champion."""
+
+    automatic: Annotated[bool, Field(strict=True)]
+    images: Count
+    accuracy: Share
+    macro_f1: Share
+    class_recall: Share
+    calibration_error: Share
+    margin: Share
+    significance: Share
+    class_fall: Share
+    latency_ms: Annotated[float, Field(gt=0)]
+    size_mb: Annotated[float, Field(gt=0)]
+
+
+@section
+class PipelinesParams:
+    """How the flows of `pipelines/` wait, try again and tell; nothing of it changes a result."""
+
+    fetch_minutes: Annotated[float, Field(gt=0)]
+    retry_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=10)]
+    settle_seconds: Annotated[float, Field(ge=0)]
+    notify: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None
+
+
 BLOCKS = {"mobilenet_v2": 16, "mobilenet": 13}
 
 
 @section
 class Params:
-    """One section per stage; a stage is given its own section."""
+    """One section per step, and one for the flows; a step is given its own section."""
 
     data: DataParams
     validate: ValidateParams
@@ -124,6 +152,8 @@ class Params:
     train: TrainParams
     evaluate: EvaluateParams
     register: RegisterParams
+    promote: PromoteParams
+    pipelines: PipelinesParams
 
     @model_validator(mode="after")
     def unfreezes_a_block_the_backbone_has(self) -> Self:

@@ -8,6 +8,9 @@ DATA_DVC = Path("data.dvc")
 WEIGHTS = Path("weights")
 QUARANTINE = Path("quarantine")
 GX = Path("gx")
+INBOX = Path("inbox")
+SERVICES = Path(".services")
+DEFAULT_STORE = "sqlite:///mlflow.db"
 
 ARTIFACTS = Path("artifacts")
 MANIFEST = ARTIFACTS / "manifest.parquet"
@@ -24,3 +27,4 @@ PREDICTIONS = ARTIFACTS / "predictions.csv"
 PER_CLASS = ARTIFACTS / "per_class.csv"
 PICTURES = ARTIFACTS / "pictures"
 REGISTRATION = ARTIFACTS / "registration.json"
+BLESSING = ARTIFACTS / "blessing.json"

@@ -17,14 +17,20 @@ def bars(*, transient: bool = False, stderr: bool = False) -> Progress:
 
 
 def track(items: Iterable[Item], total: int, label: str, *, stderr: bool = False) -> Iterator[Item]:
-    """Pass the items on, with a bar that says how many of the total there were, and how many a second."""
+    """Pass the items on, with a bar that says how many of the total there were, and how many a second.
+
+    Where no terminal shows the bar, every tenth of the way is a line.
+    """
+    tenths = {total * part // 10 for part in range(1, 10)}
     with bars(stderr=stderr) as progress:
         task = progress.add_task(label, total=total, note="")
-        for item in items:
+        for done, item in enumerate(items, start=1):
             yield item
             progress.advance(task)
             speed = progress.tasks[0].finished_speed or progress.tasks[0].speed or 0
             progress.update(task, note=f"{speed:,.0f}/s")
+            if done in tenths and not progress.console.is_terminal:
+                print(f"{label} {done}/{total}", file=progress.console.file, flush=True)
 
 
 class EpochBars:

@@ -14,35 +14,26 @@ from landuse.classifier import Classifier
 from landuse.files import read_record
 from landuse.params import RegisterParams
 from landuse.paths import DATA, METRICS, MODEL, PREDICTIONS, REGISTRATION
+from landuse.registry import CHALLENGER, set_alias, version_of_model
 
 PACKAGE = Path(__file__).parent
 NEEDED = ("ai-edge-litert", "mlflow", "numpy", "pillow", "pydantic")
-CHALLENGER, CHAMPION = "challenger", "champion"
 
 
 def register(params: RegisterParams) -> ModelVersion:
     """Write `artifacts/registration.json` and return the version.
 
-    The same model is never registered twice: a version with its sha256 is used again. The new version becomes
-    `challenger`; the first that a registry ever sees becomes `champion` as well.
+    The same model is never registered twice: a version with its sha256 is used again. It becomes `challenger`.
     """
     sha256 = Classifier(MODEL).digest
     with tracking.continued_run() as run:
         client = MlflowClient()
-        version = find_version(client, params.model, sha256) or add_version(client, params.model, sha256, run)
-        client.set_registered_model_alias(params.model, CHALLENGER, version.version)
-        if CHAMPION not in client.get_registered_model(params.model).aliases:
-            client.set_registered_model_alias(params.model, CHAMPION, version.version)
+        version = version_of_model(params.model, sha256) or add_version(client, params.model, sha256, run)
+        set_alias(params.model, CHALLENGER, version.version)
         tracking.log_validation()
     registration = {"model": params.model, "version": str(version.version), tracking.MODEL_TAG: sha256}
     REGISTRATION.write_text(json.dumps(registration, indent=2) + "\n", encoding="utf-8")
     return version
-
-
-def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
-    """The version that holds this very model, if there is one."""
-    found = client.search_model_versions(f"name = '{name}' and tag.`{tracking.MODEL_TAG}` = '{sha256}'")
-    return found[0] if found else None
 
 
 def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.ActiveRun) -> ModelVersion:

@@ -10,19 +10,22 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow import MlflowException
+from mlflow import MlflowClient, MlflowException
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.entities import Run
 from numpy.typing import NDArray
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from landuse import lineage
-from landuse.errors import LanduseError
+from landuse import lineage, process
+from landuse.errors import LanduseError, Unavailable
 from landuse.files import read_record
 from landuse.paths import (
     DATA,
     DATA_DOCS,
+    DEFAULT_STORE,
     HISTORY,
+    MANIFEST,
     METRICS,
     PER_CLASS,
     PICTURES,
@@ -34,8 +37,8 @@ from landuse.paths import (
 )
 
 EXPERIMENT = "landuse"
-DEFAULT_STORE = "sqlite:///mlflow.db"
 MODEL_TAG = "model.sha256"
+NO_ANSWER = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
 KIND = ("mlflow.experimentKind", "custom_model_development")  # the UI opens with training runs, not with GenAI
 
 
@@ -53,10 +56,11 @@ def store() -> Iterator[str]:
 def reach() -> Iterator[str]:
     """MLflow's store as `MLFLOW_TRACKING_URI` names it, else a file beside the project; yields the URI.
 
-    Raises LanduseError, on one line, for whatever MLflow refuses or cannot reach.
+    Raises LanduseError, on one line, for whatever MLflow refuses, and Unavailable where it does not answer.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = os.environ.setdefault("MLFLOW_TRACKING_URI", DEFAULT_STORE)
     for name in ("mlflow", "alembic"):
@@ -64,17 +68,34 @@ def reach() -> Iterator[str]:
     try:
         yield uri
     except (MlflowException, SQLAlchemyError) as error:
+        kind = Unavailable if may_pass(error) else LanduseError
         reason = " ".join(str(error).split())[:240]
-        raise LanduseError(f"MLflow at {uri}: {reason}; check MLFLOW_TRACKING_URI and that it is up") from None
+        raise kind(f"MLflow at {uri}: {reason}; check MLFLOW_TRACKING_URI and that it is up") from None
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the store did not answer, or was busy, rather than refused."""
+    return isinstance(error, OperationalError) or getattr(error, "error_code", None) in NO_ANSWER
 
 
 @contextmanager
 def training_run(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A new run with data, code and params as tags, parameters and dataset; yields what `run.json` is to hold."""
     record = {"tags": lineage.tags() | facts, "params": lineage.params_record(), "versions": lineage.versions()}
-    with store(), mlflow.start_run(run_name=run_name(record)):
-        log_record(record)
-        yield record
+    with store():
+        end_lost_runs()
+        with mlflow.start_run(run_name=run_name(record), tags=process.identity()):
+            log_record(record)
+            yield record
+
+
+def end_lost_runs() -> None:
+    """Mark runs as killed whose process on this machine ended without a word."""
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    for run in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
+        if process.is_gone(run.data.tags):
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def run_name(record: dict[str, Any]) -> str:
@@ -115,12 +136,14 @@ def continued_run() -> Iterator[mlflow.ActiveRun]:
     """The run that made the model in `artifacts/`. In a store that does not have it, it is recorded again first."""
     record = read_record(RUN)
     with store():
-        run_id = find_run(record["tags"][MODEL_TAG]) or record_again(record)
-        with mlflow.start_run(run_id=run_id) as run:
+        end_lost_runs()
+        found = find_run(record["tags"][MODEL_TAG])
+        with mlflow.start_run(run_id=found.info.run_id if found else record_again(record)) as run:
+            mlflow.set_tags(process.identity())
             yield run
 
 
-def find_run(model_sha256: str) -> str | None:
+def find_run(model_sha256: str) -> Run | None:
     """The latest run that made this model."""
     runs = mlflow.search_runs(
         experiment_names=[EXPERIMENT],
@@ -129,7 +152,7 @@ def find_run(model_sha256: str) -> str | None:
         max_results=1,
         output_format="list",
     )
-    return runs[0].info.run_id if runs else None
+    return runs[0] if runs else None
 
 
 def record_again(record: dict[str, Any]) -> str:
@@ -154,8 +177,8 @@ def log_evaluation(metrics: dict[str, Any]) -> None:
 
 
 def log_validation() -> None:
-    """Verdict, page and, where validation ran on this machine, Data Docs, on the run at hand."""
-    for path in (VALIDATION, VALIDATION_PAGE):
+    """Manifest, verdict, page and, where validation ran on this machine, Data Docs, on the run at hand."""
+    for path in (MANIFEST, VALIDATION, VALIDATION_PAGE):
         mlflow.log_artifact(str(path), "validation")
     if DATA_DOCS.exists():
         mlflow.log_artifacts(str(DATA_DOCS), f"validation/{DATA_DOCS.name}")

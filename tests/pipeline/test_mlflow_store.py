@@ -106,7 +106,7 @@ def test_the_registry_holds_one_version_with_aliases_tags_signature_and_example(
     (version,) = client.search_model_versions(f"name = '{NAME}'")
     assert version.run_id == run.info.run_id
     number = version.version
-    assert client.get_registered_model(NAME).aliases == {"challenger": number, "champion": number}
+    assert client.get_registered_model(NAME).aliases == {"challenger": number}
     assert {"data.md5", "git.commit", "weights", "model.sha256", "test.accuracy", "test.macro_f1"} <= set(version.tags)
     model = client.get_logged_model(version.source.rpartition("/")[2])
     info = mlflow.models.Model.load(model.artifact_location)
@@ -114,10 +114,10 @@ def test_the_registry_holds_one_version_with_aliases_tags_signature_and_example(
     assert info.saved_input_example_info is not None
 
 
-def test_a_fresh_process_asks_the_champion_and_hears_what_evaluate_heard(whole_run: Workspace) -> None:
+def test_a_fresh_process_asks_the_challenger_and_hears_what_evaluate_heard(whole_run: Workspace) -> None:
     image, expected = held_out_image(whole_run)
     answer = subprocess.run(
-        [sys.executable, "-c", ASK, f"models:/{NAME}@champion"],
+        [sys.executable, "-c", ASK, f"models:/{NAME}@challenger"],
         input=image, env=whole_run.env(MLFLOW_TRACKING_URI=whole_run.store), cwd=whole_run.folder.parent,
         capture_output=True, text=True, check=True,
     )  # fmt: skip
@@ -139,7 +139,7 @@ def test_a_registry_that_was_wiped_is_filled_again_as_info_says(work: Workspace)
     rmtree(work.folder / "mlruns")
     assert " ".join(REMEDY) in work.refused("landuse", "info")
     work.ok(*REMEDY)
-    assert f"{NAME} version 1 (challenger, champion)" in work.ok("landuse", "info")
+    assert f"{NAME} version 1 (challenger)" in work.ok("landuse", "info")
     (again,) = runs(work.store)
     assert len(values(work.store, again, "validation_loss")) == len(history(work))
     assert again.data.metrics | metrics_file(work) == pytest.approx(again.data.metrics)

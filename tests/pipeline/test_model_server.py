@@ -13,14 +13,15 @@ from PIL import Image
 from servers import free_port, wait_for
 from workspace import Workspace
 
+MODEL = "models:/landuse-sample@challenger"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
 
 
 @pytest.fixture(scope="module")
 def address(whole_run: Workspace) -> Iterator[str]:
-    """A real model server for the champion, with the data set as its root; yields its address."""
+    """A real model server for the challenger, with the data set as its root; yields its address."""
     port = free_port()
-    command = ["mlflow", "models", "serve", "-m", "models:/landuse-sample@champion", "--env-manager", "local"]
+    command = ["mlflow", "models", "serve", "-m", MODEL, "--env-manager", "local"]
     env = whole_run.env(MLFLOW_TRACKING_URI=whole_run.store, LANDUSE_ROOT=str(whole_run.folder / "data"))
     with (whole_run.folder.parent / "models-serve.log").open("w") as log:
         server = subprocess.Popen(
@@ -57,7 +58,7 @@ def drawn(kind: str, mode: str = "RGB", **options: object) -> bytes:
 
 def test_images_and_paths_are_answered_as_landuse_predict_does(whole_run: Workspace, address: str) -> None:
     path = next((whole_run.folder / "data").glob("*/*.png"))
-    printed = whole_run.ok("landuse", "predict", str(path)).splitlines()[1].split(",")
+    printed = whole_run.ok("landuse", "predict", str(path), "--model", MODEL).splitlines()[1].split(",")
     named = path.relative_to(whole_run.folder / "data").as_posix()
     status, answer = ask(address, {"inputs": [sent(path.read_bytes()), named, path.as_uri()]})
     assert status == 200 and len({json.dumps(said) for said in answer["predictions"]}) == 1

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 from dvc.utils.serialize import dumps_yaml
 
 from landuse.dataset import image_paths
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Refused, Unavailable
 from landuse.ingest.sources import Source, find_source
 from landuse.ingest.swap import INCOMING, settle, swap_in, undo_swap, write_whole
 from landuse.ingest.unpack import NO_ROOM
@@ -50,27 +51,72 @@ class Ingested:
         return f"data/ {state}: {holds}; version {self.version}"
 
 
-def ingest(data: DataParams, validate: ValidateParams) -> Ingested:
+def fetch(data: DataParams, arrival: str | None = None) -> Source:
+    """Bring what `ingest` would take in to this machine, its checksum verified, unless it is versioned already.
+
+    Raises LanduseError where it cannot be had, Unavailable where that may pass.
+    """
+    with alone(), room_on_disk():
+        source, before = source_of(data, arrival), recorded()
+        if source.digest not in (before.get("digest"), before.get("supersedes")):
+            source.fetch()
+        return source
+
+
+def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = None) -> Ingested:
     """Make data/ what `data.source` holds, if that passes validation, and version it in data.dvc.
 
-    Raises LanduseError where it cannot be had, is not let in or data/ was edited. Then data/ and data.dvc are as before
-    and a set that was not let in lies in quarantine/ with its report.
+    An arrival is a path that is taken in instead; it stays until `data.source` itself holds something else.
+    Raises LanduseError where it cannot be had or data/ was edited, Refused where it is not let in. Then data/ and
+    data.dvc are as before and a set that was not let in lies in quarantine/ with its report.
     """
     with alone(), room_on_disk():
         undo_swap()
         clean()
-        state = state_of_data()
-        before = recorded()
-        source = find_source(data)
-        checks = digest_of(validate)
-        if state == "unchanged" and {"digest": source.digest, "checks": checks}.items() <= before.items():
+        state, before, checks = state_of_data(), recorded(), digest_of(validate)
+        source = source_of(data, arrival)
+        if is_current(source, state, before, checks) or (arrival is None and is_superseded(source, state, before)):
             return outcome(before, changed=False)
         try:
             ignored = build(source, validate)
-            after = replace(facts_of(source, ignored) | {"checks": checks})
+            superseded = {} if arrival is None else {"supersedes": digest_of_source(data, before)}
+            after = replace(facts_of(source, ignored) | {"checks": checks} | superseded)
         finally:
             clean()
         return outcome(after, changed=after["version"] != before.get("version"))
+
+
+def source_of(data: DataParams, arrival: str | None) -> Source:
+    """The arrival if there is one, else `data.source`."""
+    return find_source(data if arrival is None else DataParams(source=arrival, checksum=None))
+
+
+def is_current(source: Source, state: str, before: dict[str, Any], checks: str) -> bool:
+    """Whether data/ holds this source already, let in by these checks."""
+    return state == "unchanged" and {"digest": source.digest, "checks": checks}.items() <= before.items()
+
+
+def is_superseded(source: Source, state: str, before: dict[str, Any]) -> bool:
+    """Whether data/ holds what arrived after this source.
+
+    Raises LanduseError where it should, but is missing: the source must not take its place again by accident.
+    """
+    if source.digest != before.get("supersedes"):
+        return False
+    if state == "missing":
+        arrival = f"version {before['version']}, which arrived as {before['source']} after data.source = {source.name}"
+        raise LanduseError(
+            f"data/ is missing {arrival}: have it with `dvc pull data`, or ingest {before['source']} again"
+        )
+    return True
+
+
+def digest_of_source(data: DataParams, before: dict[str, Any]) -> str | None:
+    """The digest of `data.source`, as far as it is known while something else is taken in."""
+    try:
+        return find_source(data).digest
+    except LanduseError:
+        return before.get("supersedes", before.get("digest"))
 
 
 @contextmanager
@@ -109,14 +155,15 @@ def clean() -> None:
 def dvc(*arguments: str) -> str:
     """Run DVC and return what it printed.
 
-    Raises LanduseError with its last line where it fails.
+    Raises LanduseError with its last line where it fails, Unavailable where another DVC command is at work.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, close_fds=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         reason = next((line for line in lines if line.startswith("ERROR")), lines[0])
-        raise LanduseError(f"dvc {' '.join(arguments)} failed: {reason.removeprefix('ERROR: ')}; data/ is as it was")
+        kind = Unavailable if re.search("acquire lock|is busy", reason) else LanduseError
+        raise kind(f"dvc {' '.join(arguments)} failed: {reason.removeprefix('ERROR: ')}; data/ is as it was")
     return done.stdout
 
 
@@ -164,7 +211,7 @@ def outcome(record: dict[str, Any], changed: bool) -> Ingested:
 def build(source: Source, params: ValidateParams) -> int:
     """Unpack the source beside data/ and validate it there; the number of files left out.
 
-    Raises LanduseError where it does not pass; it then lies in quarantine/.
+    Raises Refused where it does not pass; it then lies in quarantine/.
     """
     CANDIDATE.mkdir()
     candidate = CANDIDATE / DATA
@@ -175,7 +222,7 @@ def build(source: Source, params: ValidateParams) -> int:
         if not (CANDIDATE / VALIDATION.name).exists():
             raise
         complaint = str(error).replace(str(CANDIDATE), str(quarantine(source)))
-        raise LanduseError(f"data.source = {source.name} is not let in: {complaint}") from None
+        raise Refused(f"data.source = {source.name} is not let in: {complaint}") from None
     return ignored
 
 
@@ -214,6 +261,7 @@ def replace(facts: dict[str, Any]) -> dict[str, Any]:
 def write_record(facts: dict[str, Any]) -> dict[str, Any]:
     """Put the facts and the version they belong to into the `meta` of data.dvc, which DVC keeps."""
     content = read_data_dvc()
-    content["meta"] = {**(content.get("meta") or {}), **facts, "version": content["outs"][0]["md5"]}
+    kept = {key: value for key, value in (content.get("meta") or {}).items() if key != "supersedes"}
+    content["meta"] = {**kept, **facts, "version": content["outs"][0]["md5"]}
     write_whole(DATA_DVC, dumps_yaml(content))
     return content["meta"]

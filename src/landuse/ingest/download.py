@@ -13,18 +13,19 @@ from urllib.request import Request, urlopen
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Refused, Unavailable
 from landuse.ingest.unpack import CHUNK, flat, one_line_errors
 
 DOWNLOADS = Path(".incoming/downloads")
 TIMEOUT = 30
+BUSY = frozenset({408, 425, 429})
 INSTEAD = "or fetch the archive by other means and set data.source to its path"
 
 
 def fetch(url: str, checksum: str) -> Path:
     """The archive behind the URL, downloaded unless it is still here; it replaces the download kept before.
 
-    Raises LanduseError where the host cannot be reached, the transfer breaks off or the checksum is another.
+    Raises Unavailable where the host cannot be reached or the transfer breaks off, Refused where it is another archive.
     """
     kept = DOWNLOADS / checksum.replace(":", "-")
     if kept.is_file() and checksum_of(kept, checksum) == checksum:
@@ -44,10 +45,10 @@ def fetch(url: str, checksum: str) -> Path:
 
 
 def verify(archive: Path, checksum: str, name: str) -> None:
-    """Raise LanduseError where the archive is not the promised one."""
+    """Raise Refused where the archive is not the promised one."""
     found = checksum_of(archive, checksum)
     if found != checksum:
-        raise LanduseError(f"{name} has {found} instead of {checksum}: it is damaged, or data.checksum is another's")
+        raise Refused(f"{name} has {found} instead of {checksum}: it is damaged, or data.checksum is another's")
 
 
 def checksum_of(file: Path, like: str = "sha256:") -> str:
@@ -82,7 +83,7 @@ def request_for(url: str) -> Request:
 def download(url: str, target: Path) -> None:
     """Stream the answer to a file.
 
-    Raises LanduseError naming the URL, the key data.source and the remedy.
+    Raises LanduseError naming the URL, the key data.source and the remedy; Unavailable where that may pass.
     """
     name = public(url)
     try:
@@ -93,14 +94,15 @@ def download(url: str, target: Path) -> None:
             received = file.tell()
     except HTTPError as error:
         error.close()
-        raise LanduseError(f"{name} answers {error.code} {error.reason}: check data.source, {INSTEAD}") from None
+        kind = Unavailable if error.code in BUSY or error.code >= 500 else LanduseError
+        raise kind(f"{name} answers {error.code} {error.reason}: check data.source, {INSTEAD}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = flat(getattr(error, "reason", error))
-        raise LanduseError(
+        raise Unavailable(
             f"{name} cannot be reached ({reason}): check data.source and the network, {INSTEAD}"
         ) from None
     if received < expected:
-        raise LanduseError(f"{name} broke off after {received:,} of {expected:,} bytes: ingest again, {INSTEAD}")
+        raise Unavailable(f"{name} broke off after {received:,} of {expected:,} bytes: ingest again, {INSTEAD}")
 
 
 def chunks(answer: http.client.HTTPResponse, expected: int, name: str) -> Iterator[bytes]:
@@ -118,4 +120,4 @@ def read_chunk(answer: http.client.HTTPResponse, name: str) -> bytes:
     try:
         return answer.read(CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise LanduseError(f"{name} broke off ({flat(error)}): ingest again, {INSTEAD}") from None
+        raise Unavailable(f"{name} broke off ({flat(error)}): ingest again, {INSTEAD}") from None

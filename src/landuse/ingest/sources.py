@@ -28,11 +28,13 @@ class Source:
     name: what is recorded of it, without folders of this machine and without secrets
     digest: `<algorithm>:<hex>` of its content, known before it is unpacked
     fill: writes its images to a folder and counts the files that it left out
+    fetch: brings it to this machine, where it is not there already
     """
 
     name: str
     digest: str
     fill: Callable[[Path], int]
+    fetch: Callable[[], object] = lambda: None
 
 
 def find_source(data: DataParams) -> Source:
@@ -78,7 +80,7 @@ def web_source(name: str, url: str, checksum: str | None) -> Source:
     def fill(folder: Path) -> int:
         return unpack_archive(fetch(url, checksum), name, folder)
 
-    return Source(name, checksum, fill)
+    return Source(name, checksum, fill, partial(fetch, url, checksum))
 
 
 def archive_source(archive: Path, checksum: str | None) -> Source:

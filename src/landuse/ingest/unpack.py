@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from landuse.dataset import IMAGE_SUFFIXES
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Refused
 
 # An archive may unpack to this many bytes and this many times its own size more: images hardly compress, bombs do.
 UNPACKED_BYTES = 2**30
@@ -37,13 +37,12 @@ def one_line_errors(name: str) -> Iterator[None]:
     try:
         yield
     except NotImplementedError as error:
-        raise LanduseError(
-            f"{name} cannot be unpacked: {flat(error)}; pack it again as a plain zip or tar.gz"
-        ) from None
+        raise Refused(f"{name} cannot be unpacked: {flat(error)}; pack it again as a plain zip or tar.gz") from None
     except DAMAGE as error:
-        raise LanduseError(f"{name} is damaged: {flat(error)}; fetch or pack it again") from None
+        raise Refused(f"{name} is damaged: {flat(error)}; fetch or pack it again") from None
     except OSError as error:
-        raise LanduseError(f"{name} {plain_reason(error)}") from None
+        kind = Refused if error.errno is None else LanduseError
+        raise kind(f"{name} {plain_reason(error)}") from None
 
 
 def flat(error: Exception) -> str:
@@ -64,7 +63,7 @@ def plain_reason(error: OSError) -> str:
 def unpack_archive(archive: Path, name: str, target: Path) -> int:
     """Write the images of a zip or tar archive to target/<class>/<image>; the number of other files, left out.
 
-    Raises LanduseError where the archive is damaged, hostile, of another kind or without images; target may then be
+    Raises Refused where the archive is damaged, hostile, of another kind or without images; target may then be
     half filled.
     """
     limit = UNPACKED_BYTES + UNPACKED_TIMES * archive.stat().st_size
@@ -91,26 +90,26 @@ def take(members: Iterator[Member], name: str, target: Path) -> int:
         taken += 1
     if not taken:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise LanduseError(f"{name} holds no image <class>/<image> ({suffixes}): check data.source")
+        raise Refused(f"{name} holds no image <class>/<image> ({suffixes}): check data.source")
     return ignored
 
 
 def place_of(member: str, name: str) -> Path | None:
     """`<class>/<image>` of a member, the class being the folder it lies in; None where it is hidden or no image.
 
-    Raises LanduseError where the path leaves the archive, has no class or cannot be a file name everywhere.
+    Raises Refused where the path leaves the archive, has no class or cannot be a file name everywhere.
     """
     path = PurePosixPath(member)
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:[/\\]", member):
-        raise LanduseError(f"{name} is refused: its member {member!r} would be written outside of the data folder")
+        raise Refused(f"{name} is refused: its member {member!r} would be written outside of the data folder")
     if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
         return None
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return None
     if len(path.parts) == 1:
-        raise LanduseError(f"{name} is refused: image {member!r} lies in no class folder; use <class>/<image>")
+        raise Refused(f"{name} is refused: image {member!r} lies in no class folder; use <class>/<image>")
     if not encodable(member):
-        raise LanduseError(f"{name} is refused: the file name {member!r} is not valid UTF-8; rename the file")
+        raise Refused(f"{name} is refused: the file name {member!r} is not valid UTF-8; rename the file")
     return Path(*path.parts[-2:])
 
 
@@ -131,7 +130,7 @@ def write(stream: IO[bytes], target: Path, name: str) -> None:
             shutil.copyfileobj(stream, file, CHUNK)
     except FileExistsError:
         place = f"{target.parent.name}/{target.name}"
-        raise LanduseError(f"{name} is refused: two of its images would become {place!r}; rename one") from None
+        raise Refused(f"{name} is refused: two of its images would become {place!r}; rename one") from None
 
 
 def within_limits(members: Iterator[Member], limit: int, name: str) -> Iterator[Member]:
@@ -140,11 +139,9 @@ def within_limits(members: Iterator[Member], limit: int, name: str) -> Iterator[
     for number, member in enumerate(members, start=1):
         unpacked += member[1]
         if unpacked > limit:
-            raise LanduseError(
-                f"{name} is refused: it unpacks to more than {limit:,} bytes; is it an archive of images?"
-            )
+            raise Refused(f"{name} is refused: it unpacks to more than {limit:,} bytes; is it an archive of images?")
         if number > MEMBERS:
-            raise LanduseError(f"{name} is refused: it holds more than {MEMBERS:,} files; is it an archive of images?")
+            raise Refused(f"{name} is refused: it holds more than {MEMBERS:,} files; is it an archive of images?")
         yield member
 
 
@@ -158,14 +155,14 @@ def archive_members(archive: Path, name: str) -> Iterator[Member]:
 def zip_members(archive: Path, name: str) -> Iterator[Member]:
     """The files of a zip archive.
 
-    Raises LanduseError at the first one that is a link, a device or encrypted.
+    Raises Refused at the first one that is a link, a device or encrypted.
     """
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise LanduseError(f"{name} is refused: its member {info.filename!r} is a link or a device")
+                raise Refused(f"{name} is refused: its member {info.filename!r} is a link or a device")
             if info.flag_bits & 0x1:
-                raise LanduseError(f"{name} is refused: its member {info.filename!r} is encrypted; pack it without")
+                raise Refused(f"{name} is refused: its member {info.filename!r} is encrypted; pack it without")
             if not info.is_dir():
                 yield zip_name(info), info.file_size, partial(opened.open, info)
 
@@ -184,13 +181,13 @@ def zip_name(info: zipfile.ZipInfo) -> str:
 def tar_members(archive: Path, name: str) -> Iterator[Member]:
     """The files of a tar archive, plain or compressed, read once from front to back.
 
-    Raises LanduseError at the first one that is a link or a device, or where the end is missing.
+    Raises Refused at the first one that is a link or a device, or where the end is missing.
     """
     with open_tar(archive, name) as opened:
         while info := opened.next():
             opened.members.clear()  # or memory would grow with the number of files
             if not info.isreg() and not info.isdir():
-                raise LanduseError(f"{name} is refused: its member {info.name!r} is a link or a device")
+                raise Refused(f"{name} is refused: its member {info.name!r} is a link or a device")
             if info.isreg():
                 yield info.name, info.size, partial(opened.extractfile, info)
         check_end(opened)
@@ -205,7 +202,7 @@ def open_tar(archive: Path, name: str) -> tarfile.TarFile:
         return tarfile.open(archive, "r:*")
     except tarfile.ReadError:
         message = f"{name} is no zip or tar(.gz, .bz2, .xz) archive, or its beginning is damaged: check data.source"
-        raise LanduseError(message) from None
+        raise Refused(message) from None
 
 
 def check_end(opened: tarfile.TarFile) -> None:
@@ -224,18 +221,16 @@ def check_end(opened: tarfile.TarFile) -> None:
 def folder_members(folder: Path, name: str) -> Iterator[Member]:
     """The files below a folder, sorted; hidden folders are left out.
 
-    Raises LanduseError at a link to a folder, which would be skipped silently, or a device, which might never end.
+    Raises Refused at a link to a folder, which would be skipped silently, or a device, which might never end.
     """
     for root, folders, files in os.walk(folder, onerror=raise_it):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         for path in (Path(root, each) for each in folders):
             if path.is_symlink():
-                raise LanduseError(
-                    f"{name} is refused: {str(path)!r} is a link to a folder; put the folder there itself"
-                )
+                raise Refused(f"{name} is refused: {str(path)!r} is a link to a folder; put the folder there itself")
         for path in (Path(root, each) for each in sorted(files)):
             if not path.is_file():
-                raise LanduseError(f"{name} is refused: {str(path)!r} is a device or a broken link; remove it")
+                raise Refused(f"{name} is refused: {str(path)!r} is a device or a broken link; remove it")
             yield path.relative_to(folder).as_posix(), path.stat().st_size, partial(path.open, "rb")
 
 

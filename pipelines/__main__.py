@@ -1,0 +1,58 @@
+"""`python -m pipelines up | down | status`, as `make` calls it."""
+
+import os
+import sys
+
+from landuse.errors import LanduseError
+from landuse.paths import INBOX, SERVICES
+from pipelines import services
+
+
+def up() -> None:
+    """Start what is not up yet, and say where everything is."""
+    from pipelines.deploy import deploy
+
+    SERVICES.mkdir(exist_ok=True)
+    INBOX.mkdir(exist_ok=True)
+    server, *others = services.services()
+    services.start(server)
+    deploy()
+    for service in others:
+        services.start(service)
+    status()
+
+
+def down() -> None:
+    """End what `up` started, the last first."""
+    for service in reversed(services.services()):
+        print(f"{service.name:<10} {'ended' if services.stop(service) else 'was not up'}")
+
+
+def status() -> None:
+    """What is up, what is scheduled, and what ran last. Raises LanduseError where something is not up."""
+    from pipelines.overview import overview
+
+    missing = []
+    for service in services.services():
+        well = services.is_up(service)
+        missing += [] if well else [service.name]
+        print(f"{service.name:<10} {'up' if well else 'DOWN':<6} {service.address if service.port else service.log}")
+    if "prefect" not in missing:
+        print(overview())
+    if missing:
+        raise LanduseError(f"{', '.join(missing)} not up: make up starts what is missing")
+
+
+def main() -> None:
+    """Do what is asked; a LanduseError becomes one line."""
+    os.environ.update(services.environment())
+    verbs = {"up": up, "down": down, "status": status}
+    try:
+        verbs[sys.argv[1]]()
+    except LanduseError as error:
+        print(f"landuse: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The commands of the project, run by a flow: every line is logged, nothing outlives its flow for long."""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Timer
+
+from filelock import FileLock, Timeout
+from prefect.logging import get_logger, get_run_logger
+
+from landuse.errors import LanduseError, Unavailable
+from landuse.paths import DEFAULT_STORE, SERVICES
+from landuse.process import identity, is_gone
+
+LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"
+KEPT_LINES = 200
+TEMPORARY = Unavailable.exit_code
+BUSY = "Unable to acquire lock|is busy, it is being blocked by"
+
+
+class CommandFailed(LanduseError):
+    """What a command said last. `exit_code` is that of `landuse`, also where DVC ran it."""
+
+    def __init__(self, reason: str, exit_code: int) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+
+
+class NoTraceback(logging.Filter):
+    """Logs a failed command by its reason alone: a traceback through this code would not help anybody."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], LanduseError):
+            record.exc_info = None
+        return True
+
+
+class Busy(CommandFailed):
+    """Another DVC command is at work in the project."""
+
+
+NO_TRACEBACK = NoTraceback()
+
+
+@contextmanager
+def alone():
+    """Let one flow at a time work in this project; flows within it pass. What a killed flow left behind is ended."""
+    SERVICES.mkdir(exist_ok=True)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        get_logger(name).addFilter(NO_TRACEBACK)
+    lock = FileLock(LOCK, thread_local=False, is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        get_run_logger().info("Another flow is at work in this project: waiting for it to end")
+        lock.acquire()
+    try:
+        if lock.lock_counter == 1:
+            end_job()
+        yield
+    finally:
+        lock.release()
+
+
+def end_job() -> None:
+    """Kill the command, with all it started, whose flow was killed."""
+    with suppress(FileNotFoundError):
+        job = json.loads(JOB.read_text())
+        if not is_gone(job):
+            kill_group(int(job["process.id"]))
+        JOB.unlink()
+
+
+def kill_group(pid: int) -> None:
+    """Kill a command and whatever it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def run(
+    *command: str, folder: Path | None = None, seconds: float | None = None, watch: Callable[[str], object] = len
+) -> str:
+    """Run a command, log each of its lines and pass it to `watch`; returns the last lines.
+
+    Raises CommandFailed where it fails, or takes more than so many seconds and is killed.
+    """
+    logger, lines, late = get_run_logger(), deque(maxlen=KEPT_LINES), []
+    process = subprocess.Popen(
+        command, cwd=folder, env=command_environment(), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1,
+        start_new_session=True,
+    )  # fmt: skip
+    timer = Timer(seconds or 0, lambda: (late.append(True), kill_group(process.pid)))
+    try:
+        JOB.write_text(json.dumps(identity(process.pid)))
+        if seconds:
+            timer.start()
+        for line in filter(None, map(str.rstrip, process.stdout)):
+            lines.append(line)
+            logger.info(line)
+            watch(line)
+        process.wait()
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            kill_group(process.pid)
+            process.wait()
+        JOB.unlink(missing_ok=True)
+    if late:
+        raise CommandFailed(f"{' '.join(command)} took more than {seconds:g} s and was ended", TEMPORARY)
+    if process.returncode:
+        raise failure(lines, process.returncode)
+    return "\n".join(lines)
+
+
+def command_environment() -> dict[str, str]:
+    """That of a command: this Python's commands first, and the MLflow store of the project in whatever folder."""
+    kind, _, path = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_STORE).partition(":///")
+    store = f"{kind}:///{Path(path).resolve()}" if kind == "sqlite" else os.environ["MLFLOW_TRACKING_URI"]
+    bin_folder = Path(sys.executable).parent
+    own = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "MLFLOW_TRACKING_URI": store, "PYTHONUNBUFFERED": "1"}
+    return os.environ | own
+
+
+def failure(lines: deque[str], code: int) -> CommandFailed:
+    """The line that says why a command failed, with the exit code of the `landuse` that failed."""
+    told = next((line for line in reversed(lines) if line.startswith("landuse: ")), None)
+    error = next((line for line in lines if line.startswith("ERROR: ")), lines[-1] if lines else f"exit code {code}")
+    inner = re.search(r"exited with (\d+)", error)
+    kind = Busy if re.search(BUSY, error) else CommandFailed
+    return kind((told or error).removeprefix("landuse: ").removeprefix("ERROR: "), int(inner[1]) if inner else code)
+
+
+def may_pass(task: object, run: object, state) -> bool:
+    """Whether a task failed for a reason that may pass, so that trying again makes sense."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, CommandFailed) and error.exit_code == TEMPORARY

@@ -1,0 +1,86 @@
+"""What the Prefect server is told once: the pool, the deployments of prefect.yaml, and two automations."""
+
+import subprocess
+from contextlib import suppress
+from datetime import timedelta
+
+from landuse.errors import LanduseError
+from landuse.params import load_params
+from pipelines.services import HEARTBEAT_SECONDS, POOL, environment
+
+OVER = ("Completed", "Failed", "Crashed", "Cancelled")
+LOST = "landuse: end runs whose process is lost"
+CRASHED = "landuse: tell of crashes"
+
+
+def deploy() -> None:
+    """Make or renew the work pool, deployments and automations. Doing it twice is harmless."""
+    prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
+    prefect("--no-prompt", "deploy", "--all")
+    renew(lost_runs())
+    name = load_params().pipelines.notify
+    if name:
+        renew(crashes(block_id(name)))
+
+
+def prefect(*arguments: str) -> None:
+    """Run a command of Prefect. Raises LanduseError with its last line where it fails."""
+    done = subprocess.run(("prefect", *arguments), env=environment(), capture_output=True, text=True)
+    if done.returncode:
+        lines = (done.stderr + done.stdout).strip().splitlines() or ["no reason given"]
+        raise LanduseError(f"prefect {' '.join(arguments)} failed: {lines[-1]}")
+
+
+def lost_runs():
+    """A run that sends no heartbeat and has not ended has lost its process: it must not hold its place for ever."""
+    from prefect.automations import Automation
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+
+    heartbeat, message = "prefect.flow-run.heartbeat", "No sign of life: its process or machine is gone"
+    trigger = EventTrigger(
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        for_each={"prefect.resource.id"},
+        after={heartbeat},
+        expect={heartbeat, *(f"prefect.flow-run.{state}" for state in OVER)},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=3 * HEARTBEAT_SECONDS),
+    )
+    return Automation(
+        name=LOST, trigger=trigger, actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)]
+    )
+
+
+def crashes(block):
+    """A crash leaves no process to tell of it, so the server does."""
+    from prefect.automations import Automation
+    from prefect.events.actions import SendNotification
+    from prefect.events.schemas.automations import EventTrigger, Posture
+
+    trigger = EventTrigger(expect={"prefect.flow-run.Crashed"}, posture=Posture.Reactive, threshold=1)
+    body = "{{ flow_run.name }}: {{ flow_run.state.message }}"
+    told = SendNotification(block_document_id=block, subject="landuse: {{ flow.name }} crashed", body=body)
+    return Automation(name=CRASHED, trigger=trigger, actions=[told])
+
+
+def block_id(name: str):
+    """The id of the notification block. Raises LanduseError where the server has no such block."""
+    from prefect.blocks.core import Block
+
+    try:
+        return Block.load(name)._block_document_id
+    except ValueError:
+        raise LanduseError(
+            f"pipelines.notify = {name}: the Prefect server has no such block; make it on its page Blocks, or set null"
+        ) from None
+
+
+def renew(automation) -> None:
+    """Put an automation in the place of the one of its name."""
+    from prefect.automations import Automation
+
+    with suppress(ValueError):
+        Automation.read(name=automation.name).delete()
+    automation.create()

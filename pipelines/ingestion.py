@@ -1,0 +1,65 @@
+"""Ingestion: new images are fetched, validated beside the old ones, swapped in, versioned and pushed."""
+
+from prefect import flow, task
+
+from landuse.errors import Refused
+from landuse.lineage import data_record
+from landuse.params import load_params
+from landuse.paths import DATA_DVC
+from pipelines import inbox
+from pipelines.commands import CommandFailed, alone, may_pass, run
+from pipelines.seen import show_refused_images
+from pipelines.tell import tell_failure
+
+
+@flow(flow_run_name="ingest", on_failure=[tell_failure])
+def ingestion(source: str | None = None) -> bool:
+    """Bring in `source`, else the newest arrival in inbox/, else `data.source`; whether data/ changed.
+
+    Fails with the first failed expectation where the images are not let in; everything is then as before.
+    """
+    with alone():
+        arrival, before = source or inbox.newest(), version()
+        patient(fetch)(arrival)
+        patient(take_in)(arrival)
+        patient(push)()
+        return version() != before
+
+
+def version() -> str | None:
+    """The md5 in data.dvc, if there is one yet."""
+    return data_record()["md5"] if DATA_DVC.exists() else None
+
+
+def patient(step):
+    """A task that is tried again, after the waits of the params, where what it needs is out of reach for now."""
+    waits = list(load_params().pipelines.retry_seconds)
+    return step.with_options(retries=len(waits), retry_delay_seconds=waits, retry_condition_fn=may_pass)
+
+
+@task(task_run_name="fetch")
+def fetch(arrival: str | None) -> None:
+    """Have the archive on this machine, its checksum verified, within a time limit."""
+    run("landuse", "fetch", *filter(None, [arrival]), seconds=60 * load_params().pipelines.fetch_minutes)
+
+
+@task(task_run_name="ingest")
+def take_in(arrival: str | None) -> None:
+    """Build beside the old images, validate, swap in, version; what is refused goes to quarantine/ with its report."""
+    try:
+        run("landuse", "ingest", *filter(None, [arrival]))
+    except CommandFailed as error:
+        if error.exit_code == Refused.exit_code:
+            show_refused_images(str(error))
+            if arrival:
+                inbox.set_aside(arrival, str(error))
+        raise
+    if arrival:
+        inbox.put_away(arrival, inbox.DONE)
+
+
+@task(task_run_name="push")
+def push() -> None:
+    """Copy the data set to the DVC remote, if one is set; nothing to do where it is there already."""
+    if run("dvc", "config", "--quiet", "core.remote").strip():
+        run("dvc", "push", str(DATA_DVC))

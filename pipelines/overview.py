@@ -1,0 +1,36 @@
+"""What is scheduled next and what ran last, as the Prefect server knows it."""
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+
+SHOWN = 5
+
+
+def overview() -> str:
+    """One line per run: the next of the schedule, those that wait or work, and the last that ended."""
+    with get_client(sync_client=True) as client:
+        scheduled = runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
+        working = runs(client, [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING], FlowRunSort.START_TIME_ASC)
+        ended = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
+        over = [run for run in runs(client, ended, FlowRunSort.END_TIME_DESC) if run.parent_task_run_id is None]
+    due = [run for run in scheduled if run.state.name == "Scheduled"]
+    lines = [
+        *(f"waits      {run.name}: {run.state.name}" for run in scheduled if run.state.name != "Scheduled"),
+        *(f"next       {run.expected_start_time:%Y-%m-%d %H:%M} UTC" for run in due[:1]),
+        *(f"now        {run.name}: {run.state.name}" for run in working),
+        *(f"ended      {run.end_time:%Y-%m-%d %H:%M} UTC  {run.name}: {said(run)}" for run in over),
+    ]
+    return "\n".join(lines)
+
+
+def runs(client: SyncPrefectClient, states: list[StateType], sort: FlowRunSort, limit: int = SHOWN) -> list[FlowRun]:
+    """The first runs in these states."""
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)))
+    return client.read_flow_runs(flow_run_filter=wanted, sort=sort, limit=limit)
+
+
+def said(run: FlowRun) -> str:
+    """State and message."""
+    return f"{run.state.name}{', ' + run.state.message if run.state.message else ''}"

@@ -1,0 +1,36 @@
+"""Retraining: what keeps the model fresh. New images are taken in, learned from, judged and, if better, promoted."""
+
+from prefect import flow
+from prefect.states import Completed, State
+
+from landuse.params import load_params
+from pipelines.commands import alone
+from pipelines.ingestion import ingestion, version
+from pipelines.promotion import promotion
+from pipelines.seen import rename_run, show_summary
+from pipelines.tell import tell_failure
+from pipelines.training import training
+from pipelines.unfinished import what_is_new
+
+
+def first_name() -> str:
+    """The name of a run until it knows what is new."""
+    return f"retrain-{(version() or 'no-data')[:6]}"
+
+
+@flow(flow_run_name=first_name, on_failure=[tell_failure])
+def retraining(source: str | None = None, force: bool = False) -> State:
+    """Ingest, and where that or anything else is new, train and judge; promote if `promote.automatic` says so.
+
+    `source` is taken in instead of the newest arrival in inbox/ or `data.source`. `force` goes on where nothing is new.
+    """
+    with alone():
+        before = version()
+        reason = what_is_new(ingestion(source), force)
+        rename_run(f"retrain-{version()[:6]}-{reason or 'nothing-new'}")
+        if reason is None:
+            return Completed(name="NothingNew", message="Nothing new to learn from")
+        outcomes = training()
+        blessing = promotion(dry_run=not load_params().promote.automatic)
+        message = show_summary(reason, before, outcomes, blessing)
+        return Completed(message=message)

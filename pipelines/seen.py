@@ -1,0 +1,153 @@
+"""What Prefect's UI shows of a run: its name, progress, tables, and one page that answers what people ask."""
+
+import re
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pandas as pd
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+
+from landuse import tracking
+from landuse.files import read_record
+from landuse.lineage import data_record
+from landuse.paths import METRICS, PER_CLASS, REGISTRATION, VALIDATION, VALIDATION_PAGE
+from pipelines.unfinished import REASONS
+
+PROGRESS = re.compile(r"^(extract|evaluate|epoch)\s+(\d+)/(\d+)")
+
+
+def rename_run(name: str) -> None:
+    """Give the flow run at hand another name."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(flow_run.id), name=name)
+
+
+class Meter:
+    """Shows the progress that the lines of a stage tell of."""
+
+    def __init__(self) -> None:
+        self.artifact: UUID | None = None
+
+    def __call__(self, line: str) -> None:
+        told = PROGRESS.match(line)
+        if not told:
+            return
+        share = 100 * int(told[2]) / int(told[3])
+        if self.artifact is None:
+            self.artifact = create_progress_artifact(share, description=f"{told[1]}, of {told[3]}")
+        else:
+            update_progress_artifact(self.artifact, share)
+
+    def finish(self) -> None:
+        """Whatever there was to do is done, though fewer epochs than allowed may have been enough."""
+        if self.artifact is not None:
+            update_progress_artifact(self.artifact, 100)
+
+
+def show_validation(folder: Path) -> None:
+    """A table of what Great Expectations found, one row per expectation."""
+    verdict = read_record(folder / VALIDATION)
+    show_expectations(verdict, f"{verdict['images']} images, {verdict['warnings']} warnings")
+
+
+def show_refused_images(complaint: str) -> None:
+    """The same table for images that were not let in, from their report in quarantine/, if they came that far."""
+    page = re.search(rf"\S+{re.escape(VALIDATION_PAGE.name)}", complaint)
+    if page:
+        show_expectations(read_record(Path(page[0]).with_name(VALIDATION.name)), complaint)
+
+
+def show_expectations(verdict: dict[str, Any], description: str) -> None:
+    """One row per expectation, the failed ones first."""
+    rows = [
+        {
+            "verdict": "passed" if found["success"] else found["severity"],
+            "expectation": found["words"],
+            "found": found["observed"],
+            "not as expected": found["unexpected"],
+        }
+        for found in sorted(verdict["expectations"], key=lambda found: found["success"])
+    ]
+    create_table_artifact(rows, key="validation", description=description)
+
+
+def show_classes(folder: Path) -> None:
+    """A table of the held-out scores, one row per class, the lowest recall first."""
+    rows = pd.read_csv(folder / PER_CLASS).sort_values("recall").round(3).to_dict("records")
+    create_table_artifact(rows, key="classes", description=headline(read_record(folder / METRICS)))
+
+
+def show_verdict(blessing: dict[str, Any]) -> None:
+    """A table of the checks of the gate."""
+    rows = [
+        {
+            "check": check["name"],
+            "verdict": "passed" if check["passed"] else "failed",
+            "value": check["value"],
+            "threshold": check["threshold"],
+            "why": check["sentence"],
+        }
+        for check in blessing["checks"]
+    ]
+    create_table_artifact(rows, key="gate", description=verdict_in_words(blessing))
+
+
+def headline(metrics: dict[str, Any]) -> str:
+    """How good the model is, in one line."""
+    held_out = f"{metrics['images']} {metrics['subset']} images"
+    return f"{metrics['accuracy']:.1%} of {held_out}, macro F1 {metrics['macro_f1']:.3f}"
+
+
+def verdict_in_words(blessing: dict[str, Any]) -> str:
+    """What became of the version and why, in one line."""
+    failed = [check["sentence"] for check in blessing["checks"] if not check["passed"]]
+    why = "; ".join(failed) or f"all {len(blessing['checks'])} checks passed"
+    name = f"{blessing['model']} version {blessing['version']}"
+    if blessing["promoted"]:
+        forced = f"forced because {blessing['reason']}; " if blessing["forced"] else ""
+        return f"{name} is the champion: {forced}{why}"
+    return f"{name} stays challenger: {why}"
+
+
+def show_summary(reason: str, before: str | None, outcomes: dict[str, str], blessing: dict[str, Any]) -> str:
+    """The page of a retraining: what data, what changed, how good, promoted or not, why, where to look."""
+    data, verdict = data_record(), verdict_in_words(blessing)
+    ran = [name for name, state in outcomes.items() if state != "Cached"]
+    cached = [name for name, state in outcomes.items() if state == "Cached"]
+    source = f"{data.get('images', '?')} images in {data.get('classes', '?')} classes, from {data.get('source', '?')}"
+    answers = {
+        "What data": f"`{data['md5']}`: {source}",
+        "What changed": f"{REASONS[reason]}; the data set was {'`' + before + '`' if before else 'none'} before",
+        "What ran": f"{', '.join(ran) or 'nothing'}; unchanged: {', '.join(cached) or 'nothing'}",
+        "How good": headline(read_record(METRICS)),
+        "Promoted": "yes" if blessing["promoted"] else "no",
+        "Why": verdict,
+        "Where to look": ", ".join(pages()),
+    }
+    rows = "\n".join(f"| **{question}** | {answer.replace('|', '/')} |" for question, answer in answers.items())
+    create_markdown_artifact(f"# {verdict.partition(':')[0]}\n\n| | |\n|---|---|\n{rows}\n", key="retraining")
+    return verdict
+
+
+def pages() -> list[str]:
+    """Links to run, model and Data Docs in MLflow's UI, or the run's id where the store is no server."""
+    registration = read_record(REGISTRATION)
+    with tracking.store() as uri:
+        run = tracking.find_run(registration[tracking.MODEL_TAG])
+    if not uri.startswith("http"):
+        return [f"MLflow run `{run.info.run_id}` at {uri}, shown by `make ui`"]
+    page = f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return [
+        f"[MLflow run]({page})",
+        f"[model version]({uri}/#/models/{registration['model']}/versions/{registration['version']})",
+        f"[validation]({page}/artifacts/validation/{VALIDATION_PAGE.name})",
+        f"[Data Docs]({page}/artifacts/validation/data_docs/index.html)",
+    ]

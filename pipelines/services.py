@@ -1,0 +1,165 @@
+"""The processes that keep a project fresh: Prefect server, MLflow server, a worker and a watcher of inbox/.
+
+All on 127.0.0.1. Each has a log and a note of its process in `.services/`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import urlopen
+
+import psutil
+
+from landuse.errors import LanduseError
+from landuse.paths import DEFAULT_STORE, SERVICES
+from landuse.process import PID, identity, is_gone
+
+HOST = "127.0.0.1"
+POOL = "landuse"
+HEARTBEAT_SECONDS = 30
+START_SECONDS = 90
+STOP_SECONDS = 20
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process of the project; a server has a port that says on `health` whether it is well."""
+
+    name: str
+    command: tuple[str, ...]
+    port: str = ""
+    health: str = ""
+    port_variable: str = ""
+
+    @property
+    def note(self) -> Path:
+        """Where its process is noted."""
+        return SERVICES / f"{self.name}.json"
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes."""
+        return SERVICES / f"{self.name}.log"
+
+    @property
+    def address(self) -> str:
+        """Where a server is reached."""
+        return f"http://{HOST}:{self.port}"
+
+
+def prefect_server() -> Service:
+    """The server that knows deployments, schedules and runs."""
+    port = os.environ.get("LANDUSE_PREFECT_PORT", "4200")
+    command = ("prefect", "server", "start", "--host", HOST, "--port", port)
+    return Service("prefect", command, port, "/api/health", "LANDUSE_PREFECT_PORT")
+
+
+def mlflow_server() -> Service:
+    """The server of runs and registry, on the same store that bare `dvc repro` writes to."""
+    port = os.environ.get("LANDUSE_MLFLOW_PORT", "5000")
+    store = ("--backend-store-uri", DEFAULT_STORE, "--no-serve-artifacts", "--default-artifact-root", "./mlruns")
+    command = ("mlflow", "server", "--host", HOST, "--port", port, "--workers", "1", *store)
+    return Service("mlflow", command, port, "/health", "LANDUSE_MLFLOW_PORT")
+
+
+def services() -> tuple[Service, ...]:
+    """All that `up` starts, in this order. The MLflow server only where no other is named."""
+    own_store = () if is_elsewhere() else (mlflow_server(),)
+    worker = Service("worker", ("prefect", "worker", "start", "--pool", POOL, "--name", POOL))
+    inbox = Service("inbox", ("python", "-m", "pipelines.inbox"))
+    return (prefect_server(), *own_store, worker, inbox)
+
+
+def is_elsewhere() -> bool:
+    """Whether `MLFLOW_TRACKING_URI` names a server that is not ours to start."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return uri.startswith("http") and uri != mlflow_server().address
+
+
+def environment() -> dict[str, str]:
+    """That of every service and flow: this project's servers, this Python, nothing sent to anybody."""
+    store = os.environ["MLFLOW_TRACKING_URI"] if is_elsewhere() else mlflow_server().address
+    return os.environ | {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PREFECT_HOME": str((SERVICES / "prefect").resolve()),
+        "PREFECT_API_URL": f"{prefect_server().address}/api",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_TRACKING_URI": store,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
+def is_up(service: Service) -> bool:
+    """Whether its process is at work and, if it is a server, answers."""
+    return is_running(service) and (not service.port or answers(service))
+
+
+def is_running(service: Service) -> bool:
+    """Whether the noted process is still there."""
+    return service.note.exists() and not is_gone(json.loads(service.note.read_text()))
+
+
+def answers(service: Service) -> bool:
+    """Whether somebody says on the port of a server that all is well."""
+    with suppress(OSError), urlopen(service.address + service.health, timeout=5) as answer:
+        return answer.status == 200
+    return False
+
+
+def start(service: Service) -> None:
+    """Start a service unless it is up; returns when it answers.
+
+    Raises LanduseError where its port is taken, or it does not come up in time; its log is named.
+    """
+    if is_running(service):
+        return wait_for(service)
+    if service.port and taken(service.port):
+        raise LanduseError(
+            f"port {service.port} is taken by another program: end it, or set {service.port_variable} to a free port"
+        )
+    with service.log.open("a") as log:
+        process = subprocess.Popen(
+            service.command, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    service.note.write_text(json.dumps(identity(process.pid)))
+    wait_for(service)
+
+
+def taken(port: str) -> bool:
+    """Whether some program listens on the port."""
+    return any(
+        each.laddr.port == int(port) and each.status == psutil.CONN_LISTEN for each in psutil.net_connections("tcp")
+    )
+
+
+def wait_for(service: Service) -> None:
+    """Wait until a service is up. Raises LanduseError where it ends, or takes too long."""
+    end = time.monotonic() + START_SECONDS
+    while not is_up(service):
+        if time.monotonic() > end or not is_running(service):
+            raise LanduseError(f"{service.name} did not start: see the end of {service.log}, then run make up again")
+        time.sleep(0.2)
+
+
+def stop(service: Service) -> bool:
+    """End a service and all it started, if it is there: asked first, killed after a while. Whether it was there."""
+    was_there = is_running(service)
+    if was_there:
+        leader = psutil.Process(int(json.loads(service.note.read_text())[PID]))
+        family = [*leader.children(recursive=True), leader]
+        leader.terminate()
+        _, stubborn = psutil.wait_procs(family, STOP_SECONDS)
+        for process in stubborn:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    service.note.unlink(missing_ok=True)
+    return was_there

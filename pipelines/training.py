@@ -1,0 +1,69 @@
+"""Training: the stages of dvc.yaml as tasks. DVC decides what is to be done; what is unchanged shows as Cached."""
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import flow, get_run_logger, task
+from prefect.states import Completed, State
+
+from pipelines.commands import Busy, alone, run
+from pipelines.ingestion import patient
+from pipelines.seen import Meter, show_classes, show_validation
+from pipelines.tell import tell_failure
+from pipelines.unfinished import is_registered
+from pipelines.workspace import workspace
+
+BUSY_SECONDS = 5
+
+
+@flow(flow_run_name="train", on_failure=[tell_failure])
+def training(overrides: dict[str, Any] | None = None) -> dict[str, str]:
+    """Run the stages that changed, in order; returns what became of each.
+
+    With overrides such as {"train.learning_rate": 0.001} a copy of the project is worked in: params.yaml, dvc.lock and
+    artifacts/ stay as they are, and the model is registered like any other.
+    """
+    with alone(), workspace(overrides) as folder:
+        outcomes = {name: run_stage(name, folder) for name in stage_names()}
+        make_sure_of_registration(folder)
+        show_validation(folder)
+        show_classes(folder)
+        return outcomes
+
+
+def stage_names() -> list[str]:
+    """The stages of dvc.yaml, which lists them in the order they depend on each other."""
+    return list(yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"])
+
+
+def run_stage(name: str, folder: Path) -> str:
+    """Run a stage as a task of its name; returns the name of the task's state."""
+    state = patient(stage).with_options(name=name, task_run_name=name)(name, folder, return_state=True)
+    state.result()
+    return state.name
+
+
+@task(task_run_name="make sure of registration")
+def make_sure_of_registration(folder: Path) -> None:
+    """Register the model again where the registry lost it."""
+    if not is_registered(folder):
+        run("dvc", "repro", "--single-item", "--force", "register", folder=folder)
+
+
+@task
+def stage(name: str, folder: Path) -> State:
+    """Let DVC run a stage if it changed. It waits while another DVC command is at work in the project."""
+    command, meter = ("dvc", "repro", "--single-item", name), Meter()
+    while True:
+        try:
+            lines = run(*command, folder=folder, watch=meter)
+        except Busy:
+            get_run_logger().info("Another DVC command is at work in this project: waiting for it to end")
+            time.sleep(BUSY_SECONDS)
+        else:
+            meter.finish()
+            ran = re.search(rf"^Running stage '{name}'", lines, re.MULTILINE)
+            return Completed() if ran else Completed(name="Cached", message="Nothing it depends on has changed")

@@ -1,0 +1,84 @@
+"""Where a training works: in the project's folder, or, with other params, in a copy that leaves the folder alone."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from landuse import tracking
+from landuse.errors import LanduseError
+from landuse.params import load_params
+from landuse.paths import DATA, PARAMS, SERVICES, WEIGHTS
+from pipelines.commands import command_environment
+
+COPY = SERVICES / "workspace"
+OWN_CONFIG = Path(".dvc/config.local")
+
+
+@contextmanager
+def workspace(overrides: dict[str, Any] | None) -> Iterator[Path]:
+    """The folder to run stages in. What they made in a copy stays in DVC's cache and the MLflow store.
+
+    Raises LanduseError where a key or value is not allowed, or the project is no git repository with a commit.
+    """
+    if not overrides:
+        yield Path()
+        return
+    params = overridden(overrides)
+    with tracking.store():
+        pass  # so that the experiment keeps its files here, not in the copy
+    remove_copy()
+    make_copy()
+    try:
+        (COPY / PARAMS).write_text(params, encoding="utf-8")
+        load_params(COPY / PARAMS)
+        yield COPY
+    finally:
+        remove_copy()
+
+
+def overridden(overrides: dict[str, Any]) -> str:
+    """params.yaml with some values, by `section.key`, replaced."""
+    content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    for name, value in overrides.items():
+        section, _, key = name.partition(".")
+        if key not in content.get(section, {}):
+            raise LanduseError(f"{name} = {value!r}: there is no such key in {PARAMS}")
+        content[section][key] = value
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def command(*words: str, folder: Path | None = None) -> str:
+    """What git or DVC prints. Raises LanduseError with its last line where it fails."""
+    done = subprocess.run(words, cwd=folder, env=command_environment(), capture_output=True, text=True)
+    if done.returncode:
+        complaint = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise LanduseError(f"{' '.join(words[:2])} failed ({complaint}): other params need a git commit and its data")
+    return done.stdout
+
+
+def make_copy() -> None:
+    """A second working tree at the same commit, with what is not committed yet, and the same cache."""
+    command("git", "worktree", "add", "--quiet", "--detach", "--force", str(COPY), "HEAD")
+    changed = command("git", "diff", "--name-only", "-z", "HEAD")
+    changed += command("git", "ls-files", "--others", "--exclude-standard", "-z")
+    for name in filter(None, changed.split("\0")):
+        (COPY / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(name, COPY / name) if Path(name).exists() else (COPY / name).unlink(missing_ok=True)
+    for path in WEIGHTS.iterdir():
+        if not (COPY / path).exists():
+            (COPY / path).symlink_to(path.resolve())
+    if OWN_CONFIG.exists():
+        shutil.copy2(OWN_CONFIG, COPY / OWN_CONFIG)
+    command("dvc", "cache", "dir", "--local", command("dvc", "cache", "dir").strip(), folder=COPY)
+    command("dvc", "checkout", "--quiet", str(DATA), folder=COPY)
+
+
+def remove_copy() -> None:
+    """Remove the copy, also one that a killed flow left behind."""
+    shutil.rmtree(COPY, ignore_errors=True)
+    command("git", "worktree", "prune")

@@ -1,0 +1,56 @@
+"""The checks of a challenger beside the champion, image by image on images that neither was trained on."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landuse.gate.blessing import Check
+from landuse.gate.evidence import Evidence
+from landuse.params import PromoteParams
+from landuse.scores import recalls
+
+RESAMPLES = 10_000
+SEED = 1
+LOWER = 0.025
+
+
+def check_duel(challenger: Evidence, champion: Evidence, params: PromoteParams) -> list[Check]:
+    """McNemar's test, the interval of the difference, and the class that fell furthest; both saw the same images."""
+    worse = int((champion.correct & ~challenger.correct).sum())
+    better = int((challenger.correct & ~champion.correct).sum())
+    chance = mcnemar(better, worse)
+    significant = worse > better and chance < params.significance
+    tally = f"{better} images right only by this version, {worse} only by the champion (p = {chance:.3f})"
+    low = lower_end(challenger.correct.astype(float) - champion.correct)
+    interval = f"accuracy beside the champion's is {low:+.1%} or better (95 % interval), {-params.margin:+.1%} must be"
+    return [
+        Check("mcnemar", chance, params.significance, not significant, tally),
+        Check.at_least("difference", low, -params.margin, interval),
+        check_classes(challenger, champion, params),
+    ]
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Exact two-sided p-value of McNemar's test for the images that only one of two models gets right."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(worse, better + worse).pvalue) if better + worse else 1.0
+
+
+def lower_end(differences: NDArray[np.float64]) -> float:
+    """Lower end of the 95 % bootstrap interval of the mean of paired differences [images]; the same every time."""
+    random = np.random.default_rng(SEED)
+    counts = random.multinomial(len(differences), np.full(len(differences), 1 / len(differences)), RESAMPLES)
+    return float(np.quantile(counts @ differences / len(differences), LOWER))
+
+
+def check_classes(challenger: Evidence, champion: Evidence, params: PromoteParams) -> Check:
+    """No class may fall too far."""
+    classes = len(challenger.labels)
+    now, before = (recalls(model.actual, model.predicted, classes) for model in (challenger, champion))
+    worst = int(np.nanargmax(before - now))
+    fall = float(before[worst] - now[worst])
+    sentence = (
+        f"recall of {challenger.labels[worst]} goes from {before[worst]:.1%} to {now[worst]:.1%}, the furthest of all; "
+        f"it may fall by {params.class_fall:.1%}"
+    )
+    return Check.at_most("class_fall", fall, params.class_fall, sentence)

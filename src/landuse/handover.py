@@ -1,0 +1,121 @@
+"""Handover: another version becomes champion, all of it or nothing, and the ledger says so."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from landuse import ledger, registry
+from landuse.errors import LanduseError
+from landuse.ledger import DONE, OPEN, UNDONE, Entry
+from landuse.registry import CHAMPION, PREVIOUS
+from landuse.registry.fresh import check_answers
+
+
+def settled_champion(name: str, mind_the_ledger: bool = True) -> str | None:
+    """The present champion, once what was left half done is finished or undone.
+
+    Raises LanduseError where it is not the one of the ledger, unless that is of no matter.
+    """
+    if any(entry.orphaned() for entry in ledger.entries(name, OPEN)):
+        with turn(name, "repair", "a command was stopped in the middle"):
+            pass
+    champion = registry.aliases(name).get(CHAMPION)
+    recorded = standing(name)
+    if mind_the_ledger and recorded and recorded[-1] != champion:
+        raise LanduseError(
+            f"the champion of {name} is {f'version {champion}' if champion else 'gone'}, by the ledger it is version "
+            f"{recorded[-1]}: the alias was moved by hand; landuse promote VERSION --force --reason TEXT settles it"
+        )
+    return champion
+
+
+def standing(name: str) -> list[str]:
+    """The champions of the ledger that the registry still has, the present one last."""
+    return [number for number in ledger.champions(ledger.entries(name, DONE)) if registry.find_version(name, number)]
+
+
+@contextmanager
+def turn(name: str, action: str, why: str) -> Iterator[Entry]:
+    """The right to move the aliases of a model: an open entry, and what others left half done settled.
+
+    Raises LanduseError where another command has it.
+    """
+    mine = ledger.open_entry(name, action, why)
+    try:
+        for orphan in ledger.wait_for_turn(mine):
+            settle(orphan)
+        yield mine
+    except BaseException as error:
+        ledger.close(mine, UNDONE, " ".join(str(error).split()) or type(error).__name__)
+        raise
+    ledger.close(mine, DONE)
+
+
+def hand_over(name: str, number: str, action: str, why: str, seen: str | None, blessing: dict[str, Any] | None) -> None:
+    """Make a version the champion, if the champion still is the one that was `seen`.
+
+    Raises LanduseError where it is not, or where the new one does not load and answer; then all is as before.
+    """
+    with turn(name, action, why) as entry:
+        held = registry.aliases(name)
+        if held.get(CHAMPION) != seen:
+            raise LanduseError(f"the champion of {name} became version {held.get(CHAMPION)} meanwhile: try again")
+        entry = ledger.write(entry, {"from": seen, "previous": held.get(PREVIOUS), "to": number})
+        if blessing is not None:
+            ledger.attach(entry, blessing)
+        try:
+            move(entry)
+            prove(name, number)
+        except BaseException:
+            take_back(entry)
+            raise
+
+
+def move(entry: Entry) -> None:
+    """Set both aliases as the ledger will have them with this entry."""
+    name = entry.tags["model"]
+    after = ledger.champions([*ledger.entries(name, DONE), entry])
+    put(name, PREVIOUS, after[-2] if len(after) > 1 else None)
+    put(name, CHAMPION, after[-1])
+
+
+def take_back(entry: Entry) -> None:
+    """Both aliases as they were before the entry."""
+    name = entry.tags["model"]
+    put(name, CHAMPION, entry.before)
+    put(name, PREVIOUS, entry.tags.get("previous"))
+
+
+def put(name: str, alias: str, number: str | None) -> None:
+    """Let an alias stand for a version, or for none where there is none or it was deleted, if it does not yet."""
+    if number is not None and registry.find_version(name, number) is None:
+        number = None
+    if registry.aliases(name).get(alias) != number:
+        registry.set_alias(name, alias, number)
+
+
+def prove(name: str, number: str) -> None:
+    """Load the champion in a fresh process and let it answer. Raises LanduseError where it is not up to that."""
+    with TemporaryDirectory() as folder:
+        classifier = registry.fetch_model(registry.get_version(name, number), Path(folder))
+        check_answers(f"models:/{name}@{CHAMPION}", classifier)
+
+
+def settle(orphan: Entry) -> None:
+    """Finish an entry whose process is dead, if its version is champion already and loads; otherwise undo it."""
+    name = orphan.tags["model"]
+    champion = registry.aliases(name).get(CHAMPION)
+    if orphan.after is None or champion not in (orphan.before, orphan.after):
+        ledger.close(orphan, UNDONE, "stopped before it moved anything")
+        return
+    try:
+        if champion != orphan.after:
+            raise LanduseError("stopped before it moved the champion")
+        prove(name, orphan.after)
+        move(orphan)
+        ledger.close(orphan, DONE, "stopped in the middle, finished by the next command")
+    except LanduseError as error:
+        take_back(orphan)
+        ledger.close(orphan, UNDONE, str(error))

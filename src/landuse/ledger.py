@@ -1,0 +1,172 @@
+"""The ledger: one MLflow run for every move of a champion, kept in the tracking store; entries are only ever added.
+
+An entry that is open (RUNNING) holds the right to move the aliases of its model. FINISHED entries tell the history,
+FAILED ones were undone or never moved anything.
+"""
+
+import json
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import sleep, time
+from typing import Any, Self
+
+import mlflow
+import psutil
+from mlflow import MlflowClient, MlflowException
+from mlflow.entities import Run
+
+from landuse.errors import LanduseError
+
+EXPERIMENT = "landuse-ledger"
+OPEN, DONE, UNDONE = "RUNNING", "FINISHED", "FAILED"
+BLESSING_FILE = "blessing.json"
+PATIENCE = 60
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry: `action` is promote, force, rollback or repair; `before` and `after` are versions, or None."""
+
+    id: str
+    status: str
+    opened: float
+    tags: dict[str, str]
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
+        return cls(run.info.run_id, run.info.status, run.info.start_time / 1000, tags)
+
+    @property
+    def action(self) -> str:
+        return self.tags["action"]
+
+    @property
+    def before(self) -> str | None:
+        return self.tags.get("from")
+
+    @property
+    def after(self) -> str | None:
+        return self.tags.get("to")
+
+    @property
+    def when(self) -> str:
+        return datetime.fromtimestamp(self.opened, UTC).isoformat(timespec="seconds")
+
+    def orphaned(self) -> bool:
+        """Is its process dead, as far as can be told from this host; from another host, is it an hour old."""
+        if self.tags["host"] != socket.gethostname():
+            return time() - self.opened > HOUR
+        try:
+            born = psutil.Process(int(self.tags["pid"])).create_time()
+        except psutil.NoSuchProcess:
+            return True
+        return abs(born - float(self.tags["born"])) > 1
+
+
+def experiment_id() -> str:
+    """The experiment that holds the ledger, made where it is not there yet."""
+    client = MlflowClient()
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        try:
+            return client.create_experiment(EXPERIMENT)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(EXPERIMENT)
+    return found.experiment_id
+
+
+def entries(name: str, status: str | None = None) -> list[Entry]:
+    """The entries of a model, of one status or of all, the oldest first."""
+    wanted = f"tags.model = '{name}'" + (f" and attributes.status = '{status}'" if status else "")
+    order, found, page = ["attributes.start_time ASC"], [], None
+    while page is not None or not found:
+        runs = MlflowClient().search_runs([experiment_id()], wanted, order_by=order, page_token=page)
+        found += [Entry.of(run) for run in runs]
+        page = runs.token
+        if not page:
+            break
+    return sorted(found, key=lambda entry: (entry.opened, entry.id))
+
+
+def champions(done: list[Entry]) -> list[str]:
+    """The champions that the finished entries leave behind: the present one last, before it the one to go back to."""
+    stack: list[str] = []
+    for entry in (entry for entry in done if entry.after is not None):
+        if entry.before is not None and stack[-1:] != [entry.before]:
+            stack.append(entry.before)
+        if entry.action == "rollback":
+            stack.pop()
+        elif stack[-1:] != [entry.after]:
+            stack.append(entry.after)
+    return stack
+
+
+def open_entry(name: str, action: str, why: str) -> Entry:
+    """A new open entry of this process."""
+    process, moment = psutil.Process(), time()
+    tags = {
+        "model": name,
+        "action": action,
+        "who": f"{process.username()}@{socket.gethostname()}",
+        "why": why,
+        "host": socket.gethostname(),
+        "pid": str(process.pid),
+        "born": str(process.create_time()),
+    }
+    run = MlflowClient().create_run(experiment_id(), int(moment * 1000), tags, f"{action} {name}")
+    return Entry.of(run)
+
+
+def write(entry: Entry, tags: dict[str, str | None]) -> Entry:
+    """Add tags to an open entry; what is None is left out."""
+    added = {key: value for key, value in tags.items() if value is not None}
+    for key, value in added.items():
+        MlflowClient().set_tag(entry.id, key, value)
+    return Entry(entry.id, entry.status, entry.opened, entry.tags | added)
+
+
+def attach(entry: Entry, blessing: dict[str, Any]) -> None:
+    """Keep the blessing with the entry."""
+    MlflowClient().log_text(entry.id, json.dumps(blessing, indent=2) + "\n", BLESSING_FILE)
+
+
+def blessing(entry: Entry) -> dict[str, Any] | None:
+    """The blessing that was kept with an entry, if one was."""
+    client = MlflowClient()
+    if BLESSING_FILE not in {item.path for item in client.list_artifacts(entry.id)}:
+        return None
+    return mlflow.artifacts.load_dict(f"runs:/{entry.id}/{BLESSING_FILE}")
+
+
+def close(entry: Entry, status: str, note: str = "") -> None:
+    """End an entry, with a note on how."""
+    if note:
+        MlflowClient().set_tag(entry.id, "note", note)
+    MlflowClient().set_terminated(entry.id, status)
+
+
+def wait_for_turn(mine: Entry) -> list[Entry]:
+    """Return once no other live entry of the model is open; the orphans that are left, oldest first.
+
+    Of two entries that see each other the older one waits and the younger one gives way. As each is written before it
+    looks, at least one of them sees the other. Raises LanduseError where this one has to give way.
+    """
+    end = time() + PATIENCE
+    while True:
+        others = [entry for entry in entries(mine.tags["model"], OPEN) if entry.id != mine.id]
+        orphans = [entry for entry in others if entry.orphaned()]
+        alive = [entry for entry in others if entry not in orphans]
+        if not alive:
+            return orphans
+        first = alive[0]
+        if (first.opened, first.id) < (mine.opened, mine.id) or time() > end:
+            raise LanduseError(
+                f"another {first.action} of {mine.tags['model']} is under way, by {first.tags['who']} "
+                f"since {first.when}: try again when it is over"
+            )
+        sleep(0.2)

@@ -1,0 +1,85 @@
+"""Promote: a version that the gate lets through becomes champion."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from mlflow import MlflowClient
+
+from landuse import ledger, registry, tracking
+from landuse.errors import LanduseError, Refused
+from landuse.gate import judge
+from landuse.gate.blessing import Blessing
+from landuse.handover import hand_over, settled_champion
+from landuse.params import EvaluateParams, PromoteParams
+from landuse.registry import CHALLENGER
+
+BY_THE_GATE = "passed the gate"
+
+
+def promote(
+    params: PromoteParams,
+    evaluation: EvaluateParams,
+    name: str,
+    number: str | None = None,
+    *,
+    reason: str | None = None,
+    dry_run: bool = False,
+    tell: Callable[[object], None] = print,
+) -> Blessing:
+    """Judge a version, the challenger by default, and make it champion; with a reason, whatever the verdict.
+
+    Writes `artifacts/blessing.json` and tags of the version. Raises Refused where the gate does not let it through, and
+    LanduseError where it cannot be judged or another command is at work; then the champion is what it was.
+    """
+    with tracking.store():
+        champion = settled_champion(name, mind_the_ledger=reason is None)
+        version = registry.get_version(name, number or challenger(name))
+        number = str(version.version)
+        if number == champion and (known := blessing_of_champion(name, number)):
+            known.write()
+            return known
+        rival = None if champion in (None, number) else registry.get_version(name, champion)
+        blessing = replace(judge(version, rival, params, evaluation, tell), reason=reason)
+        record(blessing)
+        failure = blessing.first_failure()
+        if failure and reason is None:
+            raise Refused(f"{name} version {number} stays challenger: {failure.sentence}")
+        return blessing if dry_run else crown(blessing, champion)
+
+
+def challenger(name: str) -> str:
+    """The version that challenges. Raises LanduseError where none does."""
+    number = registry.aliases(name).get(CHALLENGER)
+    if number is None:
+        raise LanduseError(f"{name} has no challenger: dvc repro registers one, or name a version, see landuse history")
+    return number
+
+
+def blessing_of_champion(name: str, number: str) -> Blessing | None:
+    """The blessing with which a version became champion, if by the ledger it still is."""
+    done = ledger.entries(name, ledger.DONE)
+    if ledger.champions(done)[-1:] != [number]:
+        return None
+    kept = (ledger.blessing(entry) for entry in reversed(done) if entry.after == number)
+    return next((Blessing.of(content) for content in kept if content), None)
+
+
+def crown(blessing: Blessing, champion: str | None) -> Blessing:
+    """Hand over to a version that was judged; returns its blessing with what came of it."""
+    forced = blessing.verdict == "refused"
+    blessing = replace(blessing, promoted=True, forced=forced)
+    why = blessing.reason or BY_THE_GATE
+    action = "force" if forced else "promote"
+    hand_over(blessing.model, blessing.version, action, why, champion, blessing.as_dict())
+    record(blessing)
+    return blessing
+
+
+def record(blessing: Blessing) -> None:
+    """Write the blessing to its file, and the gist of it as tags of the version."""
+    blessing.write()
+    failed = ", ".join(check.name for check in blessing.checks if not check.passed)
+    against = blessing.champion or "none"
+    tags = {"verdict": blessing.verdict, "moment": blessing.moment, "champion": against, "failed": failed or "none"}
+    for key, value in tags.items():
+        MlflowClient().set_model_version_tag(blessing.model, blessing.version, f"gate.{key}", value)

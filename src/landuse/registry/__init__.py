@@ -1,0 +1,83 @@
+"""The model registry: versions, the aliases that say who is champion, and their files. Within `tracking.store()`."""
+
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient, MlflowException
+from mlflow.entities.model_registry import ModelVersion
+
+from landuse.classifier import Classifier
+from landuse.errors import LanduseError
+from landuse.tracking import MODEL_TAG
+
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
+MODEL_FOLDER = "artifacts/model"
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def aliases(name: str) -> dict[str, str]:
+    """The version behind each alias of a model. Raises LanduseError where the registry does not know the model."""
+    try:
+        held = MlflowClient().get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
+        raise LanduseError(f"the registry has no model {name}: dvc repro registers one (register.model)") from None
+    return {alias: str(version) for alias, version in held.items()}
+
+
+def set_alias(name: str, alias: str, number: str | None) -> None:
+    """Let an alias stand for a version, or for none."""
+    if number is None:
+        MlflowClient().delete_registered_model_alias(name, alias)
+    else:
+        MlflowClient().set_registered_model_alias(name, alias, number)
+
+
+def get_version(name: str, number: str) -> ModelVersion:
+    """A version by its number. Raises LanduseError where the registry does not have it."""
+    version = find_version(name, number)
+    if version is None:
+        raise LanduseError(f"{name} has no version {number} in the registry: landuse history shows which it has")
+    return version
+
+
+def find_version(name: str, number: str) -> ModelVersion | None:
+    """A version by its number, or None where it was deleted or never was."""
+    try:
+        return MlflowClient().get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
+        return None
+
+
+def version_of_model(name: str, sha256: str) -> ModelVersion | None:
+    """The version that holds this very model, if there is one."""
+    found = MlflowClient().search_model_versions(f"name = '{name}' and tag.`{MODEL_TAG}` = '{sha256}'")
+    return found[0] if found else None
+
+
+def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
+    """The exported model of a version, copied into the folder as `artifacts/model`. Nothing of it is run or unpickled.
+
+    Raises LanduseError where its files are lost, damaged, or not those that were registered.
+    """
+    title = f"{version.name} version {version.version}"
+    try:
+        mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}/{MODEL_FOLDER}", dst_path=folder)
+        classifier = Classifier(folder / MODEL_FOLDER)
+    except (MlflowException, LanduseError, OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise LanduseError(f"{title} cannot be loaded, its files are damaged or lost: {reason}") from None
+    if classifier.digest != version.tags.get(MODEL_TAG):
+        raise LanduseError(f"{title} is damaged: its model.tflite is not the one that was registered ({MODEL_TAG})")
+    return classifier
+
+
+def fetch_run_file(version: ModelVersion, path: str, folder: Path) -> Path | None:
+    """A file of the run that made a version, copied into the folder, or None where the run does not have it."""
+    parent = path.rpartition("/")[0] or None
+    if path not in {item.path for item in MlflowClient().list_artifacts(version.run_id, parent)}:
+        return None
+    return Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=path, dst_path=folder))

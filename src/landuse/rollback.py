@@ -1,0 +1,19 @@
+"""Rollback: the champion before becomes champion again."""
+
+from landuse import tracking
+from landuse.errors import LanduseError
+from landuse.handover import hand_over, settled_champion, standing
+
+
+def rollback(name: str) -> str:
+    """Go back by one champion, as the ledger has them; returns the version that now is champion.
+
+    Raises LanduseError where there is none to go back to, or where it does not load; then all is as before.
+    """
+    with tracking.store():
+        champion = settled_champion(name)
+        before = standing(name)[:-1]
+        if champion is None or not before:
+            raise LanduseError(f"{name} has no champion to go back to: landuse history shows which there were")
+        hand_over(name, before[-1], "rollback", f"back from version {champion}", champion, None)
+        return before[-1]

@@ -1,0 +1,48 @@
+"""Scores: which images are held out, and what the probabilities a model gives them are worth."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+TOP = 3
+
+
+def held_out_images(splits: pd.DataFrame) -> pd.DataFrame:
+    """The test subset, or the validation subset where there is no test subset."""
+    subset = "test" if (splits["subset"] == "test").any() else "validation"
+    return splits[splits["subset"] == subset]
+
+
+def scores(actual: NDArray[np.intp], probabilities: NDArray[np.float32], bins: int) -> dict[str, float]:
+    """Accuracy, macro F1, top-3 accuracy and expected calibration error of [images, classes] probabilities."""
+    from sklearn.metrics import f1_score
+
+    predicted = probabilities.argmax(axis=1)
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
+    return {
+        "accuracy": float((predicted == actual).mean()),
+        "macro_f1": float(f1_score(actual, predicted, average="macro")),
+        "top_3_accuracy": float((best == actual[:, None]).any(axis=1).mean()),
+        "calibration_error": calibration_error(predicted == actual, probabilities.max(axis=1), bins),
+    }
+
+
+def trust(actual: NDArray[np.intp], probabilities: NDArray[np.float32], unsure_below: float) -> dict[str, float | None]:
+    """The share of the images that are not marked unsure, and how many of these are right, if there are any."""
+    sure = probabilities.max(axis=1) >= unsure_below
+    right = probabilities.argmax(axis=1) == actual
+    return {"coverage": float(sure.mean()), "sure_accuracy": float(right[sure].mean()) if sure.any() else None}
+
+
+def calibration_error(correct: NDArray[np.bool_], confidence: NDArray[np.float32], bins: int) -> float:
+    """Expected calibration error over bins of equal width: mean |accuracy - confidence|, weighted by images."""
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(index, weights=correct - confidence.astype(float), minlength=bins)
+    return float(np.abs(gaps).sum() / len(correct))
+
+
+def recalls(actual: NDArray[np.intp], predicted: NDArray[np.intp], classes: int) -> NDArray[np.float64]:
+    """The share of each class's images [classes] that were recognised; nan for a class without images."""
+    images = np.bincount(actual, minlength=classes)
+    right = np.bincount(actual[predicted == actual], minlength=classes)
+    return np.divide(right, images, out=np.full(classes, np.nan), where=images > 0)
