@@ -6,7 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from resource import RLIMIT_FSIZE, setrlimit
 from shutil import copytree
+from signal import SIGKILL
+from time import sleep
 
 import pandas as pd
 import pyarrow.parquet
@@ -122,18 +125,18 @@ def test_parquet_that_was_not_finished_goes_on_from_the_lines_beside_it(images: 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_kill_9_at_any_time_every_image_has_its_row_once(images: Path, kind: str) -> None:
-    for number in range(40):
+    for number in range(200):
         copytree(images / "field", images / f"more{number}")
     command = [LANDUSE, "predict", "images", "--model", "model", "--output", f"out.{kind}"]
-    for moment in (0.8, 1.0, 1.2, 1.4):
+    growing = Path("out.parquet.jsonl" if kind == "parquet" else f"out.{kind}")
+    for size in (1, 20_000, 100_000):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(moment)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        while process.poll() is None and (not growing.exists() or growing.stat().st_size < size):
+            sleep(0.005)
+        process.kill()
+        assert process.wait() == -SIGKILL, "it was done before it could be killed"
     subprocess.run(command, check=True, capture_output=True)
-    assert len(rows(Path(f"out.{kind}"))) == 36 + 40 * 12
+    assert len(rows(Path(f"out.{kind}"))) == 36 + 200 * 12
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -200,6 +203,46 @@ def test_what_cannot_be_begun_is_refused_and_leaves_nothing(
     with pytest.raises(LanduseError, match=words):
         ask(Path(output), *paths)
     assert not list(Path().glob("out*"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_is_one_line_and_afterwards_it_goes_on(images: Path, kind: str) -> None:
+    command = [LANDUSE, "predict", "images", "--model", "model", "--output", f"out.{kind}"]
+    limit = (3000, 3000)  # bytes a file may have, as if the disk were full
+    short = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: setrlimit(RLIMIT_FSIZE, limit))
+    assert short.returncode == 1 and short.stderr.splitlines()[-1] == f"landuse: --output out.{kind}: File too large"
+    assert "Traceback" not in short.stderr
+    subprocess.run(command, check=True, capture_output=True)
+    assert len(rows(Path(f"out.{kind}"))) == 36
+
+
+def test_an_output_that_cannot_be_opened_is_refused(images: Path) -> None:
+    Path("out.csv").mkdir()
+    with pytest.raises(LanduseError, match="--output out.csv: Is a directory"):
+        ask(Path("out.csv"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_does_not_grow_with_the_number_of_images(images: Path, kind: str) -> None:
+    many = images / "many"
+    many.mkdir()
+    for number in range(20_000):
+        (many / f"{number}.png").hardlink_to(images / "field" / "00.png")
+    peaks = [
+        peak_megabytes(folder, f"{number}.{kind}") for number, folder in enumerate(["images/field", "images/many"])
+    ]
+    again = peak_megabytes("images/many", f"1.{kind}")
+    assert max(peaks[1], again) - peaks[0] < 30 and len(rows(Path(f"1.{kind}"))) == 20_000
+
+
+def peak_megabytes(folder: str, output: str) -> float:
+    """The most memory that `landuse predict` held at any time."""
+    ask = f"landuse.predict.predict([{folder!r}], 'model', pathlib.Path({output!r}))"
+    code = f"import pathlib, resource, landuse.predict; {ask}; "
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1]) / 1024
 
 
 def test_without_an_output_the_rows_are_csv_on_standard_output(

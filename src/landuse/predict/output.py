@@ -89,24 +89,28 @@ def standard_output(labels: list[str], model: str) -> Iterator[Output]:
 def growing_file(path: Path, labels: list[str], model: str) -> Iterator[Output]:
     """The rows of a file, and room for more. Parquet, which cannot grow, is JSON lines beside it until the end.
 
-    Raises LanduseError where the file is another's: of another format, another model, or another process at work.
+    Raises LanduseError where the file is another's (of another format, another model, or another process at work), and
+    where it cannot be written.
     """
     text_file = path.with_name(path.name + ".jsonl") if path.suffix == parquet.SUFFIX else path
     unpacked = path != text_file and path.exists() and not text_file.exists()
-    if unpacked:
-        parquet.unpack(path, text_file)
-    with text_file.open("a+", encoding="utf-8", newline="") as file:
-        lock(file, path)
-        output = Output(file, KINDS[path.suffix](labels, model))
-        try:
-            read_past(output, path)
-        except LanduseError:
-            if unpacked:
-                text_file.unlink()
-            raise
-        yield output
-    if path != text_file:
-        parquet.pack(text_file, path, labels)
+    try:
+        if unpacked:
+            parquet.unpack(path, text_file)
+        with text_file.open("a+", encoding="utf-8", newline="") as file:
+            lock(file, path)
+            output = Output(file, KINDS[path.suffix](labels, model))
+            try:
+                read_past(output, path)
+            except LanduseError:
+                if unpacked:
+                    text_file.unlink()
+                raise
+            yield output
+            if path != text_file:
+                parquet.pack(text_file, path, labels)
+    except OSError as error:
+        raise LanduseError(f"--output {path}: {error.strerror or error}") from None
 
 
 def read_past(output: Output, path: Path) -> None:
