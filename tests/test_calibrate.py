@@ -67,7 +67,7 @@ def test_coverage_is_the_share_of_sure_images_and_their_accuracy_that_among_them
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.3, 0.7]], np.float32)
     actual = np.array([0, 1, 0, 1])
     assert trust(actual, probabilities, 0.65) == {"coverage": 0.75, "sure_accuracy": pytest.approx(2 / 3)}
-    assert trust(actual, probabilities, 1.0) == {"coverage": 0.0, "sure_accuracy": None}
+    assert trust(actual, probabilities, 1.0) == {"coverage": 0.0}
 
 
 def test_the_temperature_and_trusted_confidence_of_the_card_are_those_of_the_validation_images(trained: Path) -> None:
