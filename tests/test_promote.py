@@ -205,7 +205,7 @@ def test_a_store_that_is_down_is_named_and_nothing_is_changed(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     code, out, err = landuse(*verb.split())
-    assert (code, out) == (1, "") and "http://127.0.0.1:9" in err and "MLFLOW_TRACKING_URI" in err
+    assert (code, out) == (75, "") and "http://127.0.0.1:9" in err and "MLFLOW_TRACKING_URI" in err
     assert not paths.BLESSING.exists()
 
 
