@@ -1,6 +1,5 @@
 """The ledger tells who became champion, and who may move the champion next."""
 
-import os
 import socket
 from pathlib import Path
 from threading import Timer
@@ -13,9 +12,9 @@ from mlflow import MlflowClient
 from landuse import ledger, tracking
 from landuse.errors import LanduseError
 from landuse.ledger import DONE, OPEN, UNDONE, Entry
+from landuse.process import HOST, STARTED, identity
 
 NAME = "gallery"
-HERE = {"host": socket.gethostname(), "pid": str(os.getpid()), "born": str(psutil.Process().create_time())}
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +25,7 @@ def in_use(registry_copy: Path) -> None:
 def entry(action: str, before: str | None, after: str | None, opened: float | None = None, **tags: str) -> Entry:
     opened = time() if opened is None else opened
     moves = {key: value for key, value in {"from": before, "to": after}.items() if value is not None}
-    return Entry("id", DONE, opened, HERE | {"action": action, "model": NAME} | moves | tags)
+    return Entry("id", DONE, opened, identity() | {"action": action, "model": NAME} | moves | tags)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_more_entries_than_a_page_holds_are_all_found(monkeypatch: pytest.Monkey
 
 def test_an_entry_is_an_orphan_once_its_process_is_dead() -> None:
     process = psutil.Popen(["sleep", "60"])
-    tags = {"pid": str(process.pid), "born": str(process.create_time())}
+    tags = identity(process.pid)
     assert not entry("promote", None, None, **tags).orphaned()
     process.kill()
     process.wait()
@@ -88,13 +87,13 @@ def test_an_entry_is_an_orphan_once_its_process_is_dead() -> None:
 
 def test_another_process_with_the_same_number_is_not_taken_for_the_one_that_died() -> None:
     assert not entry("promote", None, None).orphaned()
-    assert entry("promote", None, None, born="1.0").orphaned()
+    assert entry("promote", None, None, **{STARTED: "1.0"}).orphaned()
 
 
 def test_an_entry_of_another_host_is_an_orphan_after_an_hour() -> None:
     now = time()
-    assert not entry("promote", None, None, now - 3500, host="elsewhere").orphaned()
-    assert entry("promote", None, None, now - 3700, host="elsewhere").orphaned()
+    assert not entry("promote", None, None, now - 3500, **{HOST: "elsewhere"}).orphaned()
+    assert entry("promote", None, None, now - 3700, **{HOST: "elsewhere"}).orphaned()
     assert entry("promote", None, None, now - 3700).orphaned(), "a process that lives on forgot about it"
 
 
@@ -135,6 +134,6 @@ def test_who_waits_in_vain_gives_way_too(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_orphans_and_other_models_do_not_hold_anyone_up() -> None:
     with tracking.store():
         orphan = ledger.open_entry(NAME, "promote", "left behind")
-        MlflowClient().set_tag(orphan.id, "born", "1.0")
+        MlflowClient().set_tag(orphan.id, STARTED, "1.0")
         ledger.open_entry("another", "promote", "of another model")
         assert turn_of(ledger.open_entry(NAME, "promote", "mine")) == [orphan.id]

@@ -17,6 +17,7 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Run
 
 from landuse.errors import LanduseError
+from landuse.process import identity, is_gone
 
 EXPERIMENT = "landuse-ledger"
 OPEN, DONE, UNDONE = "RUNNING", "FINISHED", "FAILED"
@@ -57,15 +58,7 @@ class Entry:
 
     def orphaned(self) -> bool:
         """Is it an hour old, or its process dead, as far as can be told from this host."""
-        if time() - self.opened > HOUR:
-            return True
-        if self.tags["host"] != socket.gethostname():
-            return False
-        try:
-            born = psutil.Process(int(self.tags["pid"])).create_time()
-        except psutil.NoSuchProcess:
-            return True
-        return abs(born - float(self.tags["born"])) > 1
+        return time() - self.opened > HOUR or is_gone(self.tags)
 
 
 def experiment_id() -> str:
@@ -114,17 +107,9 @@ def champions(finished: list[Entry]) -> list[str]:
 
 def open_entry(name: str, action: str, why: str) -> Entry:
     """A new open entry of this process."""
-    process, moment = psutil.Process(), time()
-    tags = {
-        "model": name,
-        "action": action,
-        "who": f"{process.username()}@{socket.gethostname()}",
-        "why": why,
-        "host": socket.gethostname(),
-        "pid": str(process.pid),
-        "born": str(process.create_time()),
-    }
-    run = MlflowClient().create_run(experiment_id(), int(moment * 1000), tags, f"{action} {name}")
+    who = f"{psutil.Process().username()}@{socket.gethostname()}"
+    tags = {"model": name, "action": action, "who": who, "why": why} | identity()
+    run = MlflowClient().create_run(experiment_id(), int(time() * 1000), tags, f"{action} {name}")
     return Entry.of(run)
 
 
