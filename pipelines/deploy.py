@@ -17,10 +17,12 @@ def deploy() -> None:
     """Make or renew the work pool, deployments and automations. Doing it twice is harmless."""
     prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
     prefect("--no-prompt", "deploy", "--all")
-    renew(lost_runs())
     name = load_params().pipelines.notify
-    if name:
-        renew(crashes(block_id(name)))
+    wanted = [lost_runs(), *([crashes(block_id(name))] if name else [])]
+    for old in (LOST, CRASHED):
+        remove(old)
+    for automation in wanted:
+        automation.create()
 
 
 def prefect(*arguments: str) -> None:
@@ -77,10 +79,9 @@ def block_id(name: str):
         ) from None
 
 
-def renew(automation) -> None:
-    """Put an automation in the place of the one of its name."""
+def remove(name: str) -> None:
+    """Remove the automation of this name, if there is one."""
     from prefect.automations import Automation
 
     with suppress(ValueError):
-        Automation.read(name=automation.name).delete()
-    automation.create()
+        Automation.read(name=name).delete()

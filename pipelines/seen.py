@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 
 from landuse import tracking
 from landuse.files import read_record
+from landuse.info import scored
 from landuse.lineage import data_record
 from landuse.paths import METRICS, PER_CLASS, REGISTRATION, VALIDATION, VALIDATION_PAGE
 from pipelines.unfinished import REASONS
@@ -83,7 +84,7 @@ def show_expectations(verdict: dict[str, Any], description: str) -> None:
 def show_classes(folder: Path) -> None:
     """A table of the held-out scores, one row per class, the lowest recall first."""
     rows = pd.read_csv(folder / PER_CLASS).sort_values("recall").round(3).to_dict("records")
-    create_table_artifact(rows, key="classes", description=headline(read_record(folder / METRICS)))
+    create_table_artifact(rows, key="classes", description=scored(read_record(folder / METRICS)))
 
 
 def show_verdict(blessing: dict[str, Any]) -> None:
@@ -99,12 +100,6 @@ def show_verdict(blessing: dict[str, Any]) -> None:
         for check in blessing["checks"]
     ]
     create_table_artifact(rows, key="gate", description=verdict_in_words(blessing))
-
-
-def headline(metrics: dict[str, Any]) -> str:
-    """How good the model is, in one line."""
-    held_out = f"{metrics['images']} {metrics['subset']} images"
-    return f"{metrics['accuracy']:.1%} of {held_out}, macro F1 {metrics['macro_f1']:.3f}"
 
 
 def verdict_in_words(blessing: dict[str, Any]) -> str:
@@ -129,7 +124,7 @@ def show_summary(reason: str, before: str | None, outcomes: dict[str, str], bles
         "What data": f"`{data['md5']}`: {source}",
         "What changed": f"{REASONS[reason]}; the data set was {'`' + before + '`' if before else 'none'} before",
         "What ran": f"{', '.join(ran) or 'nothing'}; unchanged: {', '.join(cached) or 'nothing'}",
-        "How good": headline(read_record(METRICS)),
+        "How good": scored(read_record(METRICS)),
         "Promoted": "yes" if blessing["promoted"] else "no",
         "Why": verdict,
         "Where to look": ", ".join(pages()),

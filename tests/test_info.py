@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from landuse.errors import LanduseError
-from landuse.info import info
+from landuse.info import info, scored
 from landuse.params import RegisterParams
 from landuse.register import register
 
@@ -58,3 +58,8 @@ def test_a_damaged_file_is_named_with_the_way_to_have_it_again(trained_copy: Pat
     Path("artifacts", file).write_text("{")
     with pytest.raises(LanduseError, match=rf"artifacts/{file}.*dvc"):
         info()
+
+
+def test_how_good_a_model_is_takes_one_line() -> None:
+    metrics = {"images": 420, "subset": "test", "accuracy": 0.97142, "macro_f1": 0.97101}
+    assert scored(metrics) == "97.1% of 420 test images, macro F1 0.971"

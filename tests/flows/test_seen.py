@@ -13,10 +13,11 @@ import tiny
 
 from landuse import tracking
 from landuse.gate.blessing import Blessing, Check
+from landuse.info import scored
 from landuse.paths import METRICS, REGISTRATION, RUN, VALIDATION
 from landuse.progress import EpochBars, track
 from pipelines import seen, tell
-from pipelines.seen import Meter, headline, show_summary, verdict_in_words
+from pipelines.seen import Meter, show_summary, verdict_in_words
 
 OUTCOMES = {"validate": "Completed", "extract": "Completed", "split": "Cached", "train": "Completed"}
 Shown = dict[str, tuple[Any, str | None]]
@@ -103,11 +104,6 @@ def test_a_stage_that_counts_nothing_shows_no_progress(meter: list[tuple[str, fl
 # Words
 
 
-def test_how_good_a_model_is_takes_one_line() -> None:
-    metrics = {"images": 420, "subset": "test", "accuracy": 0.97142, "macro_f1": 0.97101}
-    assert headline(metrics) == "97.1% of 420 test images, macro F1 0.971"
-
-
 @pytest.mark.parametrize(
     ("found", "words"),
     [
@@ -164,7 +160,7 @@ def test_the_class_with_the_lowest_recall_stands_first(trained_copy: Path, shown
     seen.show_classes(Path())
     rows, description = shown["classes"]
     assert [(row["class"], row["recall"]) for row in rows] == [("forest", 0.333), ("field", 0.9), ("water", 1.0)]
-    assert description == headline(json.loads(METRICS.read_text()))
+    assert description == scored(json.loads(METRICS.read_text()))
 
 
 def test_the_table_of_the_gate_holds_every_check(shown: Shown) -> None:
@@ -200,7 +196,7 @@ def test_the_page_answers_what_people_ask(page: Callable[..., str]) -> None:
     assert tiny.DATA_MD5 in answers["**What data**"] and "from tiny.zip" in answers["**What data**"]
     assert answers["**What changed**"] == f"the images; the data set was `{'f' * 32}` before"
     assert answers["**What ran**"] == "validate, extract, train; unchanged: split"
-    assert answers["**How good**"] == headline(json.loads(METRICS.read_text()))
+    assert answers["**How good**"] == scored(json.loads(METRICS.read_text()))
     assert answers["**Promoted**"] == "no"
     assert answers["**Why**"] == "landuse version 4 stays challenger: accuracy is so and so"
     run = tracking.find_run(json.loads(RUN.read_text())["tags"][tracking.MODEL_TAG])
