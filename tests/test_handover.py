@@ -190,3 +190,12 @@ def test_a_handover_that_is_killed_is_finished_or_undone_by_the_next_command(at_
     assert assert_sound() == ("2" if STEPS[step] in ("prove", "close") else "4")
     crown(3)
     assert assert_sound() == "3"
+
+
+def test_a_move_under_way_is_not_taken_for_one_by_hand(at_hand: None) -> None:
+    crown(4)
+    with tracking.store():
+        ledger.open_entry(NAME, "promote", "half way")
+        registry.set_alias(NAME, registry.CHAMPION, "1")
+        with pytest.raises(LanduseError, match="is under way"):
+            settled_champion(NAME)

@@ -16,13 +16,15 @@ from landuse.registry.fresh import check_answers
 def settled_champion(name: str, mind_the_ledger: bool = True) -> str | None:
     """The present champion, once what was left half done is finished or undone.
 
-    Raises LanduseError where it is not the one of the ledger, unless that is of no matter.
+    Raises LanduseError where it is being moved, or is not the one of the ledger, unless that is of no matter.
     """
     if any(entry.orphaned() for entry in ledger.entries(name, OPEN)):
         with turn(name, "repair", "a command was stopped in the middle"):
             pass
-    if mind_the_ledger and (words := disagreement(name)):
-        raise LanduseError(words)
+    if mind_the_ledger and disagreement(name):
+        ledger.give_way(name)  # a move under way looks like one by hand
+        if words := disagreement(name):
+            raise LanduseError(words)
     return registry.aliases(name).get(CHAMPION)
 
 

@@ -156,8 +156,20 @@ def wait_for_turn(mine: Entry) -> list[Entry]:
             return orphans
         first = alive[0]
         if (first.opened, first.id) < (mine.opened, mine.id) or time() > end:
-            raise LanduseError(
-                f"another {first.action} of {mine.tags['model']} is under way, by {first.tags['who']} "
-                f"since {first.when}: try again when it is over"
-            )
+            raise under_way(first)
         sleep(0.2)
+
+
+def give_way(name: str) -> None:
+    """Raise LanduseError where a live entry of the model is open."""
+    for entry in entries(name, OPEN):
+        if not entry.orphaned():
+            raise under_way(entry)
+
+
+def under_way(entry: Entry) -> LanduseError:
+    """What those are told who come second."""
+    return LanduseError(
+        f"another {entry.action} of {entry.tags['model']} is under way, by {entry.tags['who']} "
+        f"since {entry.when}: try again when it is over"
+    )
