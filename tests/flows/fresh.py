@@ -25,7 +25,7 @@ from landuse import sample
 OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 EASY = {
     "images": 1, "accuracy": 0.0, "macro_f1": 0.0, "class_recall": 0.0, "calibration_error": 1.0, "margin": 1.0,
-    "significance": 0.0, "class_fall": 1.0,
+    "significance": 0.0, "class_fall": 1.0, "slice_accuracy": 0.0, "disturbed_fall": 1.0,
 }  # fmt: skip
 BLOCK = """
 import sys
@@ -136,8 +136,8 @@ class Fresh:
         return int(json.loads((self.work.folder / ".services" / f"{service}.json").read_text())["process.id"])
 
     def kill(self, service: str) -> None:
-        """kill -9."""
-        os.kill(self.pid(service), signal.SIGKILL)
+        """kill -9, with all that the service started in its group."""
+        os.killpg(self.pid(service), signal.SIGKILL)
 
     def drop(self, name: str, archive: Path) -> None:
         """Put an archive into the inbox, as a slow copy that is renamed in the end."""

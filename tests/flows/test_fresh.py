@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+import sys
+from http.server import HTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
-from fresh import Fresh, archive, wait_for
+from fresh import BLOCK, Fresh, archive, wait_for
 from mlflow import MlflowClient
 from workspace import Workspace
 
@@ -105,6 +107,25 @@ def test_arrivals_that_do_not_pass_change_nothing_and_the_next_good_one_goes_thr
     assert fresh.completed(wait_for(lambda: new_runs(fresh, known), 60)[0]["id"])["name"].endswith("-new-data")
 
 
+def test_whoever_is_named_is_told_of_a_promotion_a_refusal_and_a_failure(
+    fresh: Fresh, scheduled: dict, told: HTTPServer
+) -> None:
+    address = f"http://127.0.0.1:{told.server_port}"
+    api = f"http://127.0.0.1:{fresh.ports['LANDUSE_PREFECT_PORT']}/api"
+    fresh.work.ok(sys.executable, "-c", BLOCK, address, PREFECT_API_URL=api)
+    fresh.work.change(lambda params: params["pipelines"].update(notify="custom-webhook/team"))
+    fresh.completed(fresh.trigger("training", overrides={"train.epochs": 2}))
+    fresh.completed(fresh.trigger("promotion"))
+    assert "is the champion" in told.received[-1]
+    fresh.completed(fresh.trigger("training", overrides={"train.epochs": 1}))
+    fresh.work.change(lambda params: params["promote"].update(accuracy=1.0))
+    refused = fresh.completed(fresh.trigger("promotion"))
+    assert fresh.states(refused["id"])["promote"] == "Refused" and "stays challenger" in told.received[-1]
+    fresh.finished(fresh.trigger("ingestion", source="nowhere.zip"))
+    assert "nowhere.zip" in told.received[-1] and "ingestion failed" in told.received[-1]
+    fresh.work.change(lambda params: params["promote"].update(accuracy=0.0))
+
+
 def test_other_params_leave_the_project_as_it_was(fresh: Fresh, scheduled: dict) -> None:
     files = [fresh.work.folder / name for name in ("params.yaml", "dvc.lock", "artifacts/metrics.json")]
     before = [path.read_bytes() for path in files]
@@ -128,3 +149,21 @@ def test_two_runs_and_a_dvc_repro_at_once_wait_for_each_other(fresh: Fresh, sche
     by_hand.communicate()
     runs = sorted((fresh.ask(f"/flow_runs/{run}") for run in (first, second)), key=lambda run: run["start_time"])
     assert runs[0]["end_time"] <= runs[1]["start_time"]
+
+
+def test_an_mlflow_server_that_is_down_is_named_after_some_tries_and_the_next_run_repairs_what_was_left(
+    fresh: Fresh, scheduled: dict
+) -> None:
+    fresh.work.change(lambda params: params["train"].update(seed=8))
+    fresh.kill("mlflow")
+    run = fresh.finished(fresh.trigger("retraining"), 400)
+    assert run["state_type"] == "FAILED" and f"MLflow at {fresh.store}" in run["state"]["message"]
+    assert fresh.states(run["id"])["train"] == "Failed"
+    assert "mlflow     DOWN" in fresh.work.run(sys.executable, "-m", "pipelines", "status", **fresh.ports).stdout
+    fresh.pipelines("up")
+    again = fresh.completed(fresh.trigger("retraining"))
+    client = MlflowClient(fresh.store, fresh.store)
+    assert (
+        again["name"].endswith("-changed")
+        and champion(fresh) == client.get_registered_model(NAME).aliases["challenger"]
+    )
