@@ -19,6 +19,7 @@ from prefect.logging import get_logger, get_run_logger
 from landuse.errors import LanduseError, Unavailable
 from landuse.paths import DEFAULT_STORE, SERVICES
 from landuse.process import end_group, note
+from pipelines.lockfile import restore
 
 LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"
 KEPT_LINES = 200
@@ -65,6 +66,7 @@ def alone():
     try:
         if lock.lock_counter == 1:
             end_job()
+            restore(Path())
         yield
     finally:
         lock.release()

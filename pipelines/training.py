@@ -11,6 +11,7 @@ from prefect.states import Completed, State
 
 from pipelines.commands import Busy, alone, run
 from pipelines.ingestion import patient
+from pipelines.lockfile import kept_whole
 from pipelines.seen import Meter, show_classes, show_validation
 from pipelines.tell import tell_failure
 from pipelines.unfinished import is_registered
@@ -59,7 +60,8 @@ def stage(name: str, folder: Path) -> State:
     command, meter = ("dvc", "repro", "--single-item", name), Meter()
     while True:
         try:
-            lines = run(*command, folder=folder, watch=meter)
+            with kept_whole(folder):
+                lines = run(*command, folder=folder, watch=meter)
         except Busy:
             get_run_logger().info("Another DVC command is at work in this project: waiting for it to end")
             time.sleep(BUSY_SECONDS)

@@ -1,0 +1,55 @@
+"""A stage that is stopped while DVC writes dvc.lock leaves it as it was."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.commands import CommandFailed, alone
+from pipelines.lockfile import kept_whole
+
+WHOLE, HALF = "stages: {}\n", "sta"
+
+
+@pytest.fixture
+def lock(place: Path) -> Path:
+    """A whole dvc.lock in the folder in use."""
+    path = Path("dvc.lock")
+    path.write_text(WHOLE)
+    return path
+
+
+def test_what_dvc_wrote_stays_where_the_stage_came_to_its_end(lock: Path) -> None:
+    with kept_whole(Path()):
+        lock.write_text("stages: {train: {}}\n")
+    with alone():
+        assert lock.read_text() == "stages: {train: {}}\n"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), CommandFailed("killed", -9)], ids=["the flow", "its command"])
+def test_where_the_stage_is_stopped_the_old_one_comes_back(lock: Path, stop: BaseException) -> None:
+    with pytest.raises(type(stop)), kept_whole(Path()):
+        lock.write_text(HALF)
+        raise stop
+    assert lock.read_text() == WHOLE
+
+
+def test_where_the_stage_fails_what_others_wrote_stays(lock: Path) -> None:
+    with pytest.raises(CommandFailed), kept_whole(Path()):
+        lock.write_text("stages: {split: {}}\n")
+        raise CommandFailed("busy", 255)
+    with alone():
+        assert lock.read_text() == "stages: {split: {}}\n"
+
+
+def test_what_a_killed_flow_left_is_mended_by_the_next_one(lock: Path) -> None:
+    stage = kept_whole(Path())
+    stage.__enter__()
+    lock.write_text(HALF)
+    with alone():
+        assert lock.read_text() == WHOLE
+
+
+def test_a_project_that_has_none_yet_is_left_alone(place: Path) -> None:
+    with kept_whole(Path()):
+        pass
+    assert not Path("dvc.lock").exists()
