@@ -1,0 +1,79 @@
+"""kill -9 at the worst moments: after a restart the next run completes, and nothing that was finished is done twice."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import psutil
+import pytest
+from fresh import Fresh, kept_fresh
+from mlflow import MlflowClient
+
+pytestmark = pytest.mark.slow
+CHANGES = count(3)  # of views and seeds that no run had before, or DVC's cache would have the result
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
+    """A project with a champion, up."""
+    with kept_fresh(tmp_path_factory.mktemp("killed")) as fresh:
+        fresh.work.change(lambda params: params["train"].update(epochs=40, patience=40))
+        fresh.pipelines("up")
+        fresh.completed(fresh.trigger("retraining"))
+        yield fresh
+
+
+def flow_process(fresh: Fresh) -> psutil.Process:
+    """The process in which a flow runs now."""
+    job = psutil.Process(int(json.loads((fresh.work.folder / ".services" / "job.json").read_text())["process.id"]))
+    return job.parent()
+
+
+def kill_flow(fresh: Fresh) -> None:
+    os.kill(flow_process(fresh).pid, signal.SIGKILL)
+
+
+def kill_worker(fresh: Fresh) -> None:
+    fresh.kill("worker")
+
+
+def kill_server(fresh: Fresh) -> None:
+    fresh.kill("prefect")
+
+
+def killed_at(fresh: Fresh, kill: Callable[[Fresh], None], words: str) -> str:
+    """A retraining in the middle of which something was killed, and started again."""
+    seen = len(fresh.worker_log())
+    run = fresh.trigger("retraining")
+    fresh.logged(words, seen)
+    kill(fresh)
+    fresh.pipelines("up")
+    return run
+
+
+def statuses(fresh: Fresh) -> list[str]:
+    """How the MLflow runs of the project stand."""
+    client = MlflowClient(fresh.store, fresh.store)
+    experiment = client.get_experiment_by_name("landuse").experiment_id
+    return [run.info.status for run in client.search_runs([experiment])]
+
+
+@pytest.mark.parametrize("kill", [kill_flow, kill_worker, kill_server])
+def test_whatever_is_killed_the_next_run_completes(fresh: Fresh, kill: Callable[[Fresh], None]) -> None:
+    change, trained = next(CHANGES), statuses(fresh).count("FINISHED")
+    fresh.work.change(lambda params: params["train"].update(seed=change))
+    fresh.work.change(lambda params: params["extract"].update(views=change))
+    killed_at(fresh, kill, "extract 40/400")
+    killed_at(fresh, kill, "epoch   2/40")
+    run = fresh.completed(fresh.trigger("retraining"), 400)
+    assert fresh.states(run["id"]).get("extract", "Cached") == "Cached", "what was finished is not done again"
+    assert fresh.work.stale() == {}
+    after = statuses(fresh)
+    assert "RUNNING" not in after and after.count("FINISHED") == trained + 1
+    registration = json.loads((fresh.work.folder / "artifacts" / "registration.json").read_text())
+    champion = MlflowClient(fresh.store, fresh.store).get_model_version_by_alias(registration["model"], "champion")
+    assert str(champion.version) == registration["version"]
+    running = fresh.ask("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
+    assert all(found["parent_task_run_id"] for found in running), "a lost run holds no place"
