@@ -104,6 +104,30 @@ def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def registered(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished project whose model is the champion of `served`."""
+    from landuse.params import load_params
+    from landuse.register import register
+    from landuse.registry import CHAMPION, set_alias
+
+    folder = tmp_path_factory.mktemp("registered") / "project"
+    copytree(finished, folder, ignore=ignore_patterns("mlflow.db", "mlruns"))
+    tiny.write_params(folder, tiny.changed({}) | {"register": {"model": "served"}})
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, finished, patch)
+        version = register(load_params().register)
+        set_alias(version.name, CHAMPION, version.version)
+    return folder
+
+
+@pytest.fixture
+def served(registered: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project with a champion as the folder in use: to look at, not to change."""
+    enter(registered, finished, monkeypatch)
+    return registered
+
+
+@pytest.fixture(scope="session")
 def fine_tuned(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished project whose last blocks were trained on cached activations."""
     from landuse.extract import extract

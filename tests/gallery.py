@@ -108,7 +108,7 @@ def export(made: keras.Model, folder: Path, labels: tuple[str, ...] = tiny.LABEL
     folder.mkdir(parents=True, exist_ok=True)
     save_keras(made, folder / model.KERAS_FILE)
     (folder / MODEL_FILE).write_bytes(model.to_litert(made))
-    (folder / CARD_FILE).write_text(json.dumps({"labels": labels, "image_size": side}))
+    (folder / CARD_FILE).write_text(json.dumps({"labels": labels, "image_size": side, "unsure_below": 0.5}))
     return Classifier(folder)
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import tiny
 
-from landuse.classifier import Classifier
+from landuse import champion
+from landuse.classifier import Classifier, Prediction
 from landuse.errors import LanduseError
 from landuse.paths import DATA, MODEL, SPLITS
 
@@ -52,6 +53,34 @@ def test_many_images_at_once_come_back_in_order_and_as_one_by_one(classifier: Cl
     assert np.array_equal(np.stack(list(classifier.probabilities_of(paths))), alone)
     with ThreadPoolExecutor(4) as pool:
         assert np.array_equal(np.stack(list(pool.map(classifier.probabilities, paths))), alone)
+
+
+def test_a_prediction_says_label_confidence_top_classes_and_all_probabilities(classifier: Classifier) -> None:
+    path = DATA / "forest" / "05.png"
+    said, expected = classifier.predict(path), classifier.probabilities(path)
+    assert list(said.probabilities) == classifier.labels and list(said.probabilities.values()) == expected.tolist()
+    assert said.confidence == expected.max() and said.label == classifier.labels[expected.argmax()]
+    assert [candidate.probability for candidate in said.top] == sorted(expected.tolist(), reverse=True)
+    assert said.top[0].label == said.label and set(said.model_dump()) == set(Prediction.model_fields)
+
+
+def test_a_prediction_is_unsure_below_the_confidence_of_the_card_and_sure_from_it_on(classifier: Classifier) -> None:
+    path = DATA / "forest" / "05.png"
+    confidence = classifier.predict(path).confidence
+    classifier.unsure_below = confidence
+    assert not classifier.predict(path).unsure
+    classifier.unsure_below = np.nextafter(confidence, 1)
+    assert classifier.predict(path).unsure
+
+
+def test_a_model_without_a_trusted_confidence_still_gives_probabilities(trained_copy: Path) -> None:
+    card = json.loads((MODEL / "model.json").read_text("utf-8"))
+    del card["unsure_below"]
+    (MODEL / "model.json").write_text(json.dumps(card), "utf-8")
+    assert Classifier(MODEL).unsure_below is None
+    assert Classifier(MODEL).probabilities(DATA / "water" / "00.png").shape == (3,)
+    with pytest.raises(LanduseError, match="artifacts/model has no unsure_below in its model.json: train and register"):
+        champion.load("artifacts/model")
 
 
 def test_what_is_no_image_is_refused_and_the_next_one_is_answered(classifier: Classifier) -> None:

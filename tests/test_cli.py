@@ -18,7 +18,7 @@ HEAVY = {
     *("tensorflow", "keras", "mlflow", "great_expectations", "pandas", "sklearn", "matplotlib", "dvc", "prefect"),
     *("PIL", "yaml", "psutil"),
 }
-ARGUMENTS = {"compare": ("1", "2"), "flow": ("training",)}
+ARGUMENTS = {"compare": ("1", "2"), "flow": ("training",), "predict": ("a.png",), "export": ("new",)}
 
 Refusal = Callable[[str], str]
 

@@ -1,7 +1,9 @@
 """From an image file to the pixels a network sees, whatever the file is like."""
 
 import io
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,15 +141,24 @@ def test_a_truncated_image_is_refused_with_its_name_and_reason(tmp_path: Path, s
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"II*\0", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WEBP"]
-)
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+BEGINNINGS = [b"\x89PNG\r\n\x1a\n", b"II*\0", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WEBP"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", SVG, POSTSCRIPT, *BEGINNINGS])
 def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "image.png").write_bytes(content)
-    with pytest.raises(LanduseError, match=r"image\.png cannot be decoded"):
+    with pytest.raises(LanduseError, match=r"image\.png cannot be decoded: not a TIFF, JPEG, PNG or WebP image$"):
         read_image(tmp_path / "image.png", 32)
-    with pytest.raises(LanduseError, match="^image cannot be decoded"):
+    with pytest.raises(LanduseError, match="^image cannot be decoded: not a TIFF, JPEG, PNG or WebP image$"):
         read_image(io.BytesIO(content), 32)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "JPEG2000"])
+def test_formats_beyond_the_four_are_refused_although_they_could_be_read(kind: str) -> None:
+    with pytest.raises(LanduseError, match="not a TIFF, JPEG, PNG or WebP image"):
+        read_image(saved(COLOURS, kind), 32)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -155,11 +166,49 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "gone.png", 32)
 
 
-def test_an_image_that_would_unpack_beyond_all_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = saved(COLOURS, "PNG")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 32 // 2 - 1)
-    with pytest.raises(LanduseError, match="cannot be decoded: .*exceeds limit"):
-        read_image(file, 32)
+@pytest.mark.parametrize(("side", "words"), [(7_072, "it has 7,072 x 7,072 pixels"), (40_000, "1600000000 pixels")])
+def test_an_image_that_would_unpack_beyond_all_measure_is_refused_at_once(side: int, words: str) -> None:
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    bomb += struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    with pytest.raises(LanduseError, match=f"cannot be decoded: .*{words}"):
+        read_image(io.BytesIO(bomb), 32)
+
+
+@pytest.mark.parametrize(("mode", "words"), [("I", "32-bit levels"), ("F", "floating-point levels")])
+def test_levels_without_a_scale_are_refused(mode: str, words: str) -> None:
+    with pytest.raises(LanduseError, match=f"{words}; save it with 8 or 16 bits per channel"):
+        read_image(saved(COLOURS.convert(mode), "TIFF"), 32)
+
+
+def test_a_single_pixel_is_an_image() -> None:
+    assert (read_image(saved(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG"), 32) == (9, 8, 7)).all()
+
+
+def mutated(content: bytes, random: np.random.Generator) -> bytes:
+    """A file with some bytes changed, cut out or put in, mostly near its beginning."""
+    damaged = bytearray(content)
+    for _ in range(random.integers(1, 6)):
+        where = int(random.integers(min(len(damaged), random.choice([100, 10_000]))))
+        length = int(random.integers(1, 9))
+        damaged[where : where + length * int(random.integers(2))] = random.bytes(length * int(random.integers(2)))
+    return bytes(damaged)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::Warning:PIL")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_damaged_image_is_either_read_or_refused_in_one_line(kind: str) -> None:
+    random, refused = np.random.default_rng(1), 0
+    content = saved(COLOURS, kind, exif=COLOURS.getexif()).getvalue()
+    for _ in range(500):
+        try:
+            pixels = read_image(io.BytesIO(mutated(content, random)), 32)
+            assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8
+        except LanduseError as error:
+            assert str(error).startswith("image cannot be decoded: ") and "\n" not in str(error)
+            refused += 1
+    assert 50 < refused < 500
 
 
 def test_an_image_that_is_not_square_is_squeezed_not_cut() -> None:

@@ -109,6 +109,7 @@ WRONG_VALUES = {
     "train.mixup": [-0.1],
     "train.dropout": [1, -0.5],
     "train.patience": [0],
+    "train.sure_accuracy": [0, 1.1, "all"],
     "evaluate.calibration_bins": [0],
     "evaluate.mistakes": [0],
     "evaluate.latency_runs": [0],

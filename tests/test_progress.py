@@ -38,6 +38,12 @@ def test_on_a_terminal_the_bar_is_enough(capfd: pytest.CaptureFixture, monkeypat
     assert "10/10" in (out := capfd.readouterr().out) and "extract 3/10\n" not in out
 
 
+def test_a_bar_leaves_standard_output_to_the_results_where_it_is_asked_to(capfd: pytest.CaptureFixture) -> None:
+    list(track(range(20), 20, "predict", stderr=True))
+    printed = capfd.readouterr()
+    assert "20/20" in printed.err and printed.out == ""
+
+
 def test_the_line_of_an_epoch_stays_on_the_screen_as_it_was_given(capfd: pytest.CaptureFixture) -> None:
     bars = EpochBars(train=10, validation=4)
     bars.restart("train")

@@ -14,16 +14,17 @@ import pytest
 import tiny
 
 from landuse import features, model
-from landuse.classifier import Classifier
+from landuse.classifier import Classifier, LiteModel
+from landuse.dataset import read_image
 from landuse.errors import LanduseError
 from landuse.params import ExtractParams, TrainParams, load_params
 from landuse.paths import DATA, HISTORY, MODEL, RUN, SPLITS
 from landuse.train import optimizer, train
 from landuse.train.batches import Batches, Chance, batches, mix
-from landuse.train.export import KERAS_FILE, check_agreement, save_keras
+from landuse.train.export import INT8_FILE, KERAS_FILE, check_agreement, save_keras
 
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate"]
-FILES = [MODEL / "model.tflite", MODEL / KERAS_FILE, MODEL / "model.json", HISTORY]
+FILES = [MODEL / "model.tflite", MODEL / KERAS_FILE, MODEL / INT8_FILE, MODEL / "model.json", HISTORY]
 TRAIN = TrainParams(**tiny.CHANGES["train"])
 EXTRACT = ExtractParams(**tiny.CHANGES["extract"])
 
@@ -33,12 +34,14 @@ def digests() -> list[str]:
 
 
 def validation_loss() -> float:
-    """Cross-entropy of the exported model on the images of the validation subset."""
+    """Cross-entropy of the exported model on the images of the validation subset, as before it was calibrated."""
     classifier, splits = Classifier(MODEL), pd.read_csv(SPLITS)
     rows = splits[splits["subset"] == "validation"]
     actual = [classifier.labels.index(label) for label in rows["label"]]
     probabilities = np.stack(list(classifier.probabilities_of(DATA / path for path in rows["path"])))
-    return float(-np.log(probabilities[np.arange(len(rows)), actual]).mean())
+    uncalibrated = probabilities ** classifier.card["temperature"]
+    uncalibrated /= uncalibrated.sum(axis=1, keepdims=True)
+    return float(-np.log(uncalibrated[np.arange(len(rows)), actual]).mean())
 
 
 def test_the_history_has_one_row_per_epoch(trained: Path) -> None:
@@ -57,6 +60,7 @@ def test_the_weights_of_the_best_epoch_are_kept_where_later_ones_are_worse(
 ) -> None:
     from landuse import train as room
 
+    monkeypatch.setattr(room, "calibrate", lambda *_: {})
     monkeypatch.setattr(room, "export", lambda network, *_: kept.append(network) or "0" * 64)
     kept: list[keras.Model] = []
     train(replace(TRAIN, learning_rate=3.0, warmup=0.0, epochs=12, patience=2, seed=5))
@@ -78,7 +82,7 @@ def test_the_same_seed_trains_the_same_files_and_another_seed_others(trained_cop
     train(TRAIN)
     assert digests() == before
     train(replace(TRAIN, seed=2))
-    assert not set(digests()[:2] + digests()[3:]) & set(before)
+    assert not set(digests()) & set(before)
 
 
 def test_the_run_says_which_data_params_and_weights_made_which_model(trained: Path) -> None:
@@ -130,10 +134,10 @@ def test_keras_and_litert_files_that_do_not_agree_are_refused(trained_copy: Path
 
 
 def test_a_training_that_diverges_says_which_key_to_change_and_its_run_has_failed(trained_copy: Path) -> None:
-    before = digests()[:3]
+    before = digests()[:4]
     with pytest.raises(LanduseError, match="train.learning_rate = 1000000.0: .* lower it") as caught:
         train(replace(TRAIN, learning_rate=1e6, weight_decay=1.0, warmup=0.0))
-    assert "\n" not in str(caught.value) and digests()[:3] == before
+    assert "\n" not in str(caught.value) and digests()[:4] == before
     latest = mlflow.search_runs(experiment_names=["landuse"], max_results=1, output_format="list")[0]
     assert latest.info.status == "FAILED" and "model.sha256" not in latest.data.tags
 
@@ -146,7 +150,7 @@ def test_everything_can_be_trained_end_to_end_from_the_images(trained_copy: Path
     history = pd.read_csv(HISTORY)
     assert len(history) == 1 and np.isfinite(history).all(axis=None)
     assert validation_loss() == pytest.approx(history["validation_loss"][0], abs=2e-3)
-    assert not set(digests()[:2]) & set(before)
+    assert not set(digests()[:3]) & set(before)
 
 
 def test_images_are_read_in_drawn_views_where_everything_is_trained(trained: Path) -> None:
@@ -225,3 +229,16 @@ def test_the_keras_file_holds_no_time_of_day(trained: Path) -> None:
     with zipfile.ZipFile(MODEL / KERAS_FILE) as saved:
         assert {entry.date_time for entry in saved.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert json.loads(saved.read("metadata.json"))["date_saved"] == ""
+
+
+def test_the_int8_model_takes_and_gives_the_same_in_a_smaller_file_and_the_card_says_what_it_costs(
+    trained: Path,
+) -> None:
+    classifier, int8 = Classifier(MODEL), LiteModel((MODEL / INT8_FILE).read_bytes())
+    rows = pd.read_csv(SPLITS).query("subset == 'validation'")
+    pixels = [read_image(DATA / path, classifier.image_size) for path in rows["path"]]
+    plain, small = (np.stack([model(image) for image in pixels]) for model in (classifier.model, int8))
+    assert small.dtype == np.float32 and np.abs(plain - small).max() < 0.2
+    assert (MODEL / INT8_FILE).stat().st_size < 0.5 * classifier.size
+    right = [(np.array(classifier.labels)[p.argmax(axis=1)] == rows["label"]).mean() for p in (plain, small)]
+    assert classifier.card["validation"] == {"images": 9, "accuracy": right[0], "int8_accuracy": right[1]}

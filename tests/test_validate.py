@@ -95,7 +95,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, dict]:
     save(noise(201), data / "lake" / "1.png")
     noise(201).save(data / "lake" / "1.jpg", quality=100, subsampling=0)
     noise(201).save(data / "river" / "1.png", compress_level=1)
-    noise(202).save(data / "field" / "gif.jpg", "GIF")
+    noise(202).save(data / "field" / "two.jpg", "MPO", save_all=True, append_images=[noise(206)])
     save(noise(203, mode="L"), data / "field" / "grey.png")
     save(noise(204, (7, 16)), data / "field" / "narrow.png")
     save(noise(205, (16, 6)), data / "field" / "low.png")
@@ -175,7 +175,7 @@ def test_a_class_with_one_image_is_refused_with_its_count(data: Path) -> None:
     [
         ("decodes", "field/empty.jpg", "the file is empty"),
         ("decodes", "field/folder.jpg", "the file cannot be read: Is a directory"),
-        ("decodes", "field/words.jpg", "not an image"),
+        ("decodes", "field/words.jpg", "not a TIFF, JPEG, PNG or WebP image"),
         ("known_classes", "lake/0.png", "label lake"),
         ("one_label", "field/000.png", "same file as river/same.png"),
         ("modes", "field/grey.png", "mode L"),
@@ -184,7 +184,7 @@ def test_a_class_with_one_image_is_refused_with_its_count(data: Path) -> None:
         ("most_brightness", "field/white.png", "brightness 255"),
         ("most_contrast", "field/plain.png", "contrast 0"),
         ("lookalikes", "lake/1.jpg", "looks like lake/1.png, river/1.png"),
-        ("formats", "field/gif.jpg", "format GIF"),
+        ("formats", "field/two.jpg", "format MPO"),
     ],
 )
 def test_whatever_is_wrong_is_shown_with_its_value(

@@ -36,6 +36,7 @@ CHANGES = {
         "mixup": 0.0,
         "dropout": 0.0,
         "patience": 6,
+        "sure_accuracy": 0.99,
         "seed": 1,
     },
     "promote": {"families": []},

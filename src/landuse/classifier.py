@@ -1,15 +1,17 @@
-"""The exported model at work: the one place that turns images into probabilities. Needs no TensorFlow."""
+"""The exported model at work: the one place that turns images into predictions. Needs no TensorFlow."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from os import cpu_count
 from pathlib import Path
-from threading import local
+from queue import LifoQueue
 from time import perf_counter
 from typing import Any, BinaryIO
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from landuse.dataset import map_ahead, read_image
 from landuse.files import made, read_record
@@ -17,23 +19,51 @@ from landuse.quiet import native_stderr_muted
 
 MODEL_FILE = "model.tflite"
 CARD_FILE = "model.json"
+TOP = 5
+
+
+class Candidate(BaseModel):
+    """A class that an image may show."""
+
+    label: str
+    probability: float
+
+
+class Prediction(BaseModel):
+    """What the model says of one image: the same record in files, over HTTP and from the registered model.
+
+    `unsure` where the confidence is below the one from which the model may be trusted; `top` holds up to five classes.
+    """
+
+    label: str
+    confidence: float
+    unsure: bool
+    top: list[Candidate]
+    probabilities: dict[str, float]
 
 
 class LiteModel:
-    """A LiteRT model of one input and one output. Each thread that calls it gets an interpreter of its own."""
+    """A LiteRT model of one input and one output, for any number of threads: as many interpreters as there are cores.
+
+    An interpreter is started when all others are at work; beyond that, callers wait for one.
+    """
 
     def __init__(self, flatbuffer: bytes) -> None:
         self.flatbuffer = flatbuffer
-        self.thread = local()
+        self.free: LifoQueue[Interpreter | None] = LifoQueue()
+        for _ in range(cpu_count() or 1):
+            self.free.put(None)
 
     def __call__(self, item: NDArray) -> NDArray:
         """The output for one item, both without the batch dimension."""
-        if not hasattr(self.thread, "interpreter"):
-            self.thread.interpreter = start_interpreter(self.flatbuffer)
-        interpreter = self.thread.interpreter
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], item[np.newaxis])
-        interpreter.invoke()
-        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
+        interpreter = self.free.get()
+        try:
+            interpreter = interpreter or start_interpreter(self.flatbuffer)
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], item[np.newaxis])
+            interpreter.invoke()
+            return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
+        finally:
+            self.free.put(interpreter)
 
 
 def start_interpreter(flatbuffer: bytes) -> Interpreter:
@@ -45,7 +75,9 @@ def start_interpreter(flatbuffer: bytes) -> Interpreter:
 
 
 class Classifier:
-    """An exported model folder: `model.tflite` and `model.json` with its labels and input size.
+    """An exported model folder: `model.tflite` and `model.json` with labels, input size and trusted confidence.
+
+    Models of before there was a trusted confidence have None as `unsure_below`, and give probabilities only.
 
     `size` is that of the model file in bytes, `digest` its sha256.
     """
@@ -54,6 +86,7 @@ class Classifier:
         self.card: dict[str, Any] = read_record(folder / CARD_FILE)
         self.labels: list[str] = self.card["labels"]
         self.image_size: int = self.card["image_size"]
+        self.unsure_below: float | None = self.card.get("unsure_below")
         flatbuffer = made(folder / MODEL_FILE).read_bytes()
         self.size, self.digest = len(flatbuffer), hashlib.sha256(flatbuffer).hexdigest()
         self.model = LiteModel(flatbuffer)
@@ -65,6 +98,19 @@ class Classifier:
     def probabilities_of(self, images: Iterable[Path | BinaryIO]) -> Iterator[NDArray[np.float32]]:
         """The same for many images, in order, on all cores, in flat memory."""
         return map_ahead(self.probabilities, images)
+
+    def predict(self, image: Path | BinaryIO) -> Prediction:
+        """The prediction for one image file or its bytes. Raises LanduseError if unreadable."""
+        probabilities = dict(zip(self.labels, self.probabilities(image).tolist(), strict=True))
+        ranked = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
+        confidence = probabilities[ranked[0]]
+        return Prediction(
+            label=ranked[0],
+            confidence=confidence,
+            unsure=confidence < self.unsure_below,
+            top=[Candidate(label=label, probability=probabilities[label]) for label in ranked[:TOP]],
+            probabilities=probabilities,
+        )
 
 
 def latencies(classifier: Classifier, images: list[Path], runs: int) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,11 @@ app = typer.Typer(
 )
 STAGES = "Stages, as `dvc repro` runs them"
 CHAMPION = "The champion"
+USE = "The model at work"
+BAD_FILES = 4
+ModelOption = Annotated[
+    str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder, in place of the champion.")
+]
 
 
 def say(text: object) -> None:
@@ -168,6 +174,40 @@ def compare(
     from landuse.compare import compare
 
     say(compare(params.register.model, first, second, params.evaluate))
+
+
+@app.command(rich_help_panel=USE)
+def predict(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders of images, quoted patterns.")],
+    model: ModelOption = "",
+    output: Annotated[
+        Path | None, typer.Option(help="A .csv, .jsonl or .parquet file, gone on with where it was left.")
+    ] = None,
+) -> None:
+    """Say what images show, one row each; exit code 4 where some could not be read."""
+    from landuse.predict import predict
+
+    tally = predict(paths, model or champion(), output)
+    print(tally, file=sys.stderr)
+    if tally.bad:
+        raise typer.Exit(BAD_FILES)
+
+
+@app.command(rich_help_panel=USE)
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")], model: ModelOption = ""
+) -> None:
+    """Write a model as plain files: Keras, LiteRT in float32 and int8, labels, and an example that uses them."""
+    from landuse.export import export
+
+    say(export(folder, model or champion()))
+
+
+def champion() -> str:
+    """The model that is used unless another is named."""
+    from landuse.params import load_params
+
+    return f"models:/{load_params().register.model}@champion"
 
 
 @app.command(rich_help_panel="Data")

@@ -9,13 +9,15 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from landuse.errors import LanduseError
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp"})
+FORMATS = ("TIFF", "JPEG", "PNG", "WEBP")
+MAX_PIXELS = 50_000_000
+UNSCALED = {"I": "32-bit", "F": "floating-point"}
 READ_AHEAD = 64
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -57,26 +59,39 @@ def orientation(image: Image.Image) -> int:
 
 
 def decode(source: Path | BinaryIO) -> Image.Image:
-    """The image as it is stored, all of it decoded.
+    """The image as it is stored, all of it decoded: the first frame where there are several.
 
-    Raises LanduseError with Pillow's reason where it cannot be decoded, or would grow beyond Pillow's safe size.
+    Raises LanduseError with the reason where it cannot be decoded, has more than 50 million pixels, or levels of which
+    nobody knows what is black and what is white.
     """
     name = source if isinstance(source, Path) else "image"
     try:
-        image = Image.open(source)
-    except UNREADABLE as error:
+        image = Image.open(source, formats=FORMATS)
+    except Exception as error:  # Pillow raises whatever a damaged file leads to
         raise unreadable(name, error) from None
     try:
+        refuse_unusable(image)
         image.load()
-    except UNREADABLE as error:
+    except Exception as error:
         image.close()
         raise unreadable(name, error) from None
     return image
 
 
+def refuse_unusable(image: Image.Image) -> None:
+    """Raise ValueError for what should not be decoded: a size that takes everybody's memory, levels without a scale."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"it has {image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,}")
+    if image.mode in UNSCALED:
+        raise ValueError(f"it has {UNSCALED[image.mode]} levels; save it with 8 or 16 bits per channel")
+
+
 def unreadable(name: Path | str, error: Exception) -> LanduseError:
-    """Pillow's reason on one line."""
-    return LanduseError(f"{name} cannot be decoded: {' '.join(str(error).split())}")
+    """The reason on one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return LanduseError(f"{name} cannot be decoded: not a TIFF, JPEG, PNG or WebP image")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return LanduseError(f"{name} cannot be decoded: {' '.join(reason.split()) or type(error).__name__}")
 
 
 def read_image(source: Path | BinaryIO, size: int) -> Pixels:

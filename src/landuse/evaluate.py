@@ -13,7 +13,7 @@ from landuse.files import made
 from landuse.params import EvaluateParams
 from landuse.paths import DATA, METRICS, MODEL, PER_CLASS, PICTURES, PREDICTIONS, SPLITS
 from landuse.progress import track
-from landuse.scores import held_out_images, scores
+from landuse.scores import held_out_images, scores, trust
 
 MEGABYTE = 1e6
 
@@ -31,6 +31,7 @@ def evaluate(params: EvaluateParams) -> dict[str, Any]:
     actual = np.array([classifier.labels.index(label) for label in held_out["label"]])
     metrics = {"subset": held_out["subset"].iloc[0], "images": len(held_out)}
     metrics |= scores(actual, probabilities, params.calibration_bins)
+    metrics |= trust(actual, probabilities, classifier.unsure_below)
     metrics |= {"dead_kernels": classifier.card["dead_kernels"], "size_mb": classifier.size / MEGABYTE}
     write_tables(metrics, held_out, actual, probabilities, classifier.labels)
     report.draw_pictures(PICTURES, params.mistakes)

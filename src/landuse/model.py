@@ -3,6 +3,7 @@
 import hashlib
 import re
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -114,6 +115,17 @@ def tail(network: keras.Model, cut: str) -> keras.Model:
     return keras.Model(start, network.get_layer(HEAD)(network.get_layer("dropout")(x)))
 
 
+def logits(tail: keras.Model, inputs: keras.utils.PyDataset) -> np.ndarray:
+    """What flows into the softmax [n, classes]; where a network is very sure, the softmax rounds it away."""
+    head = tail.get_layer(HEAD)
+    head.activation = keras.activations.linear
+    try:
+        return tail.predict(inputs, verbose=0)
+    finally:
+        head.activation = keras.activations.softmax
+        tail.predict_function = None  # it was traced without the softmax
+
+
 def unfreeze(network: keras.Model, cut: str, from_scratch: bool) -> None:
     """Mark what is trained: all that follows the cut.
 
@@ -132,15 +144,22 @@ def unfreeze(network: keras.Model, cut: str, from_scratch: bool) -> None:
             layer.momentum = 0.9
 
 
-def to_litert(network: keras.Model) -> bytes:
-    """The network as a LiteRT flatbuffer for one image at a time, float32 throughout."""
+def to_litert(network: keras.Model, examples: Sequence[np.ndarray] = ()) -> bytes:
+    """The network as a LiteRT flatbuffer for one image at a time: float32 throughout.
+
+    With examples [size, size, 3] of what it will see, it calculates in int8 between the same input and output.
+    """
     shape = (1, *network.input_shape[1:])
     function = tf.function(partial(network, training=False), autograph=False)
     signature = function.get_concrete_function(tf.TensorSpec(shape, network.inputs[0].dtype))
     owner = tf.Module()
     owner.variables_ = [variable.value for variable in network.variables]
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([signature], owner)
+    if len(examples):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([example[np.newaxis]] for example in examples)
     with native_stderr_muted():
-        return tf.lite.TFLiteConverter.from_concrete_functions([signature], owner).convert()
+        return converter.convert()
 
 
 def saved_probabilities(folder: Path, pixels: np.ndarray) -> np.ndarray:

@@ -91,6 +91,7 @@ class TrainParams:
     mixup: Annotated[float, Field(ge=0)]
     dropout: Fraction
     patience: Count
+    sure_accuracy: Annotated[float, Field(gt=0, le=1)]
     seed: Seed
 
 

@@ -3,24 +3,26 @@
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 Item = TypeVar("Item")
 
 
-def bars(*, transient: bool = False) -> Progress:
+def bars(*, transient: bool = False, stderr: bool = False) -> Progress:
     """An empty set of bars: what, how far, a note, and for how long."""
     what, note = TextColumn("{task.description:<10}"), TextColumn("{task.fields[note]}")
-    return Progress(what, BarColumn(), MofNCompleteColumn(), note, TimeElapsedColumn(), transient=transient)
+    columns = (what, BarColumn(), MofNCompleteColumn(), note, TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=stderr), transient=transient)
 
 
-def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+def track(items: Iterable[Item], total: int, label: str, *, stderr: bool = False) -> Iterator[Item]:
     """Pass the items on, with a bar that says how many of the total there were, and how many a second.
 
     Where no terminal shows the bar, every tenth of the way is a line.
     """
     tenths = {total * part // 10 for part in range(1, 10)}
-    with bars() as progress:
+    with bars(stderr=stderr) as progress:
         task = progress.add_task(label, total=total, note="")
         for done, item in enumerate(items, start=1):
             yield item
@@ -28,7 +30,7 @@ def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
             speed = progress.tasks[0].finished_speed or progress.tasks[0].speed or 0
             progress.update(task, note=f"{speed:,.0f}/s")
             if done in tenths and not progress.console.is_terminal:
-                print(f"{label} {done}/{total}", flush=True)
+                print(f"{label} {done}/{total}", file=progress.console.file, flush=True)
 
 
 class EpochBars:

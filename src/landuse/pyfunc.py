@@ -1,46 +1,87 @@
-"""The registered model as MLflow loads it: images as base64 text in, labels and probabilities out. Runs on LiteRT."""
+"""The registered model as MLflow loads it: images in, the same predictions out as everywhere. Runs on LiteRT."""
 
 import base64
-import binascii
+import json
+import os
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
 
 import mlflow
-from pydantic import BaseModel
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from landuse.classifier import Classifier
+from landuse.classifier import Classifier, Prediction
+from landuse.dataset import map_ahead
 from landuse.errors import LanduseError
 
+ROOT_VARIABLE = "LANDUSE_ROOT"
 
-class Prediction(BaseModel):
-    """What the model says of one image."""
 
-    label: str
-    confidence: float
-    probabilities: dict[str, float]
+class RefusedImage(mlflow.MlflowException):
+    """An image that is not answered. MLflow would repeat the whole request in front of the one sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
+        self.sentence = sentence
+
+    def serialize_as_json(self) -> str:
+        """What the client of `mlflow models serve` reads, with status 400."""
+        return json.dumps({"error_code": self.error_code, "message": self.sentence})
 
 
 class SceneClassifier(mlflow.pyfunc.PythonModel):
-    """Wraps the exported model folder, which travels as the artifact `model`."""
+    """Wraps the exported model folder, which travels as the artifact `model`.
+
+    Where the environment variable LANDUSE_ROOT names a folder, images in it may be named instead of sent.
+    """
 
     def load_context(self, context: Any) -> None:
         self.classifier = Classifier(Path(context.artifacts["model"]))
+        self.root = os.environ.get(ROOT_VARIABLE)
 
     def predict(self, model_input: list[str]) -> list[Prediction]:
-        """One prediction per base64 text of an image file. Raises MlflowException for what is no image."""
-        return [self.prediction(text) for text in model_input]
+        """One prediction per image: a file in base64, or its path or URI. Raises RefusedImage for the first bad one."""
+        return list(map_ahead(self.prediction, enumerate(model_input)))
 
-    def prediction(self, text: str) -> Prediction:
-        """The prediction for one base64 text."""
+    def prediction(self, numbered: tuple[int, str]) -> Prediction:
+        """The prediction for one input and its number in the request."""
+        number, text = numbered
         try:
-            image = BytesIO(base64.b64decode(text, validate=True))
-            values = self.classifier.probabilities(image)
-        except (binascii.Error, LanduseError) as error:
-            raise mlflow.MlflowException.invalid_parameter_value(f"not an image in base64: {error}") from None
-        probabilities = dict(zip(self.classifier.labels, map(float, values), strict=True))
-        label = max(probabilities, key=probabilities.__getitem__)
-        return Prediction(label=label, confidence=probabilities[label], probabilities=probabilities)
+            return self.classifier.predict(open_image(text, self.root))
+        except LanduseError as error:
+            raise RefusedImage(f"inputs[{number}]: {error}") from None
+
+
+def open_image(text: str, root: str | None) -> Path | BinaryIO:
+    """The file that an input stands for. With a dot or colon, which base64 does not have, it is a path or file URI.
+
+    Raises LanduseError where it is neither, and for every path that does not lead to a file below the root.
+    """
+    if "." in text or ":" in text:
+        return file_below(root, text)
+    try:
+        return BytesIO(base64.b64decode(text, validate=True))
+    except ValueError as error:
+        raise LanduseError(f"image is not in base64: {error}") from None
+
+
+def file_below(root: str | None, text: str) -> Path:
+    """The file below the root that a path or file URI leads to once all links are followed."""
+    shown = repr(text[:80])
+    if not root:
+        raise LanduseError(
+            f"{shown} is no base64, and files may be named only where {ROOT_VARIABLE} is set to a folder"
+        )
+    try:
+        parts = urlsplit(text)
+        plain = unquote(parts.path) if parts.scheme == "file" and not parts.netloc else text
+        path, folder = Path(root, plain).resolve(), Path(root).resolve()
+        if path.is_relative_to(folder) and path.is_file():
+            return path
+    except (OSError, ValueError, RuntimeError):  # a name too long or with a zero byte, a ring of links
+        pass
+    raise LanduseError(f"{shown} is no file below the folder that {ROOT_VARIABLE} names")
 
 
 mlflow.models.set_model(SceneClassifier())

@@ -27,6 +27,14 @@ def scores(actual: NDArray[np.intp], probabilities: NDArray[np.float32], bins: i
     }
 
 
+def trust(actual: NDArray[np.intp], probabilities: NDArray[np.float32], unsure_below: float) -> dict[str, float]:
+    """The share of the images that are not marked unsure and, where there are any, how many of these are right."""
+    sure = probabilities.max(axis=1) >= unsure_below
+    right = probabilities.argmax(axis=1) == actual
+    coverage = {"coverage": float(sure.mean())}
+    return coverage | {"sure_accuracy": float(right[sure].mean())} if sure.any() else coverage
+
+
 def calibration_error(correct: NDArray[np.bool_], confidence: NDArray[np.float32], bins: int) -> float:
     """Expected calibration error over bins of equal width: mean |accuracy - confidence|, weighted by images."""
     index = np.minimum((confidence * bins).astype(int), bins - 1)

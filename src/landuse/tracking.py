@@ -44,6 +44,16 @@ KIND = ("mlflow.experimentKind", "custom_model_development")  # the UI opens wit
 
 @contextmanager
 def store() -> Iterator[str]:
+    """MLflow's store with the experiment of this project; yields the URI. Raises LanduseError as `reach` does."""
+    with reach() as uri:
+        experiment = mlflow.set_experiment(EXPERIMENT)
+        if KIND not in experiment.tags.items():
+            mlflow.set_experiment_tag(*KIND)
+        yield uri
+
+
+@contextmanager
+def reach() -> Iterator[str]:
     """MLflow's store as `MLFLOW_TRACKING_URI` names it, else a file beside the project; yields the URI.
 
     Raises LanduseError, on one line, for whatever MLflow refuses, and Unavailable where it does not answer.
@@ -56,9 +66,6 @@ def store() -> Iterator[str]:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        experiment = mlflow.set_experiment(EXPERIMENT)
-        if KIND not in experiment.tags.items():
-            mlflow.set_experiment_tag(*KIND)
         yield uri
     except (MlflowException, SQLAlchemyError) as error:
         kind = Unavailable if may_pass(error) else LanduseError

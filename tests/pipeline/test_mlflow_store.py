@@ -3,22 +3,20 @@
 import base64
 import csv
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from shutil import rmtree
-from time import monotonic, sleep
-from urllib.error import URLError
-from urllib.request import urlopen
+from time import monotonic
 
 import mlflow
 import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from servers import free_port, wait_for
 from workspace import Workspace
 
 NAME = "landuse-sample"
@@ -150,12 +148,6 @@ def test_a_registry_that_was_wiped_is_filled_again_as_info_says(work: Workspace)
     assert {"pictures", "validation", "metrics.json"} <= artifacts(work.store, again)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
 def mlflow_server(work: Workspace) -> Iterator[str]:
     """A real server with a store of its own; yields its address."""
@@ -172,17 +164,6 @@ def mlflow_server(work: Workspace) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(30)
-
-
-def wait_for(address: str, server: subprocess.Popen) -> None:
-    end = monotonic() + 90
-    while monotonic() < end and server.poll() is None:
-        try:
-            urlopen(address, timeout=5).close()
-            return
-        except (URLError, TimeoutError, ConnectionError):
-            sleep(0.2)
-    pytest.fail("the MLflow server did not start")
 
 
 def test_a_server_takes_the_run_and_the_model(work: Workspace) -> None:

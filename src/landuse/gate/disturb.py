@@ -25,17 +25,17 @@ def recompress(image: Image.Image) -> BytesIO:
 
 def blur(image: Image.Image) -> BytesIO:
     """Blurred by one pixel in 256."""
-    return saved(image.filter(ImageFilter.GaussianBlur(BLUR * image.width)), "BMP")
+    return saved(image.filter(ImageFilter.GaussianBlur(BLUR * image.width)), "TIFF")
 
 
 def darken(image: Image.Image) -> BytesIO:
     """With 70 % of the light."""
-    return saved(ImageEnhance.Brightness(image).enhance(LIGHT), "BMP")
+    return saved(ImageEnhance.Brightness(image).enhance(LIGHT), "TIFF")
 
 
 def turn(image: Image.Image) -> BytesIO:
     """Turned by a quarter."""
-    return saved(image.transpose(Image.Transpose.ROTATE_90), "BMP")
+    return saved(image.transpose(Image.Transpose.ROTATE_90), "TIFF")
 
 
 DISTURBANCES: dict[str, Callable[[Image.Image], BytesIO]] = {
@@ -47,7 +47,7 @@ DISTURBANCES: dict[str, Callable[[Image.Image], BytesIO]] = {
 
 
 def saved(image: Image.Image, kind: str, **options: int) -> BytesIO:
-    """An image as the bytes of a file; BMP loses nothing and takes no time."""
+    """An image as the bytes of a file; an uncompressed TIFF loses nothing and takes no time."""
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     buffer.seek(0)

@@ -13,6 +13,7 @@ from landuse.files import made
 from landuse.params import ExtractParams, TrainParams
 from landuse.paths import HISTORY, SPLITS
 from landuse.train.batches import batches
+from landuse.train.calibrate import calibrate
 from landuse.train.export import export
 from landuse.train.watch import Watch
 
@@ -32,9 +33,11 @@ def train(params: TrainParams) -> None:
     tags = {"weights": extracted.weights, "weights.sha256": facts["weights_sha256"], "device": device()}
     with tracking.training_run(tags) as record:
         model.unfreeze(network, params.unfreeze_from, from_scratch=extracted.weights == "none")
-        history = fit(model.tail(network, params.unfreeze_from), params, splits, extracted)
-        history.to_csv(HISTORY, index=False)
-        tracking.finish_training(record, export(network, facts, splits))
+        tail = model.tail(network, params.unfreeze_from)
+        fit(tail, params, splits, extracted).to_csv(HISTORY, index=False)
+        validation = batches(splits, "validation", params, extracted)
+        trust = calibrate(network, model.logits(tail, validation), validation.labels, params.sure_accuracy)
+        tracking.finish_training(record, export(network, facts | trust, splits))
 
 
 def device() -> str:

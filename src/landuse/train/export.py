@@ -1,4 +1,4 @@
-"""Export: the trained network as Keras and LiteRT files that agree, with what is needed to use them."""
+"""Export: the trained network as Keras and LiteRT files that agree, with what is needed to use them; and in int8."""
 
 import json
 import re
@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 
 from landuse import model
-from landuse.classifier import CARD_FILE, MODEL_FILE, Classifier
-from landuse.dataset import read_image
+from landuse.classifier import CARD_FILE, MODEL_FILE, Classifier, LiteModel
+from landuse.dataset import map_ahead, read_image
 from landuse.errors import LanduseError
 from landuse.model import KERAS_FILE
 from landuse.paths import DATA, MODEL
 
+INT8_FILE = "model.int8.tflite"
 TOLERANCE = 1e-3
 CHECKED_IMAGES = 32
+CALIBRATION_IMAGES = 64
 PREPROCESSING = (
     "RGB, upright by EXIF, resized to a square with Pillow's bilinear filter, uint8; scaled inside the model"
 )
@@ -31,11 +33,29 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) ->
     """
     MODEL.mkdir(parents=True, exist_ok=True)
     save_keras(network, MODEL / KERAS_FILE)
-    (MODEL / MODEL_FILE).write_bytes(model.to_litert(network))
     card = model_card(network, facts, sorted(splits["label"].unique()))
+    rows = {subset: splits[splits["subset"] == subset] for subset in ("train", "validation")}
+    examples = rows["train"]["path"].iloc[:: -(-len(rows["train"]) // CALIBRATION_IMAGES)]
+    pixels = [read_image(DATA / path, card["image_size"]) for path in examples]
+    (MODEL / MODEL_FILE).write_bytes(model.to_litert(network))
+    (MODEL / INT8_FILE).write_bytes(model.to_litert(network, pixels))
+    card["validation"] = accuracies(rows["validation"], card)
     (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    check_agreement([DATA / path for path in splits["path"][splits["subset"] == "validation"][:CHECKED_IMAGES]])
+    check_agreement([DATA / path for path in rows["validation"]["path"][:CHECKED_IMAGES]])
     return Classifier(MODEL).digest
+
+
+def accuracies(images: pd.DataFrame, card: dict[str, Any]) -> dict[str, float]:
+    """How many images of rows (path, label) the LiteRT file and its int8 version get right."""
+    models = [LiteModel((MODEL / name).read_bytes()) for name in (MODEL_FILE, INT8_FILE)]
+
+    def predicted(path: str) -> list[int]:
+        pixels = read_image(DATA / path, card["image_size"])
+        return [int(lite(pixels).argmax()) for lite in models]
+
+    labels = np.array(card["labels"])[np.array(list(map_ahead(predicted, images["path"])))]
+    plain, int8 = (labels == images[["label"]].to_numpy()).mean(axis=0)
+    return {"images": len(images), "accuracy": float(plain), "int8_accuracy": float(int8)}
 
 
 def save_keras(network: keras.Model, path: Path) -> None:
@@ -58,6 +78,8 @@ def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -
         "labels": labels,
         "image_size": facts["params"]["image_size"],
         "preprocessing": PREPROCESSING,
+        "unsure_below": facts["unsure_below"],
+        "temperature": facts["temperature"],
         "backbone": facts["params"]["backbone"],
         "alpha": facts["params"]["alpha"],
         "weights": facts["params"]["weights"],

@@ -58,16 +58,10 @@ def describe(data: Path, path: Path) -> dict[str, Any]:
         with decode(BytesIO(content)) as image:
             row |= {"mode": image.mode, "format": image.format} | look(upright(image)) | {"decodes": True}
     except LanduseError as error:
-        row["reason"] = plain_reason(str(error)) if content else "the file is empty"
+        row["reason"] = str(error).partition("cannot be decoded: ")[2] if content else "the file is empty"
     except OSError as error:
         row["reason"] = f"the file cannot be read: {error.strerror}"
     return row
-
-
-def plain_reason(message: str) -> str:
-    """Why an image does not decode, without the parts that differ from run to run."""
-    reason = message.partition("cannot be decoded: ")[2]
-    return "not an image" if reason.startswith("cannot identify image file") else reason
 
 
 def look(image: Image.Image) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""Which model answers: the one that an alias or version of the registry stands for, or an exported folder."""
+
+import gc
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from landuse.classifier import Classifier
+from landuse.errors import LanduseError
+from landuse.paths import DEFAULT_STORE
+
+REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+SQLITE = "sqlite:///"
+
+
+def load(model: str) -> tuple[str, Classifier]:
+    """The classifier, and a name for it that never comes to mean another: the version, or the digest of a folder's.
+
+    Takes what `model_folder` takes. Raises LanduseError also for a model that cannot tell when it is unsure.
+    """
+    with model_folder(model) as (version, folder):
+        classifier = Classifier(folder)
+    if classifier.unsure_below is None:
+        raise LanduseError(f"{version or model} has no unsure_below in its model.json: train and register it anew")
+    return version or f"sha256:{classifier.digest[:16]}", classifier
+
+
+@contextmanager
+def model_folder(model: str) -> Iterator[tuple[str | None, Path]]:
+    """The version and the files of `models:/NAME@ALIAS` or `models:/NAME/VERSION`; or of a folder, without a version.
+
+    What comes from the registry is there within the context only. Raises LanduseError where there is no such model.
+    """
+    if not model.startswith("models:"):
+        yield None, Path(model)
+        return
+    with TemporaryDirectory(prefix="landuse-") as folder:
+        with collecting_no_garbage():
+            fetched = fetch(model, Path(folder))
+        yield fetched
+
+
+@contextmanager
+def collecting_no_garbage() -> Iterator[None]:
+    """While MLflow is imported: searching its many new objects for garbage takes a second and finds none."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def fetch(model: str, folder: Path) -> tuple[str, Path]:
+    """Copy the files of a registered model into a folder; returns `models:/NAME/VERSION` and where they are."""
+    asked = REGISTERED.fullmatch(model)
+    if not asked:
+        raise LanduseError(f"{model}: name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
+    from landuse import registry, tracking
+
+    name, alias, number = asked.groups()
+    with tracking.reach() as uri:
+        if uri == DEFAULT_STORE and not Path(uri.removeprefix(SQLITE)).exists():
+            raise LanduseError(f"{model}: there is no registry at {uri} yet, dvc repro makes it")
+        number = number or registry.aliases(name).get(alias)
+        if number is None:
+            raise LanduseError(
+                f"no version of {name} is {alias}: landuse history and landuse info show which there are"
+            )
+        registry.fetch_model(registry.get_version(name, number), folder)
+    return f"models:/{name}/{number}", folder / registry.MODEL_FOLDER

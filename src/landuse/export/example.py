@@ -1,0 +1,29 @@
+"""What do images show? With ai-edge-litert, numpy and pillow installed: python example.py IMAGE..."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image, ImageOps
+
+
+def main(folder: Path, images: list[str]) -> None:
+    """Print one line per image; model.int8.tflite is used in the same way."""
+    card = json.loads((folder / "model.json").read_text())
+    interpreter = Interpreter(str(folder / "model.tflite"))
+    interpreter.allocate_tensors()
+    (pixels,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    for path in images:
+        image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        image = image.resize((card["image_size"],) * 2, Image.Resampling.BILINEAR)
+        interpreter.set_tensor(pixels["index"], np.asarray(image)[np.newaxis])
+        interpreter.invoke()
+        probabilities = interpreter.get_tensor(output["index"])[0]
+        unsure = " unsure" if probabilities.max() < card["unsure_below"] else ""
+        print(f"{path} {card['labels'][probabilities.argmax()]} {probabilities.max():.4f}{unsure}")
+
+
+if __name__ == "__main__":
+    main(Path(__file__).parent, sys.argv[1:])

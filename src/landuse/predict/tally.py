@@ -1,0 +1,31 @@
+"""How it went: counts, and the first of the bad files by name."""
+
+from dataclasses import dataclass, field
+
+SHOWN = 20
+
+
+@dataclass
+class Tally:
+    """Counts of images; `first_bad` holds at most 20 lines, so that memory stays flat."""
+
+    images: int = 0
+    unsure: int = 0
+    bad: int = 0
+    first_bad: list[str] = field(default_factory=list)
+
+    def count(self, path: str, *, unsure: bool, error: str | None) -> None:
+        """Take one image in."""
+        self.images += 1
+        self.unsure += unsure
+        if error is not None:
+            self.bad += 1
+            if self.bad <= SHOWN:
+                self.first_bad.append(f"{path}: {error}")
+
+    def __str__(self) -> str:
+        """The list of bad files, and a line that sums up."""
+        more = [f"… and {self.bad - SHOWN:,} more"] if self.bad > SHOWN else []
+        answered = self.images - self.bad
+        summary = f"images {self.images:,}: answered {answered:,} (unsure {self.unsure:,}), bad {self.bad:,}"
+        return "\n".join([*self.first_bad, *more, summary])

@@ -1,0 +1,73 @@
+"""Which model answers: an alias or version of the registry, or a folder; and a name that never means another."""
+
+import gc
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from landuse import champion
+from landuse.classifier import Classifier
+from landuse.errors import LanduseError
+from landuse.paths import MODEL
+
+
+@pytest.mark.parametrize("model", ["models:/served@champion", "models:/served/1"])
+def test_an_alias_and_a_version_lead_to_the_registered_files(served: Path, model: str) -> None:
+    name, classifier = champion.load(model)
+    assert name == "models:/served/1" and classifier.digest == Classifier(MODEL).digest
+
+
+def test_a_folder_is_named_by_the_digest_of_what_it_holds(served: Path) -> None:
+    name, classifier = champion.load("artifacts/model")
+    assert name == f"sha256:{classifier.digest[:16]}"
+
+
+def test_an_alias_that_moves_on_is_followed_at_once(served: Path) -> None:
+    client = MlflowClient()
+    source = client.get_model_version("served", "1").source
+    second = client.create_model_version("served", source, tags=client.get_model_version("served", "1").tags)
+    try:
+        client.set_registered_model_alias("served", "champion", second.version)
+        assert champion.load("models:/served@champion")[0] == f"models:/served/{second.version}"
+    finally:
+        client.set_registered_model_alias("served", "champion", "1")
+        client.delete_model_version("served", second.version)
+
+
+def test_files_from_the_registry_are_removed_after_use(served: Path) -> None:
+    with champion.model_folder("models:/served@champion") as (_, folder):
+        assert {path.name for path in folder.iterdir()} >= {"model.tflite", "model.int8.tflite", "model.keras"}
+    assert not folder.exists()
+
+
+def test_garbage_is_collected_again_once_mlflow_is_there(served: Path) -> None:
+    champion.load("models:/served@champion")
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("models:/served@chmpion", "no version of served is chmpion: landuse history and landuse info show which"),
+        ("models:/served/99", "served has no version 99 in the registry"),
+        ("models:/nobody@champion", "the registry has no model nobody: dvc repro registers one"),
+        ("models:/served", "name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder"),
+        ("models:served@champion", "name a model as models:/NAME@ALIAS"),
+        ("no/such/folder", "no/such/folder/model.json is not here"),
+    ],
+)
+def test_a_model_that_there_is_not_is_named_with_what_to_do(served: Path, model: str, words: str) -> None:
+    with pytest.raises(LanduseError, match=words) as caught:
+        champion.load(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_where_nothing_was_registered_yet_no_empty_registry_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    with pytest.raises(LanduseError, match="there is no registry at sqlite:///mlflow.db yet, dvc repro makes it"):
+        champion.load("models:/served@champion")
+    assert list(tmp_path.iterdir()) == []

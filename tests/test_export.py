@@ -1,0 +1,66 @@
+"""A model as plain files, that work where this project is not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from landuse.classifier import Classifier
+from landuse.errors import LanduseError
+from landuse.export import EXAMPLE, export
+from landuse.paths import DATA, MODEL
+
+FILES = {"model.tflite", "model.int8.tflite", "model.keras", "model.json", "labels.txt", "example.py"}
+
+
+@pytest.mark.parametrize("model", ["models:/served@champion", "artifacts/model"])
+def test_the_files_of_a_model_are_all_in_the_new_folder(served: Path, tmp_path: Path, model: str) -> None:
+    folder = tmp_path / "deep" / "exported"
+    said = export(folder, model)
+    assert {path.name for path in folder.iterdir()} == FILES
+    for name in FILES - {"labels.txt", "example.py"}:
+        assert (folder / name).read_bytes() == (MODEL / name).read_bytes()
+    classifier = Classifier(folder)
+    assert (folder / "labels.txt").read_text().splitlines() == classifier.labels
+    found = classifier.card["validation"]
+    assert (
+        f"float32 gets {found['accuracy']:.1%} of 9 validation images right, int8 {found['int8_accuracy']:.1%}" in said
+    )
+
+
+def test_the_example_answers_as_the_classifier_does_without_this_project(served: Path, tmp_path: Path) -> None:
+    export(tmp_path / "exported", "artifacts/model")
+    images = [served / DATA / label / "02.png" for label in ("water", "forest")]
+    block = "import sys; sys.modules['landuse'] = None; sys.argv[0] = 'example.py'; import runpy; "
+    block += "runpy.run_path('exported/example.py', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", block, *images], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    expected = [(path, Classifier(MODEL).predict(path)) for path in images]
+    assert done.stdout.splitlines() == [
+        f"{path} {said.label} {said.confidence:.4f}{' unsure' if said.unsure else ''}" for path, said in expected
+    ]
+
+
+def test_the_example_is_short() -> None:
+    code = [line for line in EXAMPLE.read_text().splitlines() if line.strip()]
+    assert len(code) <= 26
+
+
+@pytest.mark.parametrize("make", [lambda path: path.touch(), lambda path: (path / "mine").mkdir(parents=True)])
+def test_what_is_there_is_not_overwritten(served: Path, tmp_path: Path, make) -> None:
+    make(folder := tmp_path / "taken")
+    with pytest.raises(LanduseError, match="taken is there and not empty: name a new folder"):
+        export(folder, "artifacts/model")
+
+
+def test_an_empty_folder_is_filled(served: Path, tmp_path: Path) -> None:
+    export(tmp_path, "artifacts/model")
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+def test_a_model_that_there_is_not_leaves_no_folder(served: Path, tmp_path: Path) -> None:
+    with pytest.raises(LanduseError, match="no version of served is nobody"):
+        export(tmp_path / "new", "models:/served@nobody")
+    assert not (tmp_path / "new").exists()
