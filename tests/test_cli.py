@@ -18,7 +18,7 @@ HEAVY = {
     *("tensorflow", "keras", "mlflow", "great_expectations", "pandas", "sklearn", "matplotlib", "dvc", "prefect"),
     *("PIL", "yaml", "psutil"),
 }
-ARGUMENTS = {"compare": ("1", "2"), "flow": ("training",)}
+ARGUMENTS = {"compare": ("1", "2"), "verify": ("1",), "flow": ("training",)}
 
 Refusal = Callable[[str], str]
 
