@@ -56,7 +56,7 @@ def recall(name: str, number: str, folder: Path) -> Then:
         lost += [path for path in LOGGED if registry.fetch_run_file(version, path, folder) is None]
         if lost:
             raise LanduseError(
-                f"{', '.join(lost)} of its run {version.run_id} is missing: train again, dvc repro --force"
+                f"{', '.join(lost)} of its run {version.run_id} is missing; a version trained anew has it"
             )
         return Then(version.tags, MlflowClient().get_run(version.run_id).data.metrics, folder)
 
@@ -65,11 +65,11 @@ def refuse_without_commit(tags: Mapping[str, str]) -> None:
     """Raise LanduseError where the code of a version cannot be had again."""
     commit, dirty = tags["git.commit"], tags["git.dirty"]
     if commit == "none":
-        raise LanduseError("it was trained outside of a git repository (git.commit): commit the code and train again")
+        raise LanduseError("it was trained outside of a git repository (git.commit); commit before you train")
     if dirty != "false":
         raise LanduseError(
             f"it was trained with changes of the code that were never committed (git.dirty = {dirty}, "
-            f"on top of {commit[:12]}): commit them and train again"
+            f"on top of {commit[:12]}); commit before you train"
         )
     if lineage.git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise LanduseError(f"its commit {commit} is not in this repository: git fetch it from where it is")
