@@ -6,15 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
-from dvc.config import Config
 
-from landuse import lineage, process
+from landuse import lineage
 from landuse.errors import LanduseError
 from landuse.paths import DATA, DATA_DVC, PARAMS, WEIGHTS
+from landuse.worktree import lend
 
 DVC = (sys.executable, "-m", "dvc")
 LAST_STAGE = "evaluate"
@@ -30,8 +30,8 @@ def restored(tags: Mapping[str, str], params: Path, folder: Path) -> Iterator[Pa
     try:
         check_out(tags["git.commit"], folder)
         shutil.copyfile(params, folder / PARAMS)
-        lend_settings(folder)
-        lend_weights(tags["weights"], folder)
+        lend(folder)
+        find_weights(tags["weights"], folder)
         restore_data(tags, folder)
         yield folder
     finally:
@@ -47,22 +47,8 @@ def check_out(commit: str, folder: Path) -> None:
         raise LanduseError(f"git worktree add {folder} {commit} failed: is there room, and may it write to .git?")
 
 
-def lend_settings(folder: Path) -> None:
-    """Let DVC find cache and remotes where this project has them, also by relative paths and from config.local.
-
-    With autostage DVC asks nobody to add the files to git.
-    """
-    here = Config(dvc_dir=str(Path(".dvc").absolute()))
-    cache = {"dir": str(Path(".dvc/cache").absolute())} | here["cache"]
-    with Config(dvc_dir=str(folder / ".dvc")).edit("local") as there:
-        there |= {"core": here["core"] | {"autostage": True}, "remote": here["remote"], "cache": cache}
-
-
-def lend_weights(name: str, folder: Path) -> None:
-    """Link the weights that are not in git. Raises LanduseError where those of this name are not there."""
-    for path in WEIGHTS.iterdir():
-        if not (folder / path).exists():
-            (folder / path).symlink_to(path.absolute())
+def find_weights(name: str, folder: Path) -> None:
+    """Raise LanduseError where the weights of a version are not there any more."""
     if not (folder / WEIGHTS / name).is_file():
         raise LanduseError(f"its weights {WEIGHTS / name} are not there: put the file back (extract.weights)")
 
@@ -91,11 +77,11 @@ def rerun(project: Path, store: Path) -> bool:
     stages = subprocess.Popen(
         command, cwd=project, env=environment(project, store), stdin=subprocess.DEVNULL, start_new_session=True
     )
-    group = process.identity(stages.pid)
     try:
         return stages.wait() == 0
     finally:
-        process.end_group(group)
+        with suppress(ProcessLookupError):
+            os.killpg(stages.pid, signal.SIGKILL)  # what outlives DVC too
         stages.wait()
 
 

@@ -92,15 +92,16 @@ def compare_splits(then: pd.DataFrame, now: pd.DataFrame) -> Row:
 def compare_metrics(then: Then, project: Path) -> list[Row]:
     """Every number, as the run and its file state it, within 0.000001; and as the tags of the version do, rounded."""
     stated, now = read_record(then.folder / METRICS.name), read_record(project / METRICS)
-    rows, tagged = [], []
-    for name, value in now.items():
-        if name == "subset":
-            continue
-        rows.append(compare_number(name, [stated.get(name), then.metrics.get(name)], value))
-        if tag := then.tags.get(f"{now['subset']}.{name}"):
-            rounded = [f"{value + shift:.4f}" for shift in (0, TOLERANCE, -TOLERANCE)]
-            tagged.append(Row(f"tag {now['subset']}.{name}", tag, rounded[0], tag in rounded))
-    return rows + tagged
+    numbers = {name: value for name, value in now.items() if isinstance(value, int | float)}
+    rows = [compare_number(name, [stated.get(name), then.metrics.get(name)], numbers[name]) for name in numbers]
+    tagged = {f"{now['subset']}.{name}": value for name, value in numbers.items()}
+    return rows + [compare_tag(tag, then.tags[tag], value) for tag, value in tagged.items() if tag in then.tags]
+
+
+def compare_tag(tag: str, stated: str, now: float) -> Row:
+    """A number beside the tag of a version that states it with four digits."""
+    rounded = [f"{now + shift:.4f}" for shift in (0, TOLERANCE, -TOLERANCE)]
+    return Row(f"tag {tag}", stated, rounded[0], stated in rounded)
 
 
 def compare_number(name: str, stated: list[float | None], now: float) -> Row:
@@ -112,11 +113,13 @@ def compare_number(name: str, stated: list[float | None], now: float) -> Row:
 
 def compare_predictions(then: pd.DataFrame, now: pd.DataFrame) -> list[Row]:
     """The same images with the same labels, and the probabilities of them within 0.000001."""
-    texts = ["path", "actual", "predicted"]
     if then.shape != now.shape or list(then) != list(now):
         return [Row("predictions", f"{len(then)} images", f"{len(now)} images", False)]
-    others = int((then[texts] != now[texts]).any(axis=1).sum())
-    apart = float((then.drop(columns=texts) - now.drop(columns=texts)).abs().max(axis=None).round(DIGITS))
+    (words, figures), (words_now, figures_now) = (
+        (table.select_dtypes(exclude="number"), table.select_dtypes("number")) for table in (then, now)
+    )
+    others = int((words != words_now).any(axis=1).sum())
+    apart = round(float((figures - figures_now).abs().max(axis=None)), DIGITS)
     return [
         Row("labels", f"{len(then)} images", f"{others} otherwise", not others),
         Row("probabilities", f"{len(then)} images", f"{apart:.1g} apart at most", apart <= TOLERANCE),
