@@ -12,11 +12,11 @@ import yaml
 from landuse import tracking
 from landuse.errors import LanduseError
 from landuse.params import load_params
-from landuse.paths import DATA, PARAMS, SERVICES, WEIGHTS
+from landuse.paths import DATA, PARAMS, SERVICES
+from landuse.worktree import lend
 from pipelines.commands import command_environment
 
 COPY = SERVICES / "workspace"
-OWN_CONFIG = Path(".dvc/config.local")
 
 
 @contextmanager
@@ -69,12 +69,7 @@ def make_copy() -> None:
     for name in filter(None, changed.split("\0")):
         (COPY / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(name, COPY / name) if Path(name).exists() else (COPY / name).unlink(missing_ok=True)
-    for path in WEIGHTS.iterdir():
-        if not (COPY / path).exists():
-            (COPY / path).symlink_to(path.resolve())
-    if OWN_CONFIG.exists():
-        shutil.copy2(OWN_CONFIG, COPY / OWN_CONFIG)
-    command("dvc", "cache", "dir", "--local", command("dvc", "cache", "dir").strip(), folder=COPY)
+    lend(COPY)
     command("dvc", "checkout", "--quiet", str(DATA), folder=COPY)
 
 

@@ -18,7 +18,10 @@ HEAVY = {
     *("tensorflow", "keras", "mlflow", "great_expectations", "pandas", "sklearn", "matplotlib", "dvc", "prefect"),
     *("PIL", "yaml", "psutil"),
 }
-ARGUMENTS = {"compare": ("1", "2"), "flow": ("training",), "predict": ("a.png",), "export": ("new",)}
+ARGUMENTS = {
+    **{"compare": ("1", "2"), "verify": ("1",), "flow": ("training",)},
+    **{"predict": ("a.png",), "export": ("new",)},
+}
 
 Refusal = Callable[[str], str]
 

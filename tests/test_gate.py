@@ -22,7 +22,7 @@ from landuse.gate import judge
 from landuse.gate.blessing import Blessing, Check
 from landuse.gate.disturb import check_robustness
 from landuse.gate.duel import check_duel, interval, mcnemar
-from landuse.gate.evidence import Evidence, gather, unseen
+from landuse.gate.evidence import Evidence, gather, lookalikes, seen
 from landuse.gate.slices import check_slices
 from landuse.params import PromoteParams, load_params
 from landuse.train.export import save_keras
@@ -132,8 +132,27 @@ def test_an_image_that_was_seen_under_another_name_is_known_by_its_content() -> 
     splits = pd.DataFrame(
         {"path": ["b/9", "a/2", "a/8"], "subset": ["train", "validation", "test"], "sha256": ["one", "else", "three"]}
     )
-    assert list(unseen(held_out, splits)) == [False, True, True]
-    assert list(unseen(held_out, splits.assign(sha256=None))) == [True, False, True]
+    assert list(seen(held_out, splits)) == [True, False, False]
+    assert list(seen(held_out, splits.assign(sha256=None))) == [False, True, False]
+
+
+def test_what_looks_like_a_known_image_is_known_by_its_whole_group() -> None:
+    held_out = pd.DataFrame({"group": [7, 8, 7, 9, 7, 8]})
+    known = np.array([True, False, False, False, False, False])
+    assert list(lookalikes(held_out, known)) == [False, False, True, False, True, False]
+    assert not lookalikes(held_out, np.zeros(6, bool)).any()
+
+
+@pytest.mark.slow
+def test_near_duplicates_of_what_the_champion_was_trained_on_are_left_out_and_counted(at_hand: None) -> None:
+    gallery.write_splits(first_held_out=10)
+    champion = gallery.hang_twin(1)
+    gallery.write_splits(first_held_out=0, groups=np.arange(3 * gallery.IMAGES) // 4)
+    check = judged(gallery.hang_twin(2).version, champion.version)["images"]
+    assert check.value == 24, "of each class images 0 to 19 are held out, 10 and up were the champion's test images"
+    assert "24 of 60 held-out images count" in check.sentence
+    assert "30 left out because the champion was trained on them" in check.sentence
+    assert "6 because it was trained on near-duplicates of them" in check.sentence
 
 
 @pytest.mark.slow

@@ -73,13 +73,21 @@ def test_without_git_there_is_no_commit(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_commit_is_clean_until_a_file_in_it_changes(folder: Path) -> None:
+    (folder / "code.py").touch()
     commit()
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     assert (lineage.tags()["git.commit"], lineage.tags()["git.dirty"]) == (head, "false")
     (folder / "untracked.txt").touch()
     assert lineage.tags()["git.dirty"] == "false"
-    PARAMS.write_text(PARAMS.read_text("utf-8") + "\n")
+    (folder / "code.py").write_text("changed")
     assert lineage.tags()["git.dirty"] == "true"
+
+
+def test_params_and_data_are_no_change_of_the_code_for_they_are_recorded_themselves(folder: Path) -> None:
+    commit()
+    for path in (PARAMS, DATA_DVC):
+        path.write_text(path.read_text("utf-8") + "\n")
+    assert lineage.tags()["git.dirty"] == "false"
 
 
 def test_the_params_hash_follows_the_values_not_the_layout(folder: Path) -> None:

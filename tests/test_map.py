@@ -24,7 +24,7 @@ DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES = tuple(DVC["stages"])
 AFTER = ("promote", "predict", "export")  # steps that work on what is registered
-REGISTRY_VERBS = ("rollback", "history", "compare")
+REGISTRY_VERBS = ("rollback", "history", "compare", "verify")
 FLOWS = ("ingestion", "training", "retraining", "promotion")
 LONGEST_FLOW = 12
 # Where files lie, what is shown, which commit and process it was: what a stage may go through without being run again.

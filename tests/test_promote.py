@@ -190,7 +190,7 @@ def test_without_a_challenger_the_remedy_is_named(landuse) -> None:
     assert code == 1 and "gallery has no challenger: dvc repro registers one" in err
 
 
-@pytest.mark.parametrize("verb", ["promote", "rollback", "history", "compare 1 2"])
+@pytest.mark.parametrize("verb", ["promote", "rollback", "history", "compare 1 2", "verify 1"])
 def test_a_model_that_was_never_registered_is_named_with_the_remedy(landuse, verb: str) -> None:
     path = Path("params.yaml")
     path.write_text(path.read_text().replace(f"model: {NAME}", "model: unheard"))
@@ -198,7 +198,7 @@ def test_a_model_that_was_never_registered_is_named_with_the_remedy(landuse, ver
     assert (code, out) == (1, "") and "unheard" in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("verb", ["promote", "rollback", "history", "compare 1 2"])
+@pytest.mark.parametrize("verb", ["promote", "rollback", "history", "compare 1 2", "verify 1"])
 def test_a_store_that_is_down_is_named_and_nothing_is_changed(
     landuse, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

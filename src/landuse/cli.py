@@ -176,6 +176,17 @@ def compare(
     say(compare(params.register.model, first, second, params.evaluate))
 
 
+@app.command(rich_help_panel=CHAMPION)
+def verify(version: Annotated[str, typer.Argument(help="Its number.")]) -> None:
+    """Make a version again from its commit, data and params, and see whether the same comes out."""
+    from landuse.params import load_params
+
+    name = load_params().register.model
+    from landuse.verify import verify
+
+    say(verify(name, version, tell=say))
+
+
 @app.command(rich_help_panel=USE)
 def predict(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders of images, quoted patterns.")],

@@ -18,7 +18,8 @@ def compare(name: str, first: str, second: str, evaluation: EvaluateParams) -> s
     with tracking.store(), TemporaryDirectory() as folder:
         one, other = (registry.get_version(name, number) for number in (first, second))
         _, evidence = own_evidence(other, Path(folder, "second"))
-        after, before = facing(one, evidence, Path(folder, "first"))
+        faced = facing(one, evidence, Path(folder, "first"))
+    before, after = faced.opponent, faced.challenger
     rows = [("", f"version {one.version}", f"version {other.version}"), *table(before, after, evaluation)]
     lines = [f"{what:<24} {left:>12} {right:>12}" for what, left, right in rows]
     count = f"on {len(after.table)} of the {len(evidence.table)} held-out images of version {other.version}"

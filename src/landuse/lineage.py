@@ -11,7 +11,12 @@ import yaml
 from landuse.errors import LanduseError
 from landuse.paths import DATA_DVC, PARAMS
 
-PACKAGES = ("landuse", "tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert", "mlflow", "dvc", "great-expectations")
+PACKAGES = (
+    *("landuse", "tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert", "mlflow", "dvc", "great-expectations"),
+    *("numpy", "pandas", "pillow", "scikit-learn", "scipy"),
+)
+# A repro writes dvc.lock; of the others, what they say is recorded beside the commit.
+NOT_CODE = tuple(f":!{path}" for path in ("dvc.lock", DATA_DVC, PARAMS))
 RESULTLESS = frozenset({"promote", "pipelines"})
 
 
@@ -53,9 +58,9 @@ def params_record() -> dict[str, Any]:
 
 
 def tags() -> dict[str, str]:
-    """Data, code and params of this very moment, as tags of a run."""
+    """Data, code and params of this very moment, as tags of a run; `git.dirty` is of the code alone."""
     data = data_record()
-    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")  # a repro writes dvc.lock
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", *NOT_CODE)
     params = json.dumps(params_record(), sort_keys=True)
     return {
         "data.md5": data["md5"],

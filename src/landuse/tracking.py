@@ -27,6 +27,7 @@ from landuse.paths import (
     HISTORY,
     MANIFEST,
     METRICS,
+    PARAMS,
     PER_CLASS,
     PICTURES,
     PREDICTIONS,
@@ -168,10 +169,10 @@ def record_again(record: dict[str, Any]) -> str:
 
 
 def log_evaluation(metrics: dict[str, Any]) -> None:
-    """Metrics, predictions and pictures of the held-out subset, on the run at hand."""
+    """Metrics, predictions and pictures of the held-out subset, and all params as they are, on the run at hand."""
     mlflow.log_metrics({name: value for name, value in metrics.items() if isinstance(value, int | float)})
     mlflow.set_tag("evaluated.subset", metrics["subset"])
-    for path in (METRICS, PREDICTIONS, PER_CLASS):
+    for path in (PARAMS, METRICS, PREDICTIONS, PER_CLASS):
         mlflow.log_artifact(str(path))
     mlflow.log_artifacts(str(PICTURES), "pictures")
 

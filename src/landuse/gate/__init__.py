@@ -14,7 +14,7 @@ from landuse.gate.blessing import Blessing, Check
 from landuse.gate.copies import check_answer, check_formats
 from landuse.gate.disturb import check_robustness
 from landuse.gate.duel import check_duel
-from landuse.gate.evidence import Evidence, facing, own_evidence
+from landuse.gate.evidence import Evidence, Facing, facing, own_evidence
 from landuse.gate.slices import check_slices
 from landuse.params import EvaluateParams, PromoteParams
 from landuse.registry import MODEL_FOLDER
@@ -63,7 +63,8 @@ def every_check(
         yield check_formats(own / MODEL_FOLDER, classifier, evidence)
         yield check_answer(version, classifier)
         if champion is None:
-            yield check_images(len(evidence.table), evidence, params, "there is no champion to compare with")
+            count = len(evidence.table)
+            yield check_images(count, params, f"there is no champion to compare with; {count} held-out images count")
         else:
             yield from beside(champion, evidence, params, Path(folder, "champion"))
 
@@ -71,21 +72,26 @@ def every_check(
 def beside(champion: ModelVersion, evidence: Evidence, params: PromoteParams, folder: Path) -> Iterator[Check]:
     """The checks beside the champion, which is scored now, on the images that it was not trained on."""
     try:
-        challenger, opponent = facing(champion, evidence, folder)
+        faced = facing(champion, evidence, folder)
     except LanduseError as error:
         yield Check("champion", None, None, False, f"the champion cannot be compared with: {error}")
         return
-    note = f"compared with the champion, version {champion.version}"
-    yield check_images(len(challenger.table), evidence, params, note)
-    yield from check_duel(challenger, opponent, params)
+    count = len(faced.challenger.table)
+    counted = f"{count} of {len(evidence.table)} held-out images count{left_out(faced)}"
+    yield check_images(count, params, f"compared with the champion, version {champion.version}; {counted}")
+    yield from check_duel(faced.challenger, faced.opponent, params)
 
 
-def check_images(count: int, evidence: Evidence, params: PromoteParams, note: str) -> Check:
+def left_out(faced: Facing) -> str:
+    """How many held-out images are not compared on, and why."""
+    seen = f", {faced.seen} left out because the champion was trained on them" if faced.seen else ""
+    alike = f", {faced.alike} because it was trained on near-duplicates of them" if faced.alike else ""
+    return seen + alike
+
+
+def check_images(count: int, params: PromoteParams, note: str) -> Check:
     """Enough images to say something."""
-    held_out = len(evidence.table)
-    left_out = f", {held_out - count} left out because the champion was trained on them" if count < held_out else ""
-    sentence = f"{note}; {count} of {held_out} held-out images count{left_out}; {params.images} at least"
-    return Check.at_least("images", count, params.images, sentence)
+    return Check.at_least("images", count, params.images, f"{note}; {params.images} at least")
 
 
 def check_past(version: ModelVersion) -> Iterator[Check]:

@@ -22,7 +22,7 @@ SPLITS_FILE, MANIFEST_FILE = "splits.csv", "validation/manifest.parquet"
 class Evidence:
     """What a model makes of images, row by row.
 
-    `table` has one row per image: path, label, sha256; `actual` [images] are places in `labels`;
+    `table` has one row per image: path, label, group, sha256; `actual` [images] are places in `labels`;
     `probabilities` is [images, classes].
     """
 
@@ -53,6 +53,19 @@ class Evidence:
         return Evidence(self.table[rows], self.labels, self.actual[rows], self.probabilities[rows])
 
 
+@dataclass(frozen=True)
+class Facing:
+    """Two versions on the held-out images of the first, without those that the second had part of in its training.
+
+    `seen` images were left out for themselves, `alike` ones because a near-duplicate of them was seen.
+    """
+
+    challenger: Evidence
+    opponent: Evidence
+    seen: int
+    alike: int
+
+
 def splits_of(version: ModelVersion, folder: Path) -> pd.DataFrame:
     """The split that a version was trained with: path, label, group, subset; and sha256 where its run tells.
 
@@ -71,7 +84,7 @@ def splits_of(version: ModelVersion, folder: Path) -> pd.DataFrame:
 
 
 def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
-    """The held-out images of a version in data/: one row each with path, label, sha256 of the file as it is now.
+    """The held-out images of a version in data/: one row each, path, label, group, sha256 of the file as it is now.
 
     Raises LanduseError where data/ is not the data set of the version.
     """
@@ -94,17 +107,22 @@ def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
         raise LanduseError(
             f"{DATA / edited.iloc[0]} was edited since {title(version)} was trained: dvc checkout --force data"
         )
-    return held_out[["path", "label"]].assign(sha256=found).reset_index(drop=True)
+    return held_out[["path", "label", "group"]].assign(sha256=found).reset_index(drop=True)
 
 
-def unseen(held_out: pd.DataFrame, splits: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which held-out images [images] another version had no part of in its training: neither to learn nor to stop.
+def seen(held_out: pd.DataFrame, splits: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which held-out images [images] another version had in its training, be it to learn or to stop.
 
     The same image is known by its content where the other version's run tells that, and by its path otherwise.
     """
     known = splits.drop(held_out_images(splits).index)
-    seen = held_out["sha256"].isin(known["sha256"].dropna())
-    return ~(seen | held_out["path"].isin(known["path"][known["sha256"].isna()])).to_numpy()
+    same = held_out["sha256"].isin(known["sha256"].dropna())
+    return (same | held_out["path"].isin(known["path"][known["sha256"].isna()])).to_numpy()
+
+
+def lookalikes(held_out: pd.DataFrame, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the other held-out images [images] are in one group of near-duplicates with one that is known."""
+    return held_out["group"].isin(held_out["group"][known]).to_numpy() & ~known
 
 
 def gather(classifier: Classifier, table: pd.DataFrame) -> Evidence:
@@ -129,8 +147,8 @@ def own_evidence(version: ModelVersion, folder: Path) -> tuple[Classifier, Evide
     return classifier, gather(classifier, table)
 
 
-def facing(version: ModelVersion, evidence: Evidence, folder: Path) -> tuple[Evidence, Evidence]:
-    """Of the images of `evidence`, those that another version was not trained on: the evidence on them, and its own.
+def facing(version: ModelVersion, evidence: Evidence, folder: Path) -> Facing:
+    """Another version beside `evidence`, on those of its images that say something of both.
 
     Raises LanduseError where there is no such image, or the other version cannot be loaded or knows other classes.
     """
@@ -138,10 +156,14 @@ def facing(version: ModelVersion, evidence: Evidence, folder: Path) -> tuple[Evi
     odd = sorted({*classifier.labels} ^ {*evidence.labels})
     if odd:
         raise LanduseError(f"{title(version)} knows other classes; only one of the two knows {', '.join(odd)}")
-    fresh = unseen(evidence.table, splits_of(version, folder))
+    known = seen(evidence.table, splits_of(version, folder))
+    alike = lookalikes(evidence.table, known)
+    fresh = ~(known | alike)
     if not fresh.any():
-        raise LanduseError(f"{title(version)} was trained on every one of the {len(fresh)} held-out images")
-    return evidence.only(fresh), gather(classifier, evidence.table[fresh])
+        count = f"every one of the {len(fresh)} held-out images"
+        raise LanduseError(f"{title(version)} was trained on {count}{' or its near-duplicate' if alike.any() else ''}")
+    opponent = gather(classifier, evidence.table[fresh])
+    return Facing(evidence.only(fresh), opponent, int(known.sum()), int(alike.sum()))
 
 
 def title(version: ModelVersion) -> str:

@@ -1,0 +1,305 @@
+"""Verify: what is refused, what is restored and leaves nothing behind, and what counts as the same."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from shutil import rmtree
+from threading import Thread
+from time import sleep
+
+import pandas as pd
+import psutil
+import pytest
+import tiny
+import yaml
+from gallery import NAME
+from mlflow import MlflowClient
+
+from landuse.errors import LanduseError, Refused
+from landuse.lineage import read_data_dvc
+from landuse.paths import DATA_DVC, PARAMS
+from landuse.verify import hint, verdict, verify
+from landuse.verify.again import rerun, restored
+from landuse.verify.rows import Row, Then, compare_metrics, compare_predictions, compare_splits, packages
+
+GONE = "0" * 40
+STEP = """
+import os, sys, time
+from pathlib import Path
+beside = Path("..").resolve()
+Path("out.txt").write_text("done")
+with (beside / "log").open("a") as log:
+    print(__file__, os.environ.get("MLFLOW_TRACKING_URI"), file=log)
+if (beside / "wait").exists():
+    (beside / "pid.part").write_text(str(os.getpid()))
+    (beside / "pid.part").rename(beside / "pid")
+    time.sleep(60)
+sys.exit((beside / "fail").exists())
+"""
+
+
+def tag(key: str, value: str) -> None:
+    MlflowClient().set_model_version_tag(NAME, "1", key, value)
+
+
+def refusal(number: str = "1") -> str:
+    """The one line with which a version is not verified."""
+    with pytest.raises(LanduseError) as refused:
+        verify(NAME, number)
+    assert refused.value.exit_code == 1 and "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_version_that_was_trained_outside_of_git_cannot_be_verified(registry_copy: Path) -> None:
+    tag("git.commit", "none")
+    assert "gallery version 1 cannot be verified: it was trained outside of a git repository" in refusal()
+
+
+@pytest.mark.parametrize("dirty", ["true", "unknown"])
+def test_a_version_of_code_that_was_never_committed_cannot_be_verified(registry_copy: Path, dirty: str) -> None:
+    tag("git.commit", GONE)
+    tag("git.dirty", dirty)
+    assert f"changes of the code that were never committed (git.dirty = {dirty}, on top of 00000" in refusal()
+
+
+def test_a_version_whose_commit_is_gone_says_so(registry_copy: Path) -> None:
+    tag("git.commit", GONE)
+    tag("git.dirty", "false")
+    assert f"gallery version 1 cannot be verified: its commit {GONE} is not in this repository: git fetch" in refusal()
+
+
+def test_a_version_whose_records_are_lost_says_which(registry_copy: Path) -> None:
+    client = MlflowClient()
+    run, source = client.create_run("0").info.run_id, client.get_model_version(NAME, "1").source
+    client.create_model_version(NAME, source, run, tags={"git.commit": GONE, "git.dirty": "false", "weights": "none"})
+    lost = (
+        "the tag data.md5, the tag data.source, params.yaml, versions.json, splits.csv, metrics.json, predictions.csv"
+    )
+    assert f"{lost} of its run {run} is missing; a version trained anew has it" in refusal("5")
+
+
+def test_a_version_that_is_not_there_is_named(registry_copy: Path) -> None:
+    assert "gallery has no version 9 in the registry" in refusal("9")
+
+
+# The project as it was
+
+
+@pytest.fixture
+def tags(project: Path) -> dict[str, str]:
+    """The tags of a version of a project that has moved on: other code, no data, and params that were not committed."""
+    for name in ("data/field", "src"):
+        Path(name).mkdir(parents=True)
+    tiny.scene("field", 0).save("data/field/00.png")
+    Path("src/step.py").write_text(STEP)
+    Path("weights/own.h5").touch()
+    stage = {"cmd": "python -m step", "deps": ["data"], "outs": ["out.txt"]}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}))
+    subprocess.run(["dvc", "add", "--quiet", "data"], check=True)
+    git("add", ".")
+    git("commit", "--quiet", "--message", "Begin")
+    commit, md5 = git("rev-parse", "HEAD").strip(), read_data_dvc()["outs"][0]["md5"]
+    Path("then.yaml").write_text("then: 1\n")
+    Path("src/step.py").write_text("raise SystemExit(9)\n")
+    rmtree("data")
+    DATA_DVC.unlink()
+    return {"git.commit": commit, "data.md5": md5, "data.source": "tiny.zip", "weights": "own.h5"}
+
+
+def git(*words: str) -> str:
+    """What git prints."""
+    who = ("-c", "user.name=A", "-c", "user.email=a@b")
+    return subprocess.run(["git", *who, *words], check=True, capture_output=True, text=True).stdout
+
+
+def assert_nothing_is_left(folder: Path) -> None:
+    assert not folder.exists() and len(git("worktree", "list").splitlines()) == 1
+
+
+def cached() -> set[Path]:
+    return set(Path(".dvc/cache").rglob("*"))
+
+
+def test_code_params_data_and_weights_are_there_as_they_were_and_then_gone(tags: dict, tmp_path: Path) -> None:
+    with restored(tags, Path("then.yaml"), tmp_path / "now") as folder:
+        assert (folder / "src/step.py").read_text() == STEP
+        assert (folder / PARAMS).read_text() == "then: 1\n"
+        assert [path.name for path in folder.glob("data/*/*")] == ["00.png"]
+        assert (folder / "weights/own.h5").resolve() == Path("weights/own.h5").resolve()
+    assert_nothing_is_left(tmp_path / "now")
+    assert not DATA_DVC.exists() and not Path("data").exists()
+
+
+@pytest.mark.slow
+def test_data_that_left_the_cache_comes_from_the_remote_also_where_its_path_is_relative(
+    tags: dict, tmp_path: Path
+) -> None:
+    with restored(tags, Path("then.yaml"), tmp_path / "now") as folder:
+        subprocess.run(["dvc", "push", "--quiet", "data.dvc"], cwd=folder, check=True)
+    assert Path(".dvc/storage").is_dir()
+    rmtree(".dvc/cache")
+    with restored(tags, Path("then.yaml"), tmp_path / "now") as folder:
+        assert len(list(folder.glob("data/*/*"))) == 1
+
+
+def test_data_that_is_in_no_cache_and_no_remote_is_named_with_its_md5(tags: dict, tmp_path: Path) -> None:
+    rmtree(".dvc/cache")
+    with (
+        pytest.raises(LanduseError, match=f"its data {tags['data.md5']} .from tiny.zip. is neither in DVC's cache nor"),
+        restored(tags, Path("then.yaml"), tmp_path / "now"),
+    ):
+        pass
+    assert_nothing_is_left(tmp_path / "now")
+
+
+def test_weights_that_are_not_there_any_more_are_named(tags: dict, tmp_path: Path) -> None:
+    Path("weights/own.h5").unlink()
+    with (
+        pytest.raises(LanduseError, match="its weights weights/own.h5 are not there"),
+        restored(tags, Path("then.yaml"), tmp_path / "now"),
+    ):
+        pass
+    assert_nothing_is_left(tmp_path / "now")
+
+
+def test_a_hook_of_the_user_is_not_run(tags: dict, tmp_path: Path) -> None:
+    hook = Path(".git/hooks/post-checkout")
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    with restored(tags, Path("then.yaml"), tmp_path / "now") as folder:
+        assert (folder / "data").is_dir()
+
+
+@pytest.mark.slow
+def test_stages_really_run_with_the_code_of_then_a_store_of_their_own_and_untouched_caches(
+    tags: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("PYTHONPATH", str(Path("src").resolve()))
+    for _ in range(2):
+        with restored(tags, Path("then.yaml"), tmp_path / "now") as folder:
+            before = cached()
+            assert rerun(folder, tmp_path / "store.db")
+            assert (folder / "out.txt").read_text() == "done" and cached() == before
+    once = f"{tmp_path}/now/src/step.py sqlite:///{tmp_path}/store.db\n"
+    assert (tmp_path / "log").read_text() == once * 2
+
+
+def test_a_stage_that_fails_is_told(tags: dict, tmp_path: Path) -> None:
+    (tmp_path / "fail").touch()
+    with restored(tags, Path("then.yaml"), tmp_path / "now") as folder:
+        assert not rerun(folder, tmp_path / "store.db")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_stopped_in_the_middle_leaves_no_folder_and_no_process(
+    tags: dict, tmp_path: Path, signum: signal.Signals
+) -> None:
+    (tmp_path / "wait").touch()
+
+    def stop() -> None:
+        while not (tmp_path / "pid").exists():
+            sleep(0.05)
+        os.kill(os.getpid(), signum)
+
+    Thread(target=stop, daemon=True).start()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), restored(tags, Path("then.yaml"), tmp_path / "now") as folder:
+        rerun(folder, tmp_path / "store.db")
+    assert_nothing_is_left(tmp_path / "now")
+    stage = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(stage) or psutil.Process(stage).status() == psutil.STATUS_ZOMBIE
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+# What is the same
+
+
+def then(folder: Path, **records: dict) -> Then:
+    """What is recorded of a version with these metrics, tags and files."""
+    for name in ("versions", "stated"):
+        (folder / f"{'metrics' if name == 'stated' else name}.json").write_text(json.dumps(records.get(name, {})))
+    return Then(records.get("tags", {}), records.get("metrics", {}), folder)
+
+
+def test_packages_of_another_version_or_that_are_gone_are_named_one_by_one(tmp_path: Path) -> None:
+    recorded = {"numpy": "1.0", "nosuch": "2.0", "pandas": pd.__version__, "landuse": "9"}
+    record = then(tmp_path, versions=recorded)
+    assert [(row.what, row.then, row.same) for row in packages(record)] == [
+        ("numpy", "1.0", False),
+        ("nosuch", "2.0", False),
+    ]
+    assert "nosuch was 2.0 and is not installed" in hint(record)
+
+
+def test_packages_that_are_the_same_are_one_row(tmp_path: Path) -> None:
+    record = then(tmp_path, versions={"pandas": pd.__version__, "landuse": "9"})
+    assert packages(record) == [Row("packages", "1 recorded", "the same", True)] and hint(record) == ""
+
+
+def metric_rows(folder: Path, now: float, file: float, run: float, tag: str) -> dict[str, bool]:
+    """Whether the accuracy is the same, and whether its tag is."""
+    record = then(folder, stated={"accuracy": file}, metrics={"accuracy": run}, tags={"test.accuracy": tag})
+    (folder / "artifacts").mkdir(exist_ok=True)
+    (folder / "artifacts/metrics.json").write_text(json.dumps({"subset": "test", "accuracy": now}))
+    return {row.what: row.same for row in compare_metrics(record, folder)}
+
+
+def test_a_metric_may_be_a_millionth_off_and_no_more_wherever_it_is_stated(tmp_path: Path) -> None:
+    both = {"accuracy": True, "tag test.accuracy": True}
+    assert metric_rows(tmp_path, 0.9, 0.9, 0.9, "0.9000") == both
+    assert metric_rows(tmp_path, 0.900001, 0.9, 0.9, "0.9000") == both
+    assert metric_rows(tmp_path, 0.94995, 0.94995, 0.949951, "0.9500") == both, "rounding tips over"
+    assert metric_rows(tmp_path, 0.900002, 0.9, 0.9, "0.9000") == both | {"accuracy": False}
+    assert metric_rows(tmp_path, 0.9, 0.8, 0.9, "0.9000") == both | {"accuracy": False}
+    assert metric_rows(tmp_path, 0.9, 0.9, 0.99, "0.9000") == both | {"accuracy": False}
+    assert metric_rows(tmp_path, 0.9, 0.9, float("nan"), "0.9000") == both | {"accuracy": False}
+    assert metric_rows(tmp_path, 0.9, 0.9, 0.9, "0.9900") == both | {"tag test.accuracy": False}
+
+
+def test_a_metric_that_was_not_logged_then_is_not_the_same(tmp_path: Path) -> None:
+    record = then(tmp_path)
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/metrics.json").write_text(json.dumps({"subset": "test", "accuracy": 0.5}))
+    assert compare_metrics(record, tmp_path) == [Row("accuracy", "-", "0.5", False)]
+
+
+def test_a_split_is_the_same_down_to_the_last_row() -> None:
+    split = pd.DataFrame(
+        {"path": ["a", "b", "c"], "label": "x", "group": [0, 1, 2], "subset": ["train"] * 2 + ["test"]}
+    )
+    assert compare_splits(split, split.copy()) == Row("split", "3 images", "0 otherwise", True)
+    assert compare_splits(split, split.assign(subset="train")) == Row("split", "3 images", "1 otherwise", False)
+    assert not compare_splits(split, split[::-1].reset_index(drop=True)).same
+    assert compare_splits(split, split[:2]) == Row("split", "3 images", "1 otherwise", False)
+
+
+def test_predictions_have_the_same_labels_and_probabilities_within_a_millionth() -> None:
+    seen = pd.DataFrame(
+        {"path": ["a", "b"], "actual": "x", "predicted": ["x", "y"], "confidence": [0.7, 0.6], "p_x": [0.7, 0.4]}
+    )
+    assert [row.same for row in compare_predictions(seen, seen.copy())] == [True, True]
+    assert [row.same for row in compare_predictions(seen, seen.assign(p_x=[0.700001, 0.4]))] == [True, True]
+    assert [row.same for row in compare_predictions(seen, seen.assign(p_x=[0.700002, 0.4]))] == [True, False]
+    labels, _ = compare_predictions(seen, seen.assign(predicted="x"))
+    assert labels == Row("labels", "2 images", "1 otherwise", False)
+    assert [row.same for row in compare_predictions(seen, seen[:1])] == [False]
+    assert [row.same for row in compare_predictions(seen, seen.rename(columns={"p_x": "p_z"}))] == [False]
+
+
+def test_the_verdict_stands_on_what_came_out_and_names_what_went_in() -> None:
+    same, keras, split = Row("data", "1", "1", True), Row("keras", "1", "2", False), Row("split", "1", "2", False)
+    assert verdict("m version 1", [same], [same]) == "m version 1 came out the same"
+    assert verdict("m version 1", [keras], [same]).endswith("the same, though what went in did not: keras")
+    with pytest.raises(Refused, match="m version 1 came out differently: split$"):
+        verdict("m version 1", [same], [split])
+    with pytest.raises(Refused, match="came out differently: split; so did what went in: keras$") as refused:
+        verdict("m version 1", [keras], [split])
+    assert refused.value.exit_code == 3
+
+
+def test_a_row_of_the_table_says_no_loudly() -> None:
+    assert str(Row("keras", "1", "2", False)).split() == ["keras", "1", "2", "NO"]
