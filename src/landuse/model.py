@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -115,12 +115,12 @@ def tail(network: keras.Model, cut: str) -> keras.Model:
     return keras.Model(start, network.get_layer(HEAD)(network.get_layer("dropout")(x)))
 
 
-def logits(tail: keras.Model, inputs: keras.utils.PyDataset) -> np.ndarray:
+def logits(tail: keras.Model, inputs: Iterable[np.ndarray]) -> np.ndarray:
     """What flows into the softmax [n, classes]; where a network is very sure, the softmax rounds it away."""
-    head = tail.get_layer(HEAD)
+    head, dtype = tail.get_layer(HEAD), tail.inputs[0].dtype
     head.activation = keras.activations.linear
     try:
-        return tail.predict(inputs, verbose=0)
+        return np.concatenate([tail.predict(part.astype(dtype), verbose=0) for part in inputs])
     finally:
         head.activation = keras.activations.softmax
         tail.predict_function = None  # it was traced without the softmax

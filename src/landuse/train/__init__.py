@@ -1,9 +1,10 @@
 """Train: the head, the last blocks on cached activations, or everything from the images; then export."""
 
 from dataclasses import replace
+from functools import partial
+from math import inf, isfinite
 
 import keras
-import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -12,9 +13,10 @@ from landuse.errors import LanduseError
 from landuse.files import made
 from landuse.params import ExtractParams, TrainParams
 from landuse.paths import HISTORY, SPLITS
-from landuse.train.batches import batches
 from landuse.train.calibrate import calibrate
 from landuse.train.export import export
+from landuse.train.learner import Learner, Outcome
+from landuse.train.passes import Passes, passes
 from landuse.train.watch import Watch
 
 
@@ -34,9 +36,11 @@ def train(params: TrainParams) -> None:
     with tracking.training_run(tags) as record:
         model.unfreeze(network, params.unfreeze_from, from_scratch=extracted.weights == "none")
         tail = model.tail(network, params.unfreeze_from)
-        fit(tail, params, splits, extracted).to_csv(HISTORY, index=False)
-        validation = batches(splits, "validation", params, extracted)
-        trust = calibrate(network, model.logits(tail, validation), validation.labels, params.sure_accuracy)
+        learned, validation = (passes(splits, subset, params, extracted) for subset in ("train", "validation"))
+        with Watch(params.epochs, len(learned), len(validation)) as watch:
+            fit(tail, params, learned, validation, watch).to_csv(HISTORY, index=False)
+        logits = model.logits(tail, (chunk.inputs for chunk in validation))
+        trust = calibrate(network, logits, validation.labels, params.sure_accuracy)
         tracking.finish_training(record, export(network, facts | trust, splits))
 
 
@@ -45,40 +49,32 @@ def device() -> str:
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
-def fit(network: keras.Model, params: TrainParams, splits: pd.DataFrame, extracted: ExtractParams) -> pd.DataFrame:
-    """Train in place, the best epoch's weights kept; returns one row per epoch."""
-    train, validation = (batches(splits, subset, params, extracted) for subset in ("train", "validation"))
-    network.compile(
-        optimizer=optimizer(params, len(train)),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
-    stop = keras.callbacks.EarlyStopping("val_loss", patience=params.patience, restore_best_weights=True)
-    watch = Watch(params.epochs, train.images, validation.images, params.batch_size)
-    callbacks = [keras.callbacks.TerminateOnNaN(), stop, watch]
-    network.fit(
-        train,
-        validation_data=validation,
-        epochs=params.epochs,
-        callbacks=callbacks,
-        class_weight=train.class_weight(),
-        verbose=0,
-    )
-    history = pd.DataFrame(watch.rows)
-    if history.empty or not np.isfinite(history["validation_loss"]).all():
-        raise LanduseError(f"train.learning_rate = {params.learning_rate}: the loss grew without bound; lower it")
-    return history
+def fit(network: keras.Model, params: TrainParams, train: Passes, validation: Passes, watch: Watch) -> pd.DataFrame:
+    """Train in place, the weights of the epoch with the least validation loss kept; returns one row per epoch.
+
+    Raises LanduseError where the loss grows without bound.
+    """
+    learner, rows, best, least = Learner(network, params, train), [], 0, inf
+    while len(rows) < params.epochs and len(rows) - best < params.patience:
+        learned = learner.learn(train, partial(watch.moved, "train"))
+        judged = learner.judge(validation, partial(watch.moved, "validation"))
+        if not isfinite(learned.loss + judged.loss):
+            raise LanduseError(f"train.learning_rate = {params.learning_rate}: the loss grew without bound; lower it")
+        rows.append(history_row(len(rows) + 1, learned, judged, learner.rate))
+        watch.ended(rows[-1], learned, judged)
+        if judged.loss < least:
+            least, best, weights = judged.loss, len(rows), network.get_weights()
+    network.set_weights(weights)
+    return pd.DataFrame(rows)
 
 
-def optimizer(params: TrainParams, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """AdamW whose learning rate rises linearly to its peak, then falls to 0 along a cosine."""
-    steps = params.epochs * steps_per_epoch
-    rising = int(params.warmup * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if rising else params.learning_rate,
-        decay_steps=max(steps - rising, 1),
-        warmup_target=params.learning_rate if rising else None,
-        warmup_steps=rising,
-    )
-    return keras.optimizers.AdamW(schedule, weight_decay=params.weight_decay)
+def history_row(epoch: int, learned: Outcome, judged: Outcome, rate: float) -> dict[str, float]:
+    """What `history.csv` holds of an epoch."""
+    return {
+        "epoch": epoch,
+        "train_loss": learned.loss,
+        "train_accuracy": learned.accuracy,
+        "validation_loss": judged.loss,
+        "validation_accuracy": judged.accuracy,
+        "learning_rate": rate,
+    }
