@@ -145,6 +145,7 @@ def test_a_training_that_diverges_says_which_key_to_change_and_its_run_has_faile
 @pytest.mark.slow
 def test_everything_can_be_trained_end_to_end_from_the_images(trained_copy: Path) -> None:
     features.ACTIVATIONS.unlink()
+    features.FACTS.write_text(json.dumps(features.facts() | {"cut": "all"}))
     before = digests()
     train(replace(TRAIN, unfreeze_from="all", epochs=1, learning_rate=0.001))
     history = pd.read_csv(HISTORY)
@@ -156,6 +157,26 @@ def test_everything_can_be_trained_end_to_end_from_the_images(trained_copy: Path
 def all_of(some: Passes) -> Chunk:
     """A whole pass as one chunk."""
     return Chunk(*map(np.concatenate, zip(*some, strict=True)))
+
+
+def test_features_cut_elsewhere_or_half_written_are_not_trained_on(trained_copy: Path) -> None:
+    with pytest.raises(LanduseError, match="train.unfreeze_from = block_14: what is cached was cut at head; dvc repro"):
+        train(replace(TRAIN, unfreeze_from="block_14"))
+    features.FACTS.unlink()
+    with pytest.raises(LanduseError, match="features.json is not here: dvc repro makes it"):
+        train(TRAIN)
+
+
+def test_what_is_done_on_a_gpu_trains_and_exports_a_model_too(
+    trained_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "device", lambda: "GPU")
+    train(TRAIN)
+    history = pd.read_csv(HISTORY)
+    assert history["validation_accuracy"].iloc[-1] >= 0.8 and history["train_loss"].is_monotonic_decreasing
+    assert {layer.compute_dtype for layer in keras.models.load_model(MODEL / KERAS_FILE).layers} == {"float32", "uint8"}
+    assert json.loads(RUN.read_text("utf-8"))["tags"]["device"] == "GPU"
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_images_are_read_in_drawn_views_where_everything_is_trained(trained: Path) -> None:

@@ -7,6 +7,7 @@ from time import perf_counter
 import keras
 import tensorflow as tf
 
+from landuse import model
 from landuse.params import TrainParams
 from landuse.train.passes import Passes
 
@@ -60,7 +61,7 @@ class Learner:
             with tf.GradientTape() as tape:
                 probabilities = self.network(batch, training=True)
                 losses = self.weighed_loss(wanted, probabilities)
-                loss = tf.reduce_mean(losses)
+                loss = self.optimizer.scale_loss(tf.reduce_mean(losses))
             variables = self.network.trainable_variables
             self.optimizer.apply(tape.gradient(loss, variables), variables)
             total += tf.reduce_sum(losses)
@@ -116,4 +117,5 @@ def optimizer(params: TrainParams, steps_per_epoch: int) -> keras.optimizers.Opt
         warmup_target=params.learning_rate if rising else None,
         warmup_steps=rising,
     )
-    return keras.optimizers.AdamW(schedule, weight_decay=params.weight_decay)
+    adam = keras.optimizers.AdamW(schedule, weight_decay=params.weight_decay)
+    return keras.optimizers.LossScaleOptimizer(adam) if model.device() == "GPU" else adam
