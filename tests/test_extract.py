@@ -94,8 +94,7 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_computed(
         room.extract(load_params().extract, "head")
     assert "0.0 GB are needed" in str(caught.value) and "36 images × 8 views × 5,120 bytes" in str(caught.value)
     assert "extract.views" in str(caught.value) and not features.FACTS.exists()
-    monkeypatch.setattr(room, "disk_usage", lambda _: SimpleNamespace(free=3_000_000))
-    room.extract(load_params().extract, "head")
+    room.refuse_small_disk(36, 8, (1280,), free=3_000_000)
 
 
 def test_an_extraction_that_is_stopped_half_way_leaves_nothing_that_would_be_used(

@@ -18,6 +18,8 @@ from landuse.train.learner import Learner, Outcome
 from landuse.train.passes import Passes, passes
 from landuse.train.watch import Watch
 
+SOME_DROPOUT = 0.5  # a layer that is made with none has no randomness, and could never be given any
+
 
 class Bench:
     """The network as it is before training, the cached features and the split."""
@@ -37,7 +39,8 @@ class Bench:
         """The network as it is before training."""
         backbone = model.build_backbone(replace(self.extracted, weights=str(features.BACKBONE.resolve())))
         keras.utils.set_random_seed(params.seed)
-        network = model.build_network(backbone, self.splits["label"].nunique(), params.dropout)
+        network = model.build_network(backbone, self.splits["label"].nunique(), SOME_DROPOUT)
+        network.get_layer("dropout").rate = params.dropout
         model.unfreeze(network, params.unfreeze_from, from_scratch=self.extracted.weights == "none")
         return network
 
