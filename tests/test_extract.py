@@ -1,6 +1,7 @@
 """What the frozen part of the network saw: one row per image, the same as Keras sees."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 from landuse import extract as room
 from landuse import features, model
 from landuse.dataset import READ_AHEAD, read_image, view
+from landuse.errors import LanduseError
 from landuse.params import ExtractParams, load_params
 from landuse.paths import DATA, MANIFEST
 
@@ -70,6 +72,39 @@ def test_where_all_is_trained_from_images_only_the_embeddings_are_worth_a_look(t
     room.extract(load_params().extract, "all")
     assert features.activations().shape == (36, 1, 1280)
     assert np.array_equal(features.embeddings(), embeddings)
+
+
+@pytest.mark.parametrize("cut", ["head", "block_16"])
+def test_what_is_done_on_a_gpu_sees_the_same(trained_copy: Path, monkeypatch: pytest.MonkeyPatch, cut: str) -> None:
+    params = replace(load_params().extract, views=2)
+    room.extract(params, cut)
+    embeddings, activations = features.embeddings(), np.array(features.activations())
+    monkeypatch.setattr(model, "device", lambda: "GPU")
+    room.extract(params, cut)
+    assert features.activations().shape == activations.shape and features.activations().dtype == activations.dtype
+    assert np.allclose(features.embeddings(), embeddings, atol=1e-3)
+    assert np.allclose(features.activations(), activations, rtol=2e-3, atol=2e-3)
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_computed(
+    trained_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "disk_usage", lambda _: SimpleNamespace(free=2_000_000))
+    with pytest.raises(LanduseError) as caught:
+        room.extract(load_params().extract, "head")
+    assert "0.0 GB are needed" in str(caught.value) and "36 images × 8 views × 5,120 bytes" in str(caught.value)
+    assert "extract.views" in str(caught.value) and not features.FACTS.exists()
+    room.refuse_small_disk(36, 8, (1280,), free=3_000_000)
+
+
+def test_an_extraction_that_is_stopped_half_way_leaves_nothing_that_would_be_used(
+    trained_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "write_looks", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        room.extract(load_params().extract, "head")
+    with pytest.raises(LanduseError, match="features.json is not here"):
+        features.facts()
 
 
 def test_rows_are_on_disk_before_the_last_image_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,10 +61,10 @@ def within(path: str, folders: set[str]) -> bool:
 
 
 def test_every_step_is_a_section_of_the_params() -> None:
-    assert tuple(PARAMS) == ("data", *STAGES, "promote", "pipelines")
+    assert tuple(PARAMS) == ("data", *STAGES, "promote", "tune", "pipelines")
 
 
-@pytest.mark.parametrize("name", ("ingest", *STAGES, *AFTER, *REGISTRY_VERBS))
+@pytest.mark.parametrize("name", ("ingest", *STAGES, *AFTER, *REGISTRY_VERBS, "tune"))
 def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
     path = ROOT / module_file(name)
     file = path / "__init__.py" if path.is_dir() else path
@@ -73,7 +73,7 @@ def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
 
 
 def test_every_step_is_a_verb_of_the_command_line_and_the_other_verbs_are_known() -> None:
-    verbs = ["fetch", "ingest", *STAGES, "promote", *REGISTRY_VERBS, "predict", "export", "info", "flow"]
+    verbs = ["fetch", "ingest", *STAGES, "tune", "promote", *REGISTRY_VERBS, "predict", "export", "info", "flow"]
     assert list(typer.main.get_command(app).commands) == verbs
 
 

@@ -55,7 +55,7 @@ def test_the_params_in_the_project_are_the_sample_preset() -> None:
 def test_a_number_may_be_written_the_short_way(tmp_path: Path) -> None:
     text = (ROOT / "presets" / "sample.yaml").read_text("utf-8")
     path = tmp_path / "params.yaml"
-    path.write_text(re.sub(r"learning_rate: \S+", "learning_rate: 1e-3", text), "utf-8")
+    path.write_text(re.sub(r"learning_rate: \S+", "learning_rate: 1e-3", text, count=1), "utf-8")
     assert load_params(path).train.learning_rate == 0.001
 
 
@@ -78,6 +78,24 @@ def test_params_cannot_be_changed_once_they_are_loaded() -> None:
 )
 def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path: Path, key: str, words: str) -> None:
     assert refusal(changed(tmp_path / "params.yaml", key, 1)) == words
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"learning_rat": [1, 2]}, "tune.space.learning_rat: no key of train (did you mean learning_rate?)"),
+        ({"epochs": [0, 5]}, "tune.space.epochs = 0: Input should be greater than or equal to 1"),
+        ({}, "tune.space = {}: Dictionary should have at least 1 item after validation, not 0"),
+        (
+            {"dropout": [0.1]},
+            "tune.space.dropout.list = [0.1]: Tuple should have at least 2 items after validation, not 1",
+        ),
+        ({"dropout": {"low": 0.5, "high": 0.1}}, "low: 0.5, high: 0.1: low must be below high, and above 0 with log"),
+        ({"dropout": {"low": 0, "high": 1}}, "tune.space.dropout = 1.0: Input should be less than 1"),
+    ],
+)
+def test_values_to_be_tried_that_train_would_not_take_are_refused(tmp_path: Path, space: dict, words: str) -> None:
+    assert refusal(changed(tmp_path / "params.yaml", "tune.space", space)) == words
 
 
 WRONG_VALUES = {
@@ -128,6 +146,7 @@ WRONG_VALUES = {
     "promote.significance": [5],
     "promote.class_fall": [-0.1],
     "promote.latency_ms": [0],
+    "tune.trials": [0],
     "promote.size_mb": [0, "small"],
 }
 

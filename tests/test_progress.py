@@ -46,7 +46,6 @@ def test_a_bar_leaves_standard_output_to_the_results_where_it_is_asked_to(capfd:
 
 def test_the_line_of_an_epoch_stays_on_the_screen_as_it_was_given(capfd: pytest.CaptureFixture) -> None:
     bars = EpochBars(train=10, validation=4)
-    bars.restart("train")
     bars.move("train", 6, "loss 0.2")
     bars.move("train", 10, "loss 0.1")
     bars.line("epoch   1/2  train loss 0.100 accuracy 100.0%" + " " * 40 + "end")

@@ -1,6 +1,7 @@
 """What is trained, that it can be trained again to the byte, and that a bad training says so."""
 
 import json
+import sys
 import zipfile
 from dataclasses import replace
 from hashlib import sha256
@@ -15,13 +16,14 @@ import tiny
 
 from landuse import features, model
 from landuse.classifier import Classifier, LiteModel
-from landuse.dataset import read_image
+from landuse.dataset import read_image, view
 from landuse.errors import LanduseError
 from landuse.params import ExtractParams, TrainParams, load_params
 from landuse.paths import DATA, HISTORY, MODEL, RUN, SPLITS
-from landuse.train import optimizer, train
-from landuse.train.batches import Batches, Chance, batches, mix
+from landuse.train import train
 from landuse.train.export import INT8_FILE, KERAS_FILE, check_agreement, save_keras
+from landuse.train.learner import Learner, mix, optimizer
+from landuse.train.passes import Chance, Chunk, Passes, passes
 
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate"]
 FILES = [MODEL / "model.tflite", MODEL / KERAS_FILE, MODEL / INT8_FILE, MODEL / "model.json", HISTORY]
@@ -67,12 +69,10 @@ def test_the_weights_of_the_best_epoch_are_kept_where_later_ones_are_worse(
     history = pd.read_csv(HISTORY)
     best = history["validation_loss"].idxmin()
     assert best < len(history) - 1 and len(history) == min(12, best + 1 + 2)
-    read = batches(pd.read_csv(SPLITS), "validation", TRAIN, EXTRACT)
-    inputs, labels = read[0]
-    more, more_labels = read[1]
+    chunk = next(iter(passes(pd.read_csv(SPLITS), "validation", TRAIN, EXTRACT)))
     tail = model.tail(kept[0], "head")
     tail.compile(loss="categorical_crossentropy", jit_compile=False)
-    loss = tail.evaluate(np.concatenate([inputs, more]), np.concatenate([labels, more_labels]), verbose=0)
+    loss = tail.evaluate(chunk.inputs, chunk.labels, verbose=0)
     assert loss == pytest.approx(history["validation_loss"][best], rel=1e-4)
 
 
@@ -145,6 +145,7 @@ def test_a_training_that_diverges_says_which_key_to_change_and_its_run_has_faile
 @pytest.mark.slow
 def test_everything_can_be_trained_end_to_end_from_the_images(trained_copy: Path) -> None:
     features.ACTIVATIONS.unlink()
+    features.FACTS.write_text(json.dumps(features.facts() | {"cut": "all"}))
     before = digests()
     train(replace(TRAIN, unfreeze_from="all", epochs=1, learning_rate=0.001))
     history = pd.read_csv(HISTORY)
@@ -153,62 +154,115 @@ def test_everything_can_be_trained_end_to_end_from_the_images(trained_copy: Path
     assert not set(digests()[:3]) & set(before)
 
 
+def all_of(some: Passes) -> Chunk:
+    """A whole pass as one chunk."""
+    return Chunk(*map(np.concatenate, zip(*some, strict=True)))
+
+
+def test_features_cut_elsewhere_or_half_written_are_not_trained_on(trained_copy: Path) -> None:
+    with pytest.raises(LanduseError, match="train.unfreeze_from = block_14: what is cached was cut at head; dvc repro"):
+        train(replace(TRAIN, unfreeze_from="block_14"))
+    features.FACTS.unlink()
+    with pytest.raises(LanduseError, match="features.json is not here: dvc repro makes it"):
+        train(TRAIN)
+
+
+def test_what_is_done_on_a_gpu_trains_and_exports_a_model_too(
+    trained_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "device", lambda: "GPU")
+    train(TRAIN)
+    history = pd.read_csv(HISTORY)
+    assert history["validation_accuracy"].iloc[-1] >= 0.8
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert {layer.compute_dtype for layer in keras.models.load_model(MODEL / KERAS_FILE).layers} == {"float32"}
+    assert json.loads(RUN.read_text("utf-8"))["tags"]["device"] == "GPU"
+    assert keras.config.dtype_policy().name == "float32"
+
+
 def test_images_are_read_in_drawn_views_where_everything_is_trained(trained: Path) -> None:
     splits = pd.read_csv(SPLITS)
-    read = batches(splits, "train", replace(TRAIN, unfreeze_from="all"), EXTRACT)
-    inputs, labels = read[0]
-    assert inputs.shape == (8, 64, 64, 3) and inputs.dtype == np.uint8 and labels.shape == (8, 3)
-    assert len(read) == 3 and read.images == 18 and read[2][0].shape[0] == 2
-    assert (labels.sum(axis=1) == 1).all() and set(read.drawn) > {0}
+    read = passes(splits, "train", replace(TRAIN, unfreeze_from="all"), EXTRACT)
+    chunk = all_of(read)
+    assert chunk.inputs.shape == (18, 64, 64, 3) and chunk.inputs.dtype == np.uint8 and chunk.labels.shape == (18, 3)
+    assert len(read) == 18 and read.batches == 3 and (chunk.labels.sum(axis=1) == 1).all()
+    views = {
+        view(read_image(DATA / path, 64), number).tobytes() for path in splits["path"][read.rows] for number in range(8)
+    }
+    plain = {read_image(DATA / path, 64).tobytes() for path in splits["path"][read.rows]}
+    seen = {image.tobytes() for image in chunk.inputs}
+    assert seen <= views and seen - plain and len(seen) == 18
 
 
 def test_cached_activations_are_read_by_row_and_view(trained: Path) -> None:
     splits = pd.read_csv(SPLITS)
-    read = batches(splits, "train", TRAIN, EXTRACT)
-    inputs, labels = read[1]
-    rows, views = read.rows[read.order[8:16]], read.drawn[read.order[8:16]]
-    assert np.array_equal(inputs, features.activations()[rows, views])
-    assert [tiny.LABELS[code] for code in labels.argmax(axis=1)] == splits["label"][rows].tolist()
-    assert (splits["subset"][read.rows] == "train").all()
+    read, cached = passes(splits, "train", TRAIN, EXTRACT), features.activations()
+    chunk = all_of(read)
+    where = {cached[row, number].tobytes(): row for row in read.rows for number in range(EXTRACT.views)}
+    rows = [where[activation.tobytes()] for activation in chunk.inputs]
+    assert sorted(rows) == read.rows.tolist() and (splits["subset"][read.rows] == "train").all()
+    assert [tiny.LABELS[code] for code in chunk.labels.argmax(axis=1)] == splits["label"][rows].tolist()
 
 
-def test_every_epoch_sees_every_image_once_in_another_order_and_view() -> None:
-    read = Batches(
-        lambda row, number: np.array([row, number]), np.arange(20), np.eye(20), 6, Chance(8, 0, 1), workers=1
-    )
-    epochs = []
-    for _ in range(2):
-        epochs.append(np.concatenate([read[index][0] for index in range(len(read))]))
-        read.on_epoch_end()
-    assert all(sorted(epoch[:, 0]) == list(range(20)) for epoch in epochs)
-    assert (epochs[0] != epochs[1]).any(axis=0).all() and {view for epoch in epochs for view in epoch[:, 1]} == set(
-        range(8)
-    )
+def test_every_pass_sees_every_image_once_in_another_order_and_view() -> None:
+    read = Passes(lambda rows, views: np.stack([rows, views], axis=1), np.arange(20), np.eye(20), 6, Chance(8, 0, 1))
+    first, second = (all_of(read).inputs for _ in range(2))
+    assert sorted(first[:, 0]) == sorted(second[:, 0]) == list(range(20))
+    assert (first != second).any(axis=0).all() and {*first[:, 1], *second[:, 1]} == set(range(8))
+
+
+def test_a_pass_comes_in_chunks_of_whole_batches_that_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = sys.modules["landuse.train.passes"]
+
+    monkeypatch.setattr(room, "CHUNK_BYTES", 800)
+    read = Passes(lambda rows, views: np.zeros((len(rows), 10)), np.arange(20), np.eye(20), 3, None)
+    assert [len(chunk.labels) for chunk in read] == [9, 9, 2] and read.batches == 7
+    large = Passes(lambda rows, views: np.zeros((len(rows), 1000)), np.arange(20), np.eye(20), 3, None)
+    assert {len(chunk.labels) for chunk in large} == {3, 2}
 
 
 def test_validation_sees_the_images_as_they_are_and_in_order(trained: Path) -> None:
-    read = batches(pd.read_csv(SPLITS), "validation", TRAIN, EXTRACT)
-    read.on_epoch_end()
-    assert np.array_equal(np.concatenate([read[0][0], read[1][0]]), features.activations()[read.rows, 0])
+    read = passes(pd.read_csv(SPLITS), "validation", TRAIN, EXTRACT)
+    for _ in range(2):
+        assert np.array_equal(all_of(read).inputs, features.activations()[read.rows, 0])
 
 
 def test_mixup_blends_inputs_and_labels_alike_and_only_in_training() -> None:
     values, labels = np.arange(4, dtype=np.float32)[:, None], np.eye(4, dtype=np.float32)
-    read = Batches(lambda row, number: values[row], np.arange(4), labels, 4, Chance(1, 0.4, 1), workers=1)
-    inputs, targets = read[0]
+    chunk = all_of(Passes(lambda rows, views: values[rows], np.arange(4), labels, 4, Chance(1, 0.4, 1)))
+    inputs, targets = mix(chunk.inputs, chunk.shares).numpy(), mix(chunk.labels, chunk.shares).numpy()
     assert targets @ values[:, 0] == pytest.approx(inputs[:, 0]) and targets.sum(axis=1) == pytest.approx(1)
     assert (targets.max(axis=1) < 1).any()
-    plain = Batches(lambda row, number: values[row], np.arange(4), labels, 4, None, workers=1)
-    assert (plain[0][0] == values).all() and (plain[0][1] == labels).all()
-    assert mix(values, np.array([1, 0, 1, 0])).ravel().tolist() == [0, 2, 2, 0]
+    plain = all_of(Passes(lambda rows, views: values[rows], np.arange(4), labels, 4, None))
+    assert (mix(plain.inputs, plain.shares).numpy() == values).all() and (plain.shares == 1).all()
+    assert mix(values, np.array([1, 0, 1, 0], np.float32)).numpy().ravel().tolist() == [0, 2, 2, 0]
+
+
+def test_a_step_moves_the_weights_as_keras_itself_would() -> None:
+    rows, params = 12, replace(TRAIN, batch_size=4, epochs=3, warmup=0, label_smoothing=0.1)
+    random = np.random.default_rng(1)
+    values, labels = random.normal(size=(rows, 5)).astype(np.float32), np.eye(3, dtype=np.float32)[np.arange(rows) % 3]
+    some = Passes(lambda chosen, views: values[chosen], np.arange(rows), labels, 4, None)
+    ours = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, activation="softmax")])
+    theirs = keras.models.clone_model(ours)
+    theirs.set_weights(ours.get_weights())
+    learner, outcomes = Learner(ours, params, some), []
+    for _ in range(3):
+        outcomes.append(learner.learn(some, lambda *_: None).loss)
+    theirs.compile(optimizer(params, 3), keras.losses.CategoricalCrossentropy(label_smoothing=0.1), jit_compile=False)
+    history = theirs.fit(values, labels, batch_size=4, epochs=3, shuffle=False, verbose=0).history
+    assert outcomes == pytest.approx(history["loss"], rel=1e-5)
+    for our, their in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        assert our == pytest.approx(their, abs=1e-5)
 
 
 def test_images_of_a_rare_class_weigh_more_and_equal_classes_weigh_one() -> None:
-    labels = np.eye(3)[[0] * 6 + [1] * 3 + [2] * 3]
-    read = Batches(lambda row, number: np.zeros(1), np.arange(12), labels, 4, None, workers=1)
-    assert read.class_weight() == pytest.approx({0: 2 / 3, 1: 4 / 3, 2: 4 / 3})
-    equal = Batches(lambda row, number: np.zeros(1), np.arange(6), np.eye(3)[[0, 0, 1, 1, 2, 2]], 4, None, workers=1)
-    assert equal.class_weight() == {0: 1, 1: 1, 2: 1}
+    def weights(codes: list[int]) -> list[float]:
+        labels = np.eye(3, dtype=np.float32)[codes]
+        return Passes(lambda *_: np.zeros(1), np.arange(len(codes)), labels, 4, None).class_weight().tolist()
+
+    assert weights([0] * 6 + [1] * 3 + [2] * 3) == pytest.approx([2 / 3, 4 / 3, 4 / 3])
+    assert weights([0, 0, 1, 1, 2, 2]) == [1, 1, 1]
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing() -> None:

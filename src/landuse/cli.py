@@ -119,6 +119,21 @@ def register() -> None:
     say(f"{version.name} version {version.version} is the challenger")
 
 
+@app.command(rich_help_panel="Data")
+def tune(
+    write: Annotated[bool, typer.Option("--apply", help="Write the best values into params.yaml.")] = False,
+) -> None:
+    """Search better values for `train` on what is cached: as many trials as params.yaml says."""
+    from landuse.params import load_params
+
+    params = load_params()
+    from landuse.tune import tune
+    from landuse.tune.apply import apply
+
+    values = tune(params.train, params.tune, say)
+    say(apply(values) if write else "landuse tune --apply writes it into params.yaml")
+
+
 @app.command(rich_help_panel=CHAMPION)
 def promote(
     version: Annotated[str | None, typer.Argument(help="Its number; the challenger where none is given.")] = None,

@@ -1,11 +1,13 @@
 """Extract: what the frozen part of the network sees in every image and view, computed once, blind to labels."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
+from math import prod
 from pathlib import Path
+from shutil import disk_usage
 
-import keras
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from landuse import model
 from landuse.classifier import LiteModel
 from landuse.dataset import map_ahead, read_image, view
+from landuse.errors import LanduseError
 from landuse.features import ACTIVATIONS, BACKBONE, EMBEDDINGS, FACTS, RowFile
 from landuse.files import made
 from landuse.params import ExtractParams
@@ -21,37 +24,72 @@ from landuse.progress import track
 
 Look = tuple[NDArray, NDArray]
 
+GIGABYTE = 1e9
+COPIES = 2  # beside the folder itself, DVC keeps its content
+GPU_BATCH = 32
+
 
 def extract(params: ExtractParams, unfreeze_from: str) -> None:
-    """Write `artifacts/features/`: embeddings, activations and the backbone they come from.
+    """Write `artifacts/features/`: embeddings, activations and the backbone they come from; at last the facts.
 
-    Raises LanduseError where the weights cannot be had or an image cannot be decoded.
+    Raises LanduseError where the weights cannot be had, the disk is too small, or an image cannot be decoded.
     """
     paths = [DATA / path for path in pd.read_parquet(made(MANIFEST), columns=["path"])["path"]]
     backbone = model.build_backbone(params)
     FEATURES.mkdir(parents=True, exist_ok=True)
+    FACTS.unlink(missing_ok=True)  # what is half written has no facts, and is not used
+    cut, views = (model.HEAD, 1) if unfreeze_from == model.ALL else (unfreeze_from, params.views)
+    before = model.prefix(backbone, cut)
+    refuse_small_disk(len(paths), views, before.output_shape[1:], disk_usage(FEATURES).free)
     backbone.save_weights(BACKBONE)
+    after = None if cut == model.HEAD else model.pooled_suffix(backbone, cut)
+    looks = (batched_looks if model.device() == "GPU" else litert_looks)(paths, before, after, views)
+    write_looks(track(looks, len(paths), "extract"), len(paths))
     facts = {"params": asdict(params), "cut": unfreeze_from, "weights_sha256": model.weights_digest(backbone)}
     FACTS.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    looks = map_ahead(observer(backbone, params, unfreeze_from), paths)
-    write_looks(track(looks, len(paths), "extract"), len(paths))
 
 
-def observer(backbone: keras.Model, params: ExtractParams, unfreeze_from: str) -> Callable[[Path], Look]:
-    """A function from an image file to its embedding [channels] and its activations [views, …].
+def refuse_small_disk(images: int, views: int, shape: tuple[int, ...], free: int) -> None:
+    """Raise LanduseError where activations [images, views, *shape] would need more than the free bytes."""
+    one = prod(shape) * kept_type(len(shape)).itemsize
+    needed = COPIES * images * views * one
+    if needed > free:
+        raise LanduseError(
+            f"{needed / GIGABYTE:.1f} GB are needed in {FEATURES} and the DVC cache for {images:,} images × {views} "
+            f"views × {one:,} bytes, {free / GIGABYTE:.1f} GB are free: lower extract.views or extract.image_size, "
+            "or set train.unfreeze_from to a later block or head"
+        )
 
-    Pooled activations are kept as float32; maps, which are 49 times larger and more, as float16.
-    """
-    cut, views = (model.HEAD, 1) if unfreeze_from == model.ALL else (unfreeze_from, params.views)
-    before = LiteModel(model.to_litert(model.prefix(backbone, cut)))
-    after = None if cut == model.HEAD else LiteModel(model.to_litert(model.pooled_suffix(backbone, cut)))
+
+def kept_type(dimensions: int) -> np.dtype:
+    """Pooled activations are kept as float32; maps, which are 49 times larger and more, as float16."""
+    return np.dtype(np.float32 if dimensions == 1 else np.float16)
+
+
+def litert_looks(paths: list[Path], before: model.Network, after: model.Network | None, views: int) -> Iterator[Look]:
+    """The embedding [channels] and the activations [views, …] of each image, by LiteRT on all cores."""
+    size = before.input_shape[1]
+    prefix = LiteModel(model.to_litert(before))
+    suffix = None if after is None else LiteModel(model.to_litert(after))
 
     def look(path: Path) -> Look:
-        pixels = read_image(path, params.image_size)
-        seen = np.stack([before(np.ascontiguousarray(view(pixels, number))) for number in range(views)])
-        return (seen[0], seen) if after is None else (after(seen[0]), seen.astype(np.float16))
+        pixels = read_image(path, size)
+        seen = np.stack([prefix(np.ascontiguousarray(view(pixels, number))) for number in range(views)])
+        return (seen[0] if suffix is None else suffix(seen[0])), seen.astype(kept_type(seen.ndim - 1))
 
-    return look
+    return map_ahead(look, paths)
+
+
+def batched_looks(paths: list[Path], before: model.Network, after: model.Network | None, views: int) -> Iterator[Look]:
+    """The same by TensorFlow, many images at once, for a GPU."""
+    images = map_ahead(lambda path: read_image(path, before.input_shape[1]), paths)
+    while batch := list(islice(images, GPU_BATCH)):
+        seen = np.stack(
+            [before.predict_on_batch(np.stack([view(pixels, number) for pixels in batch])) for number in range(views)],
+            axis=1,
+        )
+        embeddings = seen[:, 0] if after is None else after.predict_on_batch(seen[:, 0])
+        yield from zip(embeddings, seen.astype(kept_type(seen.ndim - 2)), strict=True)
 
 
 def write_looks(looks: Iterable[Look], rows: int) -> None:

@@ -3,7 +3,8 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +19,28 @@ from landuse.params import ExtractParams
 from landuse.paths import WEIGHTS
 from landuse.quiet import native_stderr_muted
 
+Network = keras.Model
+
 INITIAL_SEED = 1
 DEAD = 1e-3
 HEAD, ALL = "head", "all"
 KERAS_FILE = "model.keras"
+
+
+def device() -> str:
+    """`GPU` where TensorFlow sees one, else `CPU`: the one rule for what is done otherwise on a GPU."""
+    return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+
+
+@contextmanager
+def training_precision() -> Iterator[None]:
+    """What is built within calculates in float16 and keeps float32 weights on a GPU; on a CPU all is float32."""
+    usual = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16" if device() == "GPU" else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(usual)
 
 
 def weights_file(name: str) -> Path:
@@ -98,7 +117,8 @@ def build_network(backbone: keras.Model, classes: int, dropout: float) -> keras.
     pixels, scaled = scaled_input(backbone)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(scaled))
     dropped = keras.layers.Dropout(dropout, name="dropout")(pooled)
-    return keras.Model(pixels, keras.layers.Dense(classes, activation="softmax", name=HEAD)(dropped), name="landuse")
+    head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=HEAD)
+    return keras.Model(pixels, head(dropped), name="landuse")
 
 
 def tail(network: keras.Model, cut: str) -> keras.Model:
@@ -115,12 +135,12 @@ def tail(network: keras.Model, cut: str) -> keras.Model:
     return keras.Model(start, network.get_layer(HEAD)(network.get_layer("dropout")(x)))
 
 
-def logits(tail: keras.Model, inputs: keras.utils.PyDataset) -> np.ndarray:
+def logits(tail: keras.Model, inputs: Iterable[np.ndarray]) -> np.ndarray:
     """What flows into the softmax [n, classes]; where a network is very sure, the softmax rounds it away."""
-    head = tail.get_layer(HEAD)
+    head, dtype = tail.get_layer(HEAD), tail.inputs[0].dtype
     head.activation = keras.activations.linear
     try:
-        return tail.predict(inputs, verbose=0)
+        return np.concatenate([tail.predict(part.astype(dtype), verbose=0) for part in inputs])
     finally:
         head.activation = keras.activations.softmax
         tail.predict_function = None  # it was traced without the softmax

@@ -1,11 +1,12 @@
 """`params.yaml`, loaded once: typed, frozen, unknown keys refused."""
 
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from landuse.errors import LanduseError
@@ -133,6 +134,36 @@ class PromoteParams:
 
 
 @section
+class Range:
+    """Values between two bounds, drawn evenly, or evenly by their logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def rises(self) -> Self:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low: {self.low}, high: {self.high}: low must be below high, and above 0 with log")
+        return self
+
+
+Values = Annotated[tuple[int | float | str, ...], Field(min_length=2)]
+Choices = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Values, Tag("list")],
+    Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "list"),
+]
+
+
+@section
+class TuneParams:
+    """What `landuse tune` tries: keys of `train`, each with a range or a list of values."""
+
+    trials: Count
+    space: Annotated[dict[str, Choices], Field(min_length=1)]
+
+
+@section
 class PipelinesParams:
     """How the flows of `pipelines/` wait, try again and tell; nothing of it changes a result."""
 
@@ -140,6 +171,16 @@ class PipelinesParams:
     retry_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=10)]
     settle_seconds: Annotated[float, Field(ge=0)]
     notify: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None
+
+
+def refuse_untrainable(train: TrainParams, key: str, value: object) -> None:
+    """Raise ValueError where a key of `tune.space` is none of `train`, or `train` would not take a value of it."""
+    if key not in TrainParams.__dataclass_fields__:
+        raise ValueError(f"tune.space.{key}: no key of train{suggestion(['train', key])}")
+    try:
+        replace(train, **{key: value})
+    except ValidationError as error:
+        raise ValueError(f"tune.space.{key} = {value!r}: {error.errors()[0]['msg']}") from None
 
 
 BLOCKS = {"mobilenet_v2": 16, "mobilenet": 13}
@@ -157,6 +198,7 @@ class Params:
     evaluate: EvaluateParams
     register: RegisterParams
     promote: PromoteParams
+    tune: TuneParams
     pipelines: PipelinesParams
 
     @model_validator(mode="after")
@@ -165,6 +207,13 @@ class Params:
         last = BLOCKS[self.extract.backbone]
         if block.isdigit() and int(block) > last:
             raise ValueError(f"train.unfreeze_from = block_{block}: {self.extract.backbone} ends at block_{last}")
+        return self
+
+    @model_validator(mode="after")
+    def tries_what_train_would_take(self) -> Self:
+        for key, values in self.tune.space.items():
+            for value in (values.low, values.high) if isinstance(values, Range) else values:
+                refuse_untrainable(self.train, key, value)
         return self
 
     @model_validator(mode="after")

@@ -43,10 +43,6 @@ class EpochBars:
             "validation": self.progress.add_task("validation", total=validation, note=""),
         }
 
-    def restart(self, subset: str) -> None:
-        """Begin a pass over a subset."""
-        self.progress.reset(self.tasks[subset], note="")
-
     def move(self, subset: str, done: int, note: str) -> None:
         """So many images of the pass are done; the note holds loss and accuracy so far."""
         self.progress.update(self.tasks[subset], completed=done, note=note)

@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -13,7 +15,7 @@ import pandas as pd
 from mlflow import MlflowClient, MlflowException
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
-from mlflow.entities import Run
+from mlflow.entities import Metric, Param, Run
 from numpy.typing import NDArray
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -39,6 +41,7 @@ from landuse.paths import (
 
 EXPERIMENT = "landuse"
 MODEL_TAG = "model.sha256"
+METRICS_AT_ONCE = 900  # MLflow takes up to a thousand
 NO_ANSWER = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
 KIND = ("mlflow.experimentKind", "custom_model_development")  # the UI opens with training runs, not with GenAI
 
@@ -189,3 +192,35 @@ def log_latency(milliseconds: NDArray[np.float64]) -> None:
     """Median and 95th percentile of the time one prediction took, on the run at hand."""
     median, slow = np.percentile(milliseconds, [50, 95])
     mlflow.log_metrics({"latency_ms_median": median, "latency_ms_p95": slow})
+
+
+@contextmanager
+def tuning_run() -> Iterator[str]:
+    """A run that the trials of a study hang below; yields its id."""
+    tags = lineage.tags()
+    with store():
+        end_lost_runs()
+        with mlflow.start_run(run_name=f"{tags['data.md5'][:6]}-tune", tags=tags | process.identity()) as run:
+            mlflow.log_params(lineage.params_record())
+            yield run.info.run_id
+
+
+def log_trial(parent: str, name: str, values: dict[str, Any], rows: list[dict[str, float]], outcome: str) -> None:
+    """One trial as a run of its own: the values it tried, the metrics of its epochs, and how it ended."""
+    client, now = MlflowClient(), int(time.time() * 1000)
+    tags = {"mlflow.parentRunId": parent, "outcome": outcome}
+    run = client.create_run(client.get_run(parent).info.experiment_id, run_name=name, tags=tags)
+    metrics = [
+        Metric(key, value, now, int(row["epoch"])) for row in rows for key, value in row.items() if key != "epoch"
+    ]
+    params = [Param(f"train.{key}", str(value)) for key, value in values.items()]
+    client.log_batch(run.info.run_id, metrics[-METRICS_AT_ONCE:], params)
+    client.set_terminated(run.info.run_id)
+
+
+def finish_tuning(values: dict[str, Any], score: float, folder: Path) -> None:
+    """The best values, their score and the pictures of the study, on the run at hand."""
+    mlflow.log_metric("best_validation_accuracy", score)
+    mlflow.set_tags({f"best.{key}": value for key, value in values.items()})
+    for picture in sorted(folder.glob("*.png")):
+        mlflow.log_artifact(str(picture), "pictures")

@@ -1,0 +1,107 @@
+"""The bench: a network and what it is trained on, for one training or for many from the same start."""
+
+from dataclasses import replace
+from functools import partial
+from math import inf, isfinite
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from landuse import features, model
+from landuse.errors import LanduseError
+from landuse.files import made
+from landuse.params import ExtractParams, TrainParams
+from landuse.paths import SPLITS
+from landuse.train.learner import Learner, Outcome
+from landuse.train.passes import Passes, passes
+from landuse.train.watch import Watch
+
+SOME_DROPOUT = 0.5  # a layer that is made with none has no randomness, and could never be given any
+
+
+class Bench:
+    """The network as it is before training, the cached features and the split."""
+
+    def __init__(self, params: TrainParams) -> None:
+        tf.config.experimental.enable_op_determinism()
+        keras.utils.clear_session()  # layers are numbered per process, and their names stand in the files
+        self.facts, self.splits = features.facts(), pd.read_csv(made(SPLITS))
+        refuse_other_cut(self.facts["cut"], params.unfreeze_from)
+        self.extracted = ExtractParams(**self.facts["params"])
+        with model.training_precision():
+            self.network = self.build(params)
+        self.tail = model.tail(self.network, params.unfreeze_from)
+        self.start = [np.array(variable) for variable in self.tail.variables]
+
+    def build(self, params: TrainParams) -> keras.Model:
+        """The network as it is before training."""
+        backbone = model.build_backbone(replace(self.extracted, weights=str(features.BACKBONE.resolve())))
+        keras.utils.set_random_seed(params.seed)
+        network = model.build_network(backbone, self.splits["label"].nunique(), SOME_DROPOUT)
+        network.get_layer("dropout").rate = params.dropout
+        model.unfreeze(network, params.unfreeze_from, from_scratch=self.extracted.weights == "none")
+        return network
+
+    def trained(self, params: TrainParams) -> keras.Model:
+        """The network as it is now, in float32 throughout."""
+        if model.device() == "CPU":
+            return self.network
+        twin = self.build(params)
+        twin.set_weights(self.network.get_weights())
+        return twin
+
+    @property
+    def images(self) -> dict[str, int]:
+        """How many images are learned from, and how many choose the best epoch."""
+        counts = self.splits["subset"].value_counts()
+        return {"train": counts["train"], "validation": counts["validation"]}
+
+    def passes(self, subset: str, params: TrainParams) -> Passes:
+        """The passes over a subset."""
+        return passes(self.splits, subset, params, self.extracted)
+
+    def fit(self, params: TrainParams, watch: Watch) -> pd.DataFrame:
+        """Train from the start, the weights of the epoch with the least validation loss kept; one row per epoch.
+
+        Raises LanduseError where the loss grows without bound.
+        """
+        for variable, value in zip(self.tail.variables, self.start, strict=True):
+            variable.assign(value)
+        self.tail.get_layer("dropout").rate = params.dropout
+        train, validation = self.passes("train", params), self.passes("validation", params)
+        learner, rows, best, least = Learner(self.tail, params, train), [], 0, inf
+        while len(rows) < params.epochs and len(rows) - best < params.patience:
+            learned = learner.learn(train, partial(watch.moved, "train"))
+            judged = learner.judge(validation, partial(watch.moved, "validation"))
+            if not isfinite(learned.loss + judged.loss):
+                raise LanduseError(
+                    f"train.learning_rate = {params.learning_rate}: the loss grew without bound; lower it"
+                )
+            rows.append(history_row(len(rows) + 1, learned, judged, learner.rate))
+            if judged.loss < least:
+                least, best, weights = judged.loss, len(rows), self.tail.get_weights()
+            watch.ended(rows[-1], learned, judged)
+        self.tail.set_weights(weights)
+        return pd.DataFrame(rows)
+
+
+def refuse_other_cut(cut: str, unfreeze_from: str) -> None:
+    """Raise LanduseError where training would begin elsewhere than the cached features were cut."""
+    if unfreeze_from != cut:
+        raise LanduseError(
+            f"train.unfreeze_from = {unfreeze_from}: what is cached was cut at {cut}; dvc repro extracts it anew"
+        )
+
+
+def history_row(epoch: int, learned: Outcome, judged: Outcome, rate: float) -> dict[str, float]:
+    """What `history.csv` holds of an epoch."""
+    return {
+        "epoch": epoch,
+        "train_loss": learned.loss,
+        "train_accuracy": learned.accuracy,
+        "validation_loss": judged.loss,
+        "validation_accuracy": judged.accuracy,
+        "learning_rate": rate,
+    }

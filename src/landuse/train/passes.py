@@ -1,0 +1,111 @@
+"""What the network is trained on: passes over cached activations or images; views are drawn anew for every pass."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from landuse import features
+from landuse.dataset import map_ahead, read_image, view
+from landuse.model import ALL
+from landuse.params import ExtractParams, TrainParams
+from landuse.paths import DATA
+
+CHUNK_BYTES = 16_000_000
+
+Read = Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray]
+
+
+class Chunk(NamedTuple):
+    """Some batches at once: inputs [n, …], one-hot labels [n, classes], and the shares of mixup [n], 1 where none."""
+
+    inputs: NDArray
+    labels: NDArray[np.float32]
+    shares: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What is drawn anew for every pass: the order, one of `views` per image, and the shares of mixup."""
+
+    views: int
+    mixup: float
+    seed: int
+
+
+class Passes:
+    """Some rows of the split: every iteration is a pass over them, in chunks of whole batches that fit in memory.
+
+    `read` takes row numbers and view numbers. Without chance every image comes in order, as it is.
+    """
+
+    def __init__(self, read: Read, rows: NDArray, labels: NDArray, batch_size: int, chance: Chance | None) -> None:
+        self.read, self.rows, self.labels, self.batch_size, self.chance = read, rows, labels, batch_size, chance
+        self.random = chance and np.random.default_rng(chance.seed)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def batches(self) -> int:
+        """How many batches a pass has."""
+        return -(-len(self) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        order, drawn, shares = self.draw()
+        size = self.chunk_size()
+        for start in range(0, len(order), size):
+            part = slice(start, start + size)
+            chosen = order[part]
+            yield Chunk(self.read(self.rows[chosen], drawn[part]), self.labels[chosen], shares[part])
+
+    def draw(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+        """Order, views and shares of a pass [images]."""
+        count = len(self)
+        order, drawn, shares = np.arange(count), np.zeros(count, np.intp), np.ones(count, np.float32)
+        if self.chance:
+            self.random.shuffle(order)
+            drawn = self.random.integers(0, self.chance.views, count)
+        if self.chance and self.chance.mixup:
+            shares = self.random.beta(self.chance.mixup, self.chance.mixup, count).astype(np.float32)
+        return order, drawn, shares
+
+    def chunk_size(self) -> int:
+        """How many images a chunk holds: as many batches as fit, at least one."""
+        one = self.read(self.rows[:1], np.zeros(1, np.intp))
+        return max(CHUNK_BYTES // one.nbytes // self.batch_size, 1) * self.batch_size
+
+    def class_weight(self) -> NDArray[np.float32]:
+        """The inverse of each class's share [classes], scaled so that equal classes weigh 1."""
+        counts = self.labels.sum(axis=0)
+        return (len(self) / len(counts) / counts).astype(np.float32)
+
+
+def passes(splits: pd.DataFrame, subset: str, params: TrainParams, extracted: ExtractParams) -> Passes:
+    """The passes over a subset: shuffled views for `train`, the images as they are for the others."""
+    codes = pd.Categorical(splits["label"]).codes
+    rows = np.flatnonzero(splits["subset"] == subset)
+    labels = np.eye(codes.max() + 1, dtype=np.float32)[codes[rows]]
+    chance = Chance(extracted.views, params.mixup, params.seed) if subset == "train" else None
+    everything = params.unfreeze_from == ALL
+    read = image_reader(splits["path"], extracted.image_size) if everything else activation_reader()
+    return Passes(read, rows, labels, params.batch_size, chance)
+
+
+def activation_reader() -> Read:
+    """Reads the cached activations of images and views, as they are stored."""
+    activations = features.activations()
+    return lambda rows, views: activations[rows, views]
+
+
+def image_reader(paths: pd.Series, size: int) -> Read:
+    """Reads images and turns them to views, as uint8 [n, size, size, 3], on all cores."""
+
+    def turned(row_and_view: tuple[int, int]) -> NDArray:
+        row, number = row_and_view
+        return view(read_image(DATA / paths[row], size), number)
+
+    return lambda rows, views: np.stack(list(map_ahead(turned, zip(rows, views, strict=True))))

@@ -1,0 +1,52 @@
+"""Tune: better values for `train`, found by trying on what is cached; one MLflow run with a nested run per trial."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import optuna
+
+from landuse import tracking
+from landuse.errors import LanduseError
+from landuse.params import TrainParams, TuneParams
+from landuse.paths import TUNE
+from landuse.progress import track
+from landuse.quiet import native_stderr_muted
+from landuse.tune.pictures import draw
+from landuse.tune.study import attempt, ended, open_study, refuse_uncached
+
+
+def tune(train: TrainParams, params: TuneParams, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Go on with the study of this data, split and space until it has its trials; returns the best values.
+
+    Stopped by Ctrl-C, the study and the MLflow run hold what there is. Raises LanduseError where a value needs
+    features that are not cached, or no trial came to its end.
+    """
+    refuse_uncached(train, params)
+    study = open_study(train, params)
+    done = ended(study)
+    tell(f"{done} of {params.trials} trials are done; training starts from {train.unfreeze_from}, on cached features")
+    stopped = done < params.trials and not finish(study, train, params)
+    if stopped:
+        raise KeyboardInterrupt
+    best = study.best_trial
+    tell(f"trial {best.number} is the best: validation accuracy {best.value:.4f}")
+    return best.user_attrs["values"]
+
+
+def finish(study: optuna.Study, train: TrainParams, params: TuneParams) -> bool:
+    """Make the trials that are missing, all below one MLflow run; false where Ctrl-C came before the end."""
+    with native_stderr_muted():
+        from landuse.train.bench import Bench
+    done, complete = ended(study), False
+    with tracking.tuning_run() as parent:
+        bench = Bench(train)
+        with suppress(KeyboardInterrupt):
+            for _ in track(range(done, params.trials), params.trials - done, "tune"):
+                attempt(study, bench, train, params, parent)
+            complete = True
+        if not any(trial.value is not None for trial in study.trials):
+            raise LanduseError("no trial came to its end: lower tune.space.learning_rate, or give it more time")
+        draw(study, TUNE)
+        tracking.finish_tuning(study.best_trial.user_attrs["values"], study.best_value, TUNE)
+    return complete

@@ -1,0 +1,38 @@
+"""The values that a study found best, written into `params.yaml` and nothing else touched."""
+
+from difflib import unified_diff
+from typing import Any
+
+import yaml
+
+from landuse.paths import PARAMS
+
+
+def apply(values: dict[str, Any]) -> str:
+    """Put the values into the section `train`, comments and all else as they were; returns the diff."""
+    before = PARAMS.read_text(encoding="utf-8")
+    after = replaced(before, values)
+    PARAMS.write_text(after, encoding="utf-8")
+    return "\n".join(unified_diff(before.splitlines(), after.splitlines(), str(PARAMS), str(PARAMS), n=0, lineterm=""))
+
+
+def replaced(text: str, values: dict[str, Any]) -> str:
+    """The text of a params file with other values of keys of `train`, from the last to the first."""
+    for key, node in reversed(child(yaml.compose(text), "train").value):
+        if key.value in values and node.value != str(values[key.value]):
+            old, new = text[node.start_mark.index : node.end_mark.index], str(values[key.value])
+            text = text[: node.start_mark.index] + new + keep_column(old, new, text[node.end_mark.index :])
+    return text
+
+
+def child(mapping: yaml.MappingNode, name: str) -> yaml.Node:
+    """The value of a key."""
+    return next(value for key, value in mapping.value if key.value == name)
+
+
+def keep_column(old: str, new: str, rest: str) -> str:
+    """What follows a value, its comment where it was if there is room."""
+    blanks = len(rest) - len(rest.lstrip(" "))
+    if not rest.lstrip(" ").startswith("#"):
+        return rest
+    return " " * max(blanks + len(old) - len(new), 1) + rest.lstrip(" ")

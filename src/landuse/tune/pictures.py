@@ -1,0 +1,30 @@
+"""Pictures of a study: which values go with which score, and which of them matter."""
+
+import warnings
+from pathlib import Path
+
+import optuna
+from matplotlib.axes import Axes
+
+SIZE = (11, 5)
+
+
+def draw(study: optuna.Study, folder: Path) -> None:
+    """Write parallel_coordinates.png, and importances.png where the trials differ enough to tell."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from optuna.visualization.matplotlib import plot_parallel_coordinate, plot_param_importances
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save(plot_parallel_coordinate(study), folder / "parallel_coordinates.png")
+        if len({trial.value for trial in study.trials if trial.value is not None}) > 1:
+            save(plot_param_importances(study), folder / "importances.png")
+
+
+def save(axes: Axes, path: Path) -> None:
+    """The figure that the axes belong to, as a file."""
+    figure = axes.get_figure()
+    figure.set_size_inches(*SIZE)
+    figure.savefig(path, dpi=110, bbox_inches="tight")

@@ -1,0 +1,115 @@
+"""The study: which values were tried and what came of them, in a file that outlives the command."""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import TrialState
+
+from landuse import features, tracking
+from landuse.errors import LanduseError
+from landuse.files import made
+from landuse.params import Range, TrainParams, TuneParams
+from landuse.paths import SPLITS, TUNE
+
+if TYPE_CHECKING:
+    from landuse.train.bench import Bench
+    from landuse.train.learner import Outcome
+
+STARTUP_TRIALS = 10
+EPOCHS_BETWEEN_LOOKS = 4  # to compare a trial with the others means to read them all from the file
+DIGITS = 3
+
+
+def refuse_uncached(train: TrainParams, params: TuneParams) -> None:
+    """Raise LanduseError where training would begin elsewhere than the cached features were cut."""
+    cut = features.facts()["cut"]
+    wanted = params.space.get("unfreeze_from", (train.unfreeze_from,))
+    for block in wanted:
+        if block != cut:
+            raise LanduseError(
+                f"unfreeze_from = {block} would force a new extraction: what is cached was cut at {cut}; leave it out "
+                f"of tune.space, or set train.unfreeze_from to {block} and run dvc repro extract split first"
+            )
+
+
+def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
+    """The study of these features, split, space and all that is not in the space: begun, or gone on with."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    TUNE.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        study_name=study_name(train, params),
+        storage=f"sqlite:///{TUNE / 'study.db'}",
+        load_if_exists=True,
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=train.seed),
+        pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS),
+    )
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)  # the command that ran it was killed
+    return study
+
+
+def study_name(train: TrainParams, params: TuneParams) -> str:
+    """A digest of everything that a trial's score depends on, but for the values that are tried."""
+    fixed = {key: value for key, value in asdict(train).items() if key not in params.space}
+    basis = [features.facts(), made(SPLITS).read_text("utf-8"), fixed, asdict(params)["space"]]
+    return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def ended(study: optuna.Study) -> int:
+    """How many trials came to an end: completed, or stopped early because others did better."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+class Judge:
+    """Watches a trial: keeps the score of the epoch that `train` would keep, and ends what lags behind the others."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self.trial, self.rows = trial, []
+
+    def moved(self, *_: object) -> None:
+        """Nothing is shown within a trial."""
+
+    def ended(self, row: dict[str, float], *_: "Outcome") -> None:
+        """An epoch is over. Raises TrialPruned where the trial is not worth more of them."""
+        self.rows.append(row)
+        if row["epoch"] % EPOCHS_BETWEEN_LOOKS:
+            return
+        self.trial.report(self.score, int(row["epoch"]))
+        if self.trial.should_prune():
+            raise optuna.TrialPruned
+
+    @property
+    def score(self) -> float:
+        """Validation accuracy of the epoch with the least validation loss."""
+        return min(self.rows, key=lambda row: row["validation_loss"])["validation_accuracy"]
+
+
+def attempt(study: optuna.Study, bench: "Bench", train: TrainParams, params: TuneParams, parent: str) -> None:
+    """One trial, told to the study and logged as a run below the parent. One that diverges counts as ended early."""
+    trial = study.ask()
+    values, judge, state = suggest(trial, params.space), Judge(trial), TrialState.FAIL
+    trial.set_user_attr("values", values)
+    try:
+        bench.fit(replace(train, **values), judge)
+        state = TrialState.COMPLETE
+    except (optuna.TrialPruned, LanduseError):
+        state = TrialState.PRUNED
+    finally:
+        study.tell(trial, judge.score if state == TrialState.COMPLETE else None, state)
+    tracking.log_trial(parent, f"trial-{trial.number:03}", values, judge.rows, state.name.lower())
+
+
+def suggest(trial: optuna.Trial, space: dict[str, Range | tuple]) -> dict[str, Any]:
+    """Values to try, with three digits, as a person would write them."""
+    values = {}
+    for key, choices in space.items():
+        if isinstance(choices, Range):
+            drawn = trial.suggest_float(key, choices.low, choices.high, log=choices.log)
+            values[key] = float(f"{drawn:.{DIGITS}g}")
+        else:
+            values[key] = trial.suggest_categorical(key, choices)
+    return values

@@ -1,0 +1,182 @@
+"""The search for better values: what is tried, what it leaves behind, and that it goes on where it stopped."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import optuna
+import pytest
+import tiny
+import yaml
+
+from landuse import tune as room
+from landuse.errors import LanduseError
+from landuse.params import Range, TrainParams, TuneParams, load_params
+from landuse.paths import PARAMS, TUNE
+from landuse.tune import study as study_room
+from landuse.tune import tune
+from landuse.tune.apply import apply, replaced
+from landuse.tune.study import Judge, ended, open_study
+
+TRAIN = replace(TrainParams(**tiny.CHANGES["train"]), epochs=3)
+SPACE = {"learning_rate": Range(low=0.001, high=0.1, log=True), "batch_size": (4, 8)}
+PRESET = tiny.ROOT / "presets" / "sample.yaml"
+
+
+def params(trials: int) -> TuneParams:
+    return TuneParams(trials=trials, space=SPACE)
+
+
+def trial_runs(parent: str) -> list[mlflow.entities.Run]:
+    return mlflow.search_runs(
+        experiment_names=["landuse"], filter_string=f"tags.`mlflow.parentRunId` = '{parent}'", output_format="list"
+    )
+
+
+def latest_parent() -> mlflow.entities.Run:
+    runs = mlflow.search_runs(experiment_names=["landuse"], output_format="list")
+    return next(run for run in runs if run.info.run_name.endswith("-tune"))
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """A function that has Ctrl-C pressed in a trial of this number, counted from 1."""
+
+    def after(number: int) -> None:
+        calls, usual = [], study_room.suggest
+
+        def suggest(*arguments: object) -> dict:
+            calls.append(1)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return usual(*arguments)
+
+        monkeypatch.setattr(study_room, "suggest", suggest)
+
+    return after
+
+
+def test_a_study_finds_values_and_leaves_runs_and_pictures(trained_copy: Path) -> None:
+    told: list[str] = []
+    best = tune(TRAIN, params(4), told.append)
+    assert set(best) == set(SPACE) and 0.001 <= best["learning_rate"] <= 0.1 and best["batch_size"] in (4, 8)
+    assert float(f"{best['learning_rate']:.3g}") == best["learning_rate"]
+    parent = latest_parent()
+    runs = trial_runs(parent.info.run_id)
+    assert len(runs) == 4 and all(run.info.status == "FINISHED" for run in [parent, *runs])
+    assert {run.data.tags["outcome"] for run in runs} <= {"complete", "pruned"}
+    assert parent.data.metrics["best_validation_accuracy"] == max(
+        max(entry.value for entry in mlflow.MlflowClient().get_metric_history(run.info.run_id, "validation_accuracy"))
+        for run in runs
+    )
+    pictures = {file.path for file in mlflow.MlflowClient().list_artifacts(parent.info.run_id, "pictures")}
+    assert "pictures/parallel_coordinates.png" in pictures
+    assert "0 of 4 trials" in told[0] and "is the best" in told[-1]
+
+
+def test_a_study_that_was_stopped_goes_on_and_one_that_is_done_tries_nothing(
+    trained_copy: Path, interrupted: Callable[[int], None]
+) -> None:
+    interrupted(3)
+    with pytest.raises(KeyboardInterrupt):
+        tune(TRAIN, params(4), lambda _: None)
+    first = latest_parent()
+    assert first.info.status == "FINISHED" and "best_validation_accuracy" in first.data.metrics
+    assert ended(open_study(TRAIN, params(4))) == 2
+    told: list[str] = []
+    best = tune(TRAIN, params(4), told.append)
+    assert told[0].startswith("2 of 4 trials are done") and len(trial_runs(latest_parent().info.run_id)) == 2
+    assert tune(TRAIN, params(4), told.append) == best and told[-2].startswith("4 of 4")
+
+
+def test_stopped_before_a_trial_came_to_its_end_it_has_nothing_to_say(
+    trained_copy: Path, interrupted: Callable[[int], None]
+) -> None:
+    interrupted(1)
+    with pytest.raises(LanduseError, match="no trial came to its end"):
+        tune(TRAIN, params(2), lambda _: None)
+
+
+def test_another_split_or_space_is_another_study_and_a_value_that_is_tried_anyway_is_not(trained_copy: Path) -> None:
+    name = study_room.study_name(TRAIN, params(2))
+    assert study_room.study_name(replace(TRAIN, learning_rate=0.5), params(9)) == name
+    assert study_room.study_name(replace(TRAIN, epochs=4), params(2)) != name
+    assert study_room.study_name(TRAIN, TuneParams(trials=2, space=SPACE | {"dropout": (0, 0.1)})) != name
+    splits = Path("artifacts/splits.csv")
+    splits.write_text(splits.read_text() + "\n")
+    assert study_room.study_name(TRAIN, params(2)) != name
+
+
+def test_the_same_values_give_the_same_score_whatever_was_tried_before(trained_copy: Path) -> None:
+    from landuse.train.bench import Bench
+    from landuse.tune.study import Judge
+
+    class Silent(Judge):
+        def ended(self, row: dict, *_: object) -> None:
+            self.rows.append(row)
+
+    bench, scores = Bench(TRAIN), []
+    for rate in (0.02, 0.1, 0.02):
+        judge = Silent(None)
+        bench.fit(replace(TRAIN, learning_rate=rate, dropout=0.3), judge)
+        scores.append(judge.rows)
+    assert scores[0] == scores[2] != scores[1]
+
+
+def test_a_trial_that_lags_behind_is_ended_early_and_keeps_the_score_of_its_best_epoch() -> None:
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner(1, 0))
+    row = {"epoch": 4, "validation_loss": 0.5, "validation_accuracy": 0.9}
+    good = Judge(study.ask())
+    good.ended(row)
+    good.ended(row | {"epoch": 8, "validation_loss": 0.6, "validation_accuracy": 0.95})
+    assert good.score == 0.9
+    study.tell(good.trial, good.score)
+    with pytest.raises(optuna.TrialPruned):
+        Judge(study.ask()).ended(row | {"validation_accuracy": 0.2})
+
+
+def test_a_value_that_would_force_a_new_extraction_is_refused_with_what_to_do(trained_copy: Path) -> None:
+    wide = TuneParams(trials=2, space=SPACE | {"unfreeze_from": ("head", "block_14")})
+    with pytest.raises(LanduseError, match="block_14 would force a new extraction: what is cached was cut at head"):
+        tune(TRAIN, wide, lambda _: None)
+    assert not TUNE.exists()
+
+
+def test_the_best_values_are_written_into_params_and_nothing_else_is(project: Path) -> None:
+    before = PARAMS.read_text("utf-8")
+    diff = apply({"learning_rate": 0.0123, "batch_size": 64, "label_smoothing": 0.1})
+    after = PARAMS.read_text("utf-8")
+    assert load_params().train == replace(
+        load_params(PRESET).train, learning_rate=0.0123, batch_size=64, label_smoothing=0.1
+    )
+    changed = [pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert [new.split("#")[0].strip() for _, new in changed] == ["batch_size: 64", "learning_rate: 0.0123"]
+    assert all(old.index("#") == new.index("#") for old, new in changed)
+    assert [line for line in diff.splitlines() if line[0] in "+-" and line[:3] not in ("+++", "---")] == [
+        sign + line for sign, side in (("-", 0), ("+", 1)) for line in (pair[side] for pair in changed)
+    ]
+
+
+def test_values_are_written_whatever_their_length_and_place() -> None:
+    text = "train: {dropout: 0.2, seed: 1} # both\nother: {dropout: 0.2}\n"
+    assert yaml.safe_load(replaced(text, {"dropout": 0.12345, "seed": 22})) == {
+        "train": {"dropout": 0.12345, "seed": 22},
+        "other": {"dropout": 0.2},
+    }
+
+
+def test_where_ctrl_c_comes_nothing_is_written_into_params(
+    trained_copy: Path, interrupted: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from landuse.cli import main
+
+    content = yaml.safe_load(PARAMS.read_text("utf-8"))
+    content["tune"] = {"trials": 3, "space": {"learning_rate": [0.01, 0.02], "batch_size": [4, 8]}}
+    PARAMS.write_text(yaml.safe_dump(content, sort_keys=False))
+    before = PARAMS.read_text("utf-8")
+    interrupted(3)
+    monkeypatch.setattr("sys.argv", ["landuse", "tune", "--apply"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 130 and PARAMS.read_text("utf-8") == before and room.TUNE.exists()
