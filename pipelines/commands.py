@@ -20,7 +20,7 @@ from landuse.errors import LanduseError, Unavailable
 from landuse.paths import DEFAULT_STORE, SERVICES
 from landuse.process import end_group, note
 from pipelines.lockfile import restore
-from pipelines.lost import noted
+from pipelines.lost import note_process
 
 LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"
 KEPT_LINES = 200
@@ -58,7 +58,8 @@ def alone() -> Iterator[None]:
     SERVICES.mkdir(exist_ok=True)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         get_logger(name).addFilter(NO_TRACEBACK)
-    with noted(), project_lock() as lock:
+    note_process()
+    with project_lock() as lock:
         if lock.lock_counter == 1:
             end_job()
             restore(Path())

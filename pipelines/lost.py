@@ -2,12 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Crashed
@@ -17,43 +16,33 @@ from landuse.process import is_gone, note
 from pipelines.server import server
 
 NOTES = SERVICES / "flows"
-MESSAGE = "Its process is gone without a word"
+ENDS = {StateType.RUNNING: Crashed, StateType.CANCELLING: Cancelled}
 
 
-@contextmanager
-def noted() -> Iterator[None]:
-    """Keep a note of the process in which the flow run at hand is at work. A kill leaves the note behind."""
-    if flow_run.id is None:  # a plain call, which no server knows of
-        yield
-        return
-    path = NOTES / f"{flow_run.id}.json"
-    NOTES.mkdir(exist_ok=True)
-    note(path, os.getpid())
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+def note_process() -> None:
+    """Note in which process the flow run at hand is at work; a plain call, which no server knows of, is no run."""
+    if flow_run.id is not None:
+        NOTES.mkdir(exist_ok=True)
+        note(NOTES / f"{flow_run.id}.json", os.getpid())
 
 
 def end_lost_runs() -> None:
-    """Let the server know of every run whose process is gone. Raises Unavailable where it does not answer."""
-    for path in filter(is_left, NOTES.glob("*.json")):
-        with server() as client:
-            end_run(client, UUID(path.stem))
-        path.unlink(missing_ok=True)
+    """See to it that no run is at work whose process is gone, and remove its note.
 
-
-def is_left(path: Path) -> bool:
-    """Whether the process of a note is gone, and the note is not."""
-    with suppress(FileNotFoundError):  # its run ended a moment ago
-        return is_gone(json.loads(path.read_text(encoding="utf-8")))
-    return False
+    Raises Unavailable where the server does not answer. A flow does not remove its note itself: the server may be away
+    when it wants to say that it has ended.
+    """
+    for path in NOTES.glob("*.json"):
+        with suppress(FileNotFoundError):  # `make up` and the watcher do this at once
+            if is_gone(json.loads(path.read_text(encoding="utf-8"))):
+                with server() as client:
+                    end_run(client, UUID(path.stem))
+                path.unlink()
 
 
 def end_run(client: SyncPrefectClient, run: UUID) -> None:
-    """End a run, which gives its place to the next, unless it has ended or the server does not know it."""
+    """End a run that the server knows as being at work, which gives its place to the next."""
     with suppress(ObjectNotFound):
-        state = client.read_flow_run(run).state
-        if not state.is_final():
-            end = Cancelled if state.is_cancelling() else Crashed
-            client.set_flow_run_state(run, end(message=MESSAGE), force=True)
+        end = ENDS.get(client.read_flow_run(run).state.type)
+        if end:
+            client.set_flow_run_state(run, end(message="Its process is gone without a word"), force=True)
