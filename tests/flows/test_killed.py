@@ -12,16 +12,16 @@ from fresh import Fresh, kept_fresh
 from mlflow import MlflowClient
 
 pytestmark = pytest.mark.slow
+EPOCHS = 20
 CHANGES = count(3)  # of views and seeds that no run had before, or DVC's cache would have the result
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
-    """A project with a champion, up."""
+    """A new project, up, whose training is long enough to be killed in the middle."""
     with kept_fresh(tmp_path_factory.mktemp("killed")) as fresh:
-        fresh.work.change(lambda params: params["train"].update(epochs=40, patience=40))
+        fresh.work.change(lambda params: params["train"].update(epochs=EPOCHS, patience=EPOCHS))
         fresh.pipelines("up")
-        fresh.completed(fresh.trigger("retraining"))
         yield fresh
 
 
@@ -69,10 +69,10 @@ def killed_at(fresh: Fresh, kill: Callable[[Fresh], None], words: str) -> str:
 
 
 def statuses(fresh: Fresh) -> list[str]:
-    """How the MLflow runs of the project stand."""
+    """How the trainings of the project stand in MLflow, which knows of none at first."""
     client = MlflowClient(fresh.store, fresh.store)
-    experiment = client.get_experiment_by_name("landuse").experiment_id
-    return [run.info.status for run in client.search_runs([experiment])]
+    experiments = client.search_experiments(filter_string="name = 'landuse'")
+    return [run.info.status for each in experiments for run in client.search_runs([each.experiment_id])]
 
 
 @pytest.mark.parametrize("kill", ENDS)
@@ -81,7 +81,7 @@ def test_whatever_is_killed_the_next_run_completes(fresh: Fresh, kill: Callable[
     fresh.work.change(lambda params: params["train"].update(seed=change))
     fresh.work.change(lambda params: params["extract"].update(views=change))
     first = killed_at(fresh, kill, "extract 40/400")
-    second = killed_at(fresh, kill, "epoch   2/40")
+    second = killed_at(fresh, kill, f"epoch   2/{EPOCHS}")
     run = fresh.completed(fresh.trigger("retraining"), 400)
     assert fresh.states(run["id"]).get("extract", "Cached") == "Cached", "what was finished is not done again"
     assert fresh.work.stale() == {}
