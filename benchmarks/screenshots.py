@@ -1,4 +1,4 @@
-"""Take the README's pictures of the last retraining: its page in Prefect's UI, and that of its run in MLflow's.
+"""Take the README's pictures of the last retraining: its run and its page in Prefect's UI, and its run in MLflow's.
 
     make up && python benchmarks/screenshots.py
 
@@ -28,19 +28,22 @@ DOCS = ROOT / "docs"
 LOADING_SECONDS = 12
 COLORS = 64
 BROWSER = ("chromium", "--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1400,1100")
-FIND = (
-    "[...document.querySelectorAll('*')].findLast(e => [e.innerText?.trim(), e.ariaLabel, e.placeholder].includes({}))"
-)
+CLICK = """{
+    const names = (e) => [e.innerText?.trim(), e.ariaLabel, e.placeholder]
+    const found = [...document.querySelectorAll("*")].findLast(e => names(e).includes(%s))
+    found.placeholder && found.focus()
+    found.click()
+}"""
 
 
-def last_retraining() -> str:
-    """The id of the last retraining that trained something."""
+def last_retraining() -> tuple[str, str]:
+    """The ids of the last retraining that trained something, and of the page that it left."""
     from prefect.artifacts import Artifact
 
     page = Artifact.get("retraining")
     if page is None:
         sys.exit("no retraining came to its end yet: drop an archive into inbox/")
-    return str(page.flow_run_id)
+    return str(page.flow_run_id), str(page.id)
 
 
 def mlflow_run() -> str:
@@ -79,11 +82,7 @@ def shoot(url: str, picture: Path, clicks: tuple[str, ...], typed: str = "") -> 
     """Load a page, click on what is so called, type, wait, and keep what is shown."""
     with browser(url) as socket:
         for name in clicks:
-            tell(
-                socket,
-                "Runtime.evaluate",
-                expression=f"(e => {{e.focus(); e.click()}})({FIND.format(json.dumps(name))})",
-            )
+            tell(socket, "Runtime.evaluate", expression=CLICK % json.dumps(name))
             sleep(1)
         tell(socket, "Input.insertText", text=typed)
         sleep(LOADING_SECONDS)
@@ -93,12 +92,14 @@ def shoot(url: str, picture: Path, clicks: tuple[str, ...], typed: str = "") -> 
 
 
 def main() -> None:
-    """Both pictures."""
+    """All pictures."""
     sys.path.insert(0, str(ROOT))
     from pipelines.services import environment, prefect_server
 
     os.environ.update(environment())
-    shoot(f"{prefect_server().address}/runs/flow-run/{last_retraining()}", DOCS / "prefect.png", ("Artifacts",))
+    run, page = last_retraining()
+    shoot(f"{prefect_server().address}/runs/flow-run/{run}", DOCS / "prefect.png", ("Subflow Runs",))
+    shoot(f"{prefect_server().address}/artifacts/artifact/{page}", DOCS / "retraining.png", ())
     steps = ("Close", "Toggle sidebar", "Search metric charts")
     shoot(f"{mlflow_run()}/model-metrics", DOCS / "mlflow.png", steps, typed="loss|accuracy")
 
