@@ -1,29 +1,49 @@
-"""Take the README's pictures of the last retraining: its page in Prefect's UI, and that of its run in MLflow's.
+"""Take the README's pictures of the last retraining: its run and its page in Prefect's UI, and its run in MLflow's.
 
     make up && python benchmarks/screenshots.py
 
 Needs `chromium` on the path, and a retraining that came to its end.
 """
 
+import json
 import os
+import re
 import subprocess
 import sys
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import sleep
+from typing import Any
+from urllib.request import urlopen
+
+from PIL import Image
+from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-LOADING_MS = 20_000
+LOADING_SECONDS = 12
+COLORS = 64
+BROWSER = ("chromium", "--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1400,1100")
+CLICK = """{
+    const names = (e) => [e.innerText?.trim(), e.ariaLabel, e.placeholder]
+    const found = [...document.querySelectorAll("*")].findLast(e => names(e).includes(%s))
+    found.placeholder && found.focus()
+    found.click()
+}"""
 
 
-def last_retraining() -> str:
-    """The id of the last retraining that trained something."""
+def last_retraining() -> tuple[str, str]:
+    """The ids of the last retraining that trained something, and of the page that it left."""
     from prefect.artifacts import Artifact
 
     page = Artifact.get("retraining")
     if page is None:
         sys.exit("no retraining came to its end yet: drop an archive into inbox/")
-    return str(page.flow_run_id)
+    return str(page.flow_run_id), str(page.id)
 
 
 def mlflow_run() -> str:
@@ -33,23 +53,55 @@ def mlflow_run() -> str:
     return pages()[0].partition("(")[2].rstrip(")")
 
 
-def shoot(url: str, picture: Path) -> None:
-    """Load a page in a headless browser, wait, and keep what it shows."""
-    with TemporaryDirectory() as profile:
-        command = ["chromium", "--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1400,1100"]
-        waits = [f"--user-data-dir={profile}", f"--virtual-time-budget={LOADING_MS}", f"--screenshot={picture}"]
-        subprocess.run([*command, *waits, url], check=True, capture_output=True, timeout=180)
-    print(f"{picture.relative_to(ROOT)}  {url}")
+@contextmanager
+def browser(url: str) -> Iterator[ClientConnection]:
+    """A headless browser that shows a page; yields what it is told things through, in the DevTools protocol."""
+    with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = [*BROWSER, f"--user-data-dir={profile}", "--remote-debugging-port=0", "--remote-allow-origins=*", url]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                port = next(found[1] for line in process.stderr if (found := re.search(r"ws://127.0.0.1:(\d+)/", line)))
+                sleep(LOADING_SECONDS)
+                pages = json.load(urlopen(f"http://127.0.0.1:{port}/json"))
+                page = next(each for each in pages if each["type"] == "page")
+                with connect(page["webSocketDebuggerUrl"], max_size=None) as socket:
+                    yield socket
+            finally:
+                process.terminate()
+
+
+def tell(socket: ClientConnection, method: str, **parameters: Any) -> dict[str, Any]:
+    """Have the browser do something; returns its answer."""
+    socket.send(json.dumps({"id": 1, "method": method, "params": parameters}))
+    while (answer := json.loads(socket.recv(timeout=60))).get("id") != 1:
+        pass
+    return answer["result"]
+
+
+def shoot(url: str, picture: Path, clicks: tuple[str, ...], typed: str = "") -> None:
+    """Load a page, click on what is so called, type, wait, and keep what is shown."""
+    with browser(url) as socket:
+        for name in clicks:
+            tell(socket, "Runtime.evaluate", expression=CLICK % json.dumps(name))
+            sleep(1)
+        tell(socket, "Input.insertText", text=typed)
+        sleep(LOADING_SECONDS)
+        shown = Image.open(BytesIO(b64decode(tell(socket, "Page.captureScreenshot")["data"])))
+    shown.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(picture, optimize=True)
+    print(f"{picture.relative_to(ROOT)}  {picture.stat().st_size // 1024} KB  {url}")
 
 
 def main() -> None:
-    """Both pictures."""
+    """All pictures."""
     sys.path.insert(0, str(ROOT))
     from pipelines.services import environment, prefect_server
 
     os.environ.update(environment())
-    shoot(f"{prefect_server().address}/runs/flow-run/{last_retraining()}", DOCS / "prefect.png")
-    shoot(mlflow_run(), DOCS / "mlflow.png")
+    run, page = last_retraining()
+    shoot(f"{prefect_server().address}/runs/flow-run/{run}", DOCS / "prefect.png", ("Subflow Runs",))
+    shoot(f"{prefect_server().address}/artifacts/artifact/{page}", DOCS / "retraining.png", ())
+    steps = ("Close", "Toggle sidebar", "Search metric charts")
+    shoot(f"{mlflow_run()}/model-metrics", DOCS / "mlflow.png", steps, typed="loss|accuracy")
 
 
 if __name__ == "__main__":

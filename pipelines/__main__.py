@@ -10,13 +10,15 @@ from pipelines import services
 
 def up() -> None:
     """Start what is not up yet, and say where everything is."""
-    from pipelines.deploy import deploy
-
-    SERVICES.mkdir(exist_ok=True)
+    SERVICES.mkdir(exist_ok=True)  # before Prefect is imported, which makes its home there
     INBOX.mkdir(exist_ok=True)
+    from pipelines.deploy import deploy
+    from pipelines.lost import end_lost_runs
+
     server, *others = services.services()
     services.start(server)
     deploy()
+    end_lost_runs()
     for service in others:
         services.start(service)
     status()
@@ -30,15 +32,16 @@ def down() -> None:
 
 def status() -> None:
     """What is up, what is scheduled, and what ran last. Raises LanduseError where something is not up."""
-    from pipelines.overview import overview
-
     missing = []
     for service in services.services():
         well = services.is_up(service)
         missing += [] if well else [service.name]
-        print(f"{service.name:<10} {'up' if well else 'DOWN':<6} {service.address if service.port else service.log}")
+        where = service.address if service.port else service.log
+        print(f"{service.name:<10} {'up' if well else 'DOWN':<6} {where}", flush=True)
     if "prefect" not in missing:
-        print(overview())
+        from pipelines.overview import overview
+
+        print(overview(), flush=True)
     if missing:
         raise LanduseError(f"{', '.join(missing)} not up: make up starts what is missing")
 
@@ -49,9 +52,12 @@ def main() -> None:
     verbs = {"up": up, "down": down, "status": status}
     try:
         verbs[sys.argv[1]]()
+        sys.stdout.flush()
     except LanduseError as error:
         print(f"landuse: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # `| head` has read enough, and the interpreter must not try once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

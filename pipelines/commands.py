@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
@@ -20,6 +20,7 @@ from landuse.errors import LanduseError, Unavailable
 from landuse.paths import DEFAULT_STORE, SERVICES
 from landuse.process import end_group, note
 from pipelines.lockfile import restore
+from pipelines.lost import note_process
 
 LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"
 KEPT_LINES = 200
@@ -52,11 +53,22 @@ NO_TRACEBACK = NoTraceback()
 
 
 @contextmanager
-def alone():
+def alone() -> Iterator[None]:
     """Let one flow at a time work in this project; flows within it pass. What a killed flow left behind is ended."""
     SERVICES.mkdir(exist_ok=True)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         get_logger(name).addFilter(NO_TRACEBACK)
+    note_process()
+    with project_lock() as lock:
+        if lock.lock_counter == 1:
+            end_job()
+            restore(Path())
+        yield
+
+
+@contextmanager
+def project_lock() -> Iterator[FileLock]:
+    """The lock of the project, waited for where another process holds it."""
     lock = FileLock(LOCK, thread_local=False, is_singleton=True)
     try:
         lock.acquire(timeout=0)
@@ -64,10 +76,7 @@ def alone():
         get_run_logger().info("Another flow is at work in this project: waiting for it to end")
         lock.acquire()
     try:
-        if lock.lock_counter == 1:
-            end_job()
-            restore(Path())
-        yield
+        yield lock
     finally:
         lock.release()
 

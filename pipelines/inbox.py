@@ -6,10 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shutil import move
 
-from prefect.events import emit_event
+from prefect.events import Event
 
+from landuse.errors import Unavailable
 from landuse.params import load_params
 from landuse.paths import INBOX, QUARANTINE
+from pipelines.lost import end_lost_runs
+from pipelines.server import server
+from pipelines.tell import logger
 
 DONE, SUPERSEDED = INBOX / ".done", INBOX / ".superseded"
 EVENT = "landuse.arrival"
@@ -30,12 +34,19 @@ def newest() -> str | None:
 
     What came before it is put aside: an arrival is a whole data set.
     """
-    while not is_at_rest(fingerprint(), load_params().pipelines.settle_seconds):
-        time.sleep(LOOK_SECONDS)
+    wait_for_rest(load_params().pipelines.settle_seconds)
     found = arrivals()
     for path in found[:-1]:
         put_away(path, SUPERSEDED)
     return str(found[-1]) if found else None
+
+
+def wait_for_rest(settle_seconds: float) -> None:
+    """Return when nothing is being copied into the inbox any more; the log says what is waited for."""
+    if not is_at_rest(fingerprint(), settle_seconds):
+        logger().info("inbox/ is still changing: waiting until it has been at rest for %g s", settle_seconds)
+        while not is_at_rest(fingerprint(), settle_seconds):
+            time.sleep(LOOK_SECONDS)
 
 
 def put_away(arrival: str | Path, folder: Path) -> None:
@@ -70,16 +81,30 @@ def is_at_rest(found: Fingerprint, settle_seconds: float) -> bool:
 
 
 def watch(settle_seconds: float) -> None:
-    """Emit one event for everything that arrived by the time the inbox came to rest. Never returns."""
+    """Tell of everything that arrived by the time the inbox came to rest, and end lost runs. Never returns.
+
+    What the server is not there to take is done at the next look.
+    """
     INBOX.mkdir(exist_ok=True)
     told: Fingerprint = frozenset()
     while True:
-        now = fingerprint()
-        told &= now
-        if now - told and is_at_rest(now, settle_seconds):
-            emit_event(EVENT, resource={"prefect.resource.id": "landuse.inbox"}, payload={"arrivals": len(arrivals())})
-            told = now
+        with suppress(Unavailable):
+            end_lost_runs()
+        with suppress(Unavailable):
+            now = fingerprint()
+            told &= now
+            if now - told and is_at_rest(now, settle_seconds):
+                tell_of(arrivals())
+                told = now
         time.sleep(LOOK_SECONDS)
+
+
+def tell_of(found: list[Path]) -> None:
+    """Send the event on which retraining starts. Raises Unavailable where the server does not take it."""
+    resource = {"prefect.resource.id": "landuse.inbox"}
+    event = Event(event=EVENT, resource=resource, payload={"arrivals": len(found)})
+    with server() as client:  # emit_event sends in the background and says nothing of what is lost
+        client.request("POST", "/events", json=[event.model_dump(mode="json")])
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """What is scheduled next and what ran last, as the Prefect server knows it."""
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+
+from pipelines.server import server
 
 SHOWN = 5
 
 
 def overview() -> str:
     """One line per run: the next of the schedule, those that wait or work, and the last that ended."""
-    with get_client(sync_client=True) as client:
+    with server() as client:
         scheduled = runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
         working = runs(client, [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING], FlowRunSort.START_TIME_ASC)
         ended = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]

@@ -130,7 +130,8 @@ def show_summary(reason: str, before: str | None, outcomes: dict[str, str], bles
         "Where to look": ", ".join(pages()),
     }
     rows = "\n".join(f"| **{question}** | {cell(answer)} |" for question, answer in answers.items())
-    create_markdown_artifact(f"# {verdict.partition(':')[0]}\n\n| | |\n|---|---|\n{rows}\n", key="retraining")
+    page = f"# {verdict.partition(':')[0]}\n\n| | |\n|---|---|\n{rows}\n"
+    create_markdown_artifact(page, key="retraining", description=verdict)
     return verdict
 
 

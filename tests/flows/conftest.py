@@ -49,8 +49,8 @@ def bare(fresh: Fresh) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def scheduled(fresh: Fresh) -> dict:
-    """The run that the schedule started, which trained the first champion."""
+def scheduled(fresh: Fresh, bare: Workspace) -> dict:
+    """The run that the schedule started, which trained the first champion; until it is due, `bare` is at work."""
     run = wait_for(lambda: next(iter(fresh.runs("retraining")), None), 180)
     return fresh.completed(run["id"])
 

@@ -54,18 +54,18 @@ def archive(path: Path, first: int, last: int, classes: tuple[str, ...] = tuple(
 
 @dataclass(frozen=True)
 class Fresh:
-    """The project and where its servers listen."""
+    """The project, and what its environment says of its servers: where they listen, how soon one is given up."""
 
     work: Workspace
-    ports: dict[str, str]
+    env: dict[str, str]
 
     def pipelines(self, verb: str) -> str:
         """What `make up`, `down` or `status` prints."""
-        return self.work.ok(sys.executable, "-m", "pipelines", verb, **self.ports)
+        return self.work.ok(sys.executable, "-m", "pipelines", verb, **self.env)
 
     def ask(self, path: str, body: Json | None = None) -> Any:
         """An answer of Prefect's API."""
-        address = f"http://127.0.0.1:{self.ports['LANDUSE_PREFECT_PORT']}/api{path}"
+        address = f"http://127.0.0.1:{self.env['LANDUSE_PREFECT_PORT']}/api{path}"
         data = None if body is None else json.dumps(body).encode()
         for _ in range(10):
             try:
@@ -80,7 +80,7 @@ class Fresh:
     @property
     def store(self) -> str:
         """The address of the MLflow server."""
-        return f"http://127.0.0.1:{self.ports['LANDUSE_MLFLOW_PORT']}"
+        return f"http://127.0.0.1:{self.env['LANDUSE_MLFLOW_PORT']}"
 
     def trigger(self, flow: str, **parameters: Any) -> str:
         """Ask for a run of a deployment; returns its id."""
@@ -162,7 +162,8 @@ def kept_fresh(folder: Path) -> Iterator[Fresh]:
     work = small_project(folder)
     work.change(lambda params: params["promote"].update(EASY))
     work.change(lambda params: params["pipelines"].update(settle_seconds=1, retry_seconds=[1, 2]))
-    fresh = Fresh(work, {"LANDUSE_PREFECT_PORT": free_port(), "LANDUSE_MLFLOW_PORT": free_port()})
+    ports = {"LANDUSE_PREFECT_PORT": free_port(), "LANDUSE_MLFLOW_PORT": free_port()}
+    fresh = Fresh(work, ports | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"})
     try:
         yield fresh
     finally:

@@ -22,6 +22,10 @@ def champion(fresh: Fresh) -> str:
     return str(MlflowClient(fresh.store, fresh.store).get_model_version_by_alias(NAME, "champion").version)
 
 
+def challenger(fresh: Fresh) -> str:
+    return str(MlflowClient(fresh.store, fresh.store).get_registered_model(NAME).aliases["challenger"])
+
+
 def version(work: Workspace) -> str:
     return yaml.safe_load((work.folder / "data.dvc").read_text())["outs"][0]["md5"]
 
@@ -35,7 +39,7 @@ def test_everything_is_up_and_starting_it_again_changes_nothing(fresh: Fresh) ->
     pids = [fresh.pid(service) for service in services]
     said = fresh.pipelines("up")
     assert all(f"{service:<10} up" in said for service in services)
-    assert fresh.ports["LANDUSE_PREFECT_PORT"] in said and fresh.ports["LANDUSE_MLFLOW_PORT"] in said
+    assert fresh.env["LANDUSE_PREFECT_PORT"] in said and fresh.env["LANDUSE_MLFLOW_PORT"] in said
     assert [fresh.pid(service) for service in services] == pids
     assert len(fresh.ask("/automations/filter", {})) == 2
 
@@ -107,25 +111,6 @@ def test_arrivals_that_do_not_pass_change_nothing_and_the_next_good_one_goes_thr
     assert fresh.completed(wait_for(lambda: new_runs(fresh, known), 60)[0]["id"])["name"].endswith("-new-data")
 
 
-def test_whoever_is_named_is_told_of_a_promotion_a_refusal_and_a_failure(
-    fresh: Fresh, scheduled: dict, told: HTTPServer
-) -> None:
-    address = f"http://127.0.0.1:{told.server_port}"
-    api = f"http://127.0.0.1:{fresh.ports['LANDUSE_PREFECT_PORT']}/api"
-    fresh.work.ok(sys.executable, "-c", BLOCK, address, PREFECT_API_URL=api)
-    fresh.work.change(lambda params: params["pipelines"].update(notify="custom-webhook/team"))
-    fresh.completed(fresh.trigger("training", overrides={"train.epochs": 2}))
-    fresh.completed(fresh.trigger("promotion"))
-    assert "is the champion" in told.received[-1]
-    fresh.completed(fresh.trigger("training", overrides={"train.epochs": 1}))
-    fresh.work.change(lambda params: params["promote"].update(accuracy=1.0))
-    refused = fresh.completed(fresh.trigger("promotion"))
-    assert fresh.states(refused["id"])["promote"] == "Refused" and "stays challenger" in told.received[-1]
-    fresh.finished(fresh.trigger("ingestion", source="nowhere.zip"))
-    assert "nowhere.zip" in told.received[-1] and "ingestion failed" in told.received[-1]
-    fresh.work.change(lambda params: params["promote"].update(accuracy=0.0))
-
-
 def test_other_params_leave_the_project_as_it_was(fresh: Fresh, scheduled: dict) -> None:
     files = [fresh.work.folder / name for name in ("params.yaml", "dvc.lock", "artifacts/metrics.json")]
     before = [path.read_bytes() for path in files]
@@ -134,9 +119,26 @@ def test_other_params_leave_the_project_as_it_was(fresh: Fresh, scheduled: dict)
     assert states["extract"] == states["split"] == "Cached" and states["train"] == "Completed"
     assert before == [path.read_bytes() for path in files]
     client = MlflowClient(fresh.store, fresh.store)
-    number = client.get_registered_model(NAME).aliases["challenger"]
-    made_by = client.get_run(client.get_model_version(NAME, number).run_id)
+    made_by = client.get_run(client.get_model_version(NAME, challenger(fresh)).run_id)
     assert made_by.data.params["train.learning_rate"] == "0.003"
+
+
+def test_whoever_is_named_is_told_of_a_promotion_a_refusal_and_a_failure(
+    fresh: Fresh, scheduled: dict, told: HTTPServer
+) -> None:
+    address = f"http://127.0.0.1:{told.server_port}"
+    api = f"http://127.0.0.1:{fresh.env['LANDUSE_PREFECT_PORT']}/api"
+    fresh.work.ok(sys.executable, "-c", BLOCK, address, PREFECT_API_URL=api)
+    fresh.work.change(lambda params: params["pipelines"].update(notify="custom-webhook/team"))
+    before = champion(fresh)
+    fresh.completed(fresh.trigger("promotion"))
+    assert "is the champion" in told.received[-1] and champion(fresh) == challenger(fresh) != before
+    fresh.work.change(lambda params: params["promote"].update(accuracy=1.0))
+    refused = fresh.completed(fresh.trigger("promotion", version=before))
+    assert fresh.states(refused["id"])["promote"] == "Refused" and "stays challenger" in told.received[-1]
+    fresh.finished(fresh.trigger("ingestion", source="nowhere.zip"))
+    assert "nowhere.zip" in told.received[-1] and "ingestion failed" in told.received[-1]
+    fresh.work.change(lambda params: params["promote"].update(accuracy=0.0))
 
 
 def test_two_runs_and_a_dvc_repro_at_once_wait_for_each_other(fresh: Fresh, scheduled: dict) -> None:
@@ -159,11 +161,7 @@ def test_an_mlflow_server_that_is_down_is_named_after_some_tries_and_the_next_ru
     run = fresh.finished(fresh.trigger("retraining"), 400)
     assert run["state_type"] == "FAILED" and f"MLflow at {fresh.store}" in run["state"]["message"]
     assert fresh.states(run["id"])["train"] == "Failed"
-    assert "mlflow     DOWN" in fresh.work.run(sys.executable, "-m", "pipelines", "status", **fresh.ports).stdout
+    assert "mlflow     DOWN" in fresh.work.run(sys.executable, "-m", "pipelines", "status", **fresh.env).stdout
     fresh.pipelines("up")
     again = fresh.completed(fresh.trigger("retraining"))
-    client = MlflowClient(fresh.store, fresh.store)
-    assert (
-        again["name"].endswith("-changed")
-        and champion(fresh) == client.get_registered_model(NAME).aliases["challenger"]
-    )
+    assert again["name"].endswith("-changed") and champion(fresh) == challenger(fresh)

@@ -1,5 +1,6 @@
 """inbox/: what arrives is taken in whole, once, and put away afterwards."""
 
+import logging
 import os
 import re
 import shutil
@@ -38,15 +39,14 @@ def events(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
             raise EOFError
         return look()
 
-    def take(event: str, resource: dict[str, str], payload: dict[str, int]) -> None:
-        assert (event, resource) == ("landuse.arrival", {"prefect.resource.id": "landuse.inbox"})
-        told.append(payload["arrivals"])
+    def take(found: list[Path]) -> None:
+        told.append(len(found))
 
     def watch() -> None:
         with suppress(EOFError):
             inbox.watch(SETTLE)
 
-    monkeypatch.setattr(inbox, "emit_event", take)
+    monkeypatch.setattr(inbox, "tell_of", take)
     monkeypatch.setattr(inbox, "fingerprint", look_until_over)
     watcher = Thread(target=watch)
     watcher.start()
@@ -107,7 +107,10 @@ def test_names_that_are_hidden_or_of_unfinished_copies_and_broken_links_are_left
     assert set(INBOX.iterdir()) == before
 
 
-def test_an_arrival_that_is_still_being_copied_is_waited_for() -> None:
+def test_an_arrival_that_is_still_being_copied_is_waited_for_and_the_log_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inbox, "logger", lambda: logging.getLogger("run"))
     arrive("set.zip")
 
     def copy() -> None:
@@ -121,6 +124,8 @@ def test_an_arrival_that_is_still_being_copied_is_waited_for() -> None:
     assert inbox.newest() == "inbox/set.zip"
     assert not copying.is_alive()
     assert (INBOX / "set.zip").read_text().count("more") == 10
+    assert caplog.messages == [f"inbox/ is still changing: waiting until it has been at rest for {SETTLE} s"]
+    assert inbox.newest() == "inbox/set.zip" and len(caplog.messages) == 1
 
 
 # Fingerprint

@@ -12,16 +12,16 @@ from fresh import Fresh, kept_fresh
 from mlflow import MlflowClient
 
 pytestmark = pytest.mark.slow
+EPOCHS = 20
 CHANGES = count(3)  # of views and seeds that no run had before, or DVC's cache would have the result
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
-    """A project with a champion, up."""
+    """A new project, up, whose training is long enough to be killed in the middle."""
     with kept_fresh(tmp_path_factory.mktemp("killed")) as fresh:
-        fresh.work.change(lambda params: params["train"].update(epochs=40, patience=40))
+        fresh.work.change(lambda params: params["train"].update(epochs=EPOCHS, patience=EPOCHS))
         fresh.pipelines("up")
-        fresh.completed(fresh.trigger("retraining"))
         yield fresh
 
 
@@ -43,6 +43,21 @@ def kill_server(fresh: Fresh) -> None:
     fresh.kill("prefect")
 
 
+def kill_flow_and_worker(fresh: Fresh) -> None:
+    """At once, so that neither tells of the other."""
+    flow, worker = flow_process(fresh).pid, fresh.pid("worker")
+    for pid in (worker, flow):
+        os.kill(pid, signal.SIGKILL)
+
+
+ENDS = {
+    kill_flow: {"CRASHED"},
+    kill_worker: {"CRASHED", "COMPLETED"},
+    kill_server: {"CRASHED", "COMPLETED"},
+    kill_flow_and_worker: {"CRASHED"},
+}
+
+
 def killed_at(fresh: Fresh, kill: Callable[[Fresh], None], words: str) -> str:
     """A retraining in the middle of which something was killed, and started again."""
     seen = len(fresh.worker_log())
@@ -54,19 +69,19 @@ def killed_at(fresh: Fresh, kill: Callable[[Fresh], None], words: str) -> str:
 
 
 def statuses(fresh: Fresh) -> list[str]:
-    """How the MLflow runs of the project stand."""
+    """How the trainings of the project stand in MLflow, which knows of none at first."""
     client = MlflowClient(fresh.store, fresh.store)
-    experiment = client.get_experiment_by_name("landuse").experiment_id
-    return [run.info.status for run in client.search_runs([experiment])]
+    experiments = client.search_experiments(filter_string="name = 'landuse'")
+    return [run.info.status for each in experiments for run in client.search_runs([each.experiment_id])]
 
 
-@pytest.mark.parametrize("kill", [kill_flow, kill_worker, kill_server])
+@pytest.mark.parametrize("kill", ENDS)
 def test_whatever_is_killed_the_next_run_completes(fresh: Fresh, kill: Callable[[Fresh], None]) -> None:
     change, trained = next(CHANGES), statuses(fresh).count("FINISHED")
     fresh.work.change(lambda params: params["train"].update(seed=change))
     fresh.work.change(lambda params: params["extract"].update(views=change))
-    killed_at(fresh, kill, "extract 40/400")
-    killed_at(fresh, kill, "epoch   2/40")
+    first = killed_at(fresh, kill, "extract 40/400")
+    second = killed_at(fresh, kill, f"epoch   2/{EPOCHS}")
     run = fresh.completed(fresh.trigger("retraining"), 400)
     assert fresh.states(run["id"]).get("extract", "Cached") == "Cached", "what was finished is not done again"
     assert fresh.work.stale() == {}
@@ -75,5 +90,6 @@ def test_whatever_is_killed_the_next_run_completes(fresh: Fresh, kill: Callable[
     registration = json.loads((fresh.work.folder / "artifacts" / "registration.json").read_text())
     champion = MlflowClient(fresh.store, fresh.store).get_model_version_by_alias(registration["model"], "champion")
     assert str(champion.version) == registration["version"]
+    assert {fresh.ask(f"/flow_runs/{each}")["state_type"] for each in (first, second)} <= ENDS[kill]
     running = fresh.ask("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
-    assert all(found["parent_task_run_id"] for found in running), "a lost run holds no place"
+    assert running == [], "a lost run holds no place, and no flow within it"

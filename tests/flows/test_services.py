@@ -173,3 +173,15 @@ def test_a_process_that_was_given_the_number_of_a_service_is_not_the_service(web
         web.note.write_text(json.dumps(identity(stranger.pid) | {"process.started": "1.00"}))
         assert not stop(web) and stranger.poll() is None
         stranger.communicate(b"\n")
+
+
+# What `make` calls
+
+
+def test_a_reader_that_has_read_enough_ends_the_status_quietly(place: Path) -> None:
+    nobody, pipe = os.pipe()
+    os.close(nobody)
+    command = (sys.executable, "-m", "pipelines", "status")
+    done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, env=os.environ | {"LANDUSE_PREFECT_PORT": "1"})
+    os.close(pipe)
+    assert (done.returncode, done.stderr) == (0, b"")

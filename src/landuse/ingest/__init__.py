@@ -78,7 +78,7 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
         if is_current(source, state, before, checks) or (arrival is None and is_superseded(source, state, before)):
             return outcome(before, changed=False)
         try:
-            ignored = build(source, validate)
+            ignored = build(source, validate, arrival or f"data.source = {source.name}")
             superseded = {} if arrival is None else {"supersedes": digest_of_source(data, before)}
             after = replace(facts_of(source, ignored) | {"checks": checks} | superseded)
         finally:
@@ -208,7 +208,7 @@ def outcome(record: dict[str, Any], changed: bool) -> Ingested:
     return Ingested(**{key: record[key] for key in fields}, changed=changed)
 
 
-def build(source: Source, params: ValidateParams) -> int:
+def build(source: Source, params: ValidateParams, called: str) -> int:
     """Unpack the source beside data/ and validate it there; the number of files left out.
 
     Raises Refused where it does not pass; it then lies in quarantine/.
@@ -222,7 +222,7 @@ def build(source: Source, params: ValidateParams) -> int:
         if not (CANDIDATE / VALIDATION.name).exists():
             raise
         complaint = str(error).replace(str(CANDIDATE), str(quarantine(source)))
-        raise Refused(f"data.source = {source.name} is not let in: {complaint}") from None
+        raise Refused(f"{called} is not let in: {complaint}") from None
     return ignored
 
 

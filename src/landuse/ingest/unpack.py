@@ -90,7 +90,7 @@ def take(members: Iterator[Member], name: str, target: Path) -> int:
         taken += 1
     if not taken:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise Refused(f"{name} holds no image <class>/<image> ({suffixes}): check data.source")
+        raise Refused(f"{name} holds no image <class>/<image> ({suffixes}): pack the folders of the classes")
     return ignored
 
 
@@ -201,7 +201,9 @@ def open_tar(archive: Path, name: str) -> tarfile.TarFile:
     try:
         return tarfile.open(archive, "r:*")
     except tarfile.ReadError:
-        message = f"{name} is no zip or tar(.gz, .bz2, .xz) archive, or its beginning is damaged: check data.source"
+        message = (
+            f"{name} is no zip or tar(.gz, .bz2, .xz) archive, or its beginning is damaged: fetch or pack it again"
+        )
         raise Refused(message) from None
 
 

@@ -1,0 +1,20 @@
+"""The Prefect server, asked by what works beside the flows."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+
+from landuse.errors import Unavailable
+
+
+@contextmanager
+def server() -> Iterator[SyncPrefectClient]:
+    """The server's API. Raises Unavailable where it does not answer, or does not do what it is asked."""
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except httpx.HTTPError as error:
+        reason = " ".join(str(error).split())[:240]
+        raise Unavailable(f"Prefect server: {reason}; make up starts it where it is down") from None
