@@ -33,4 +33,4 @@ def logger() -> logging.Logger | logging.LoggerAdapter:
     try:
         return get_run_logger()
     except MissingContextError:
-        return logging.getLogger("prefect.flow_runs")
+        return logging.getLogger(__name__)
