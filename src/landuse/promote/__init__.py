@@ -11,6 +11,7 @@ from landuse.gate import judge
 from landuse.gate.blessing import Blessing
 from landuse.handover import hand_over, settled_champion
 from landuse.params import EvaluateParams, PromoteParams
+from landuse.promote.publish import publish, restore
 from landuse.registry import CHALLENGER
 
 BY_THE_GATE = "passed the gate"
@@ -28,8 +29,9 @@ def promote(
 ) -> Blessing:
     """Judge a version, the challenger by default, and make it champion; with a reason, whatever the verdict.
 
-    Writes `artifacts/blessing.json` and tags of the version. Raises Refused where the gate does not let it through, and
-    LanduseError where it cannot be judged or another command is at work; then the champion is what it was.
+    Writes `artifacts/blessing.json` and `report.html`, and tags of the version. Raises Refused where the gate does not
+    let it through, and LanduseError where it cannot be judged or another command is at work; then the champion is what
+    it was.
     """
     with tracking.store():
         champion = settled_champion(name, mind_the_ledger=reason is None)
@@ -37,14 +39,20 @@ def promote(
         number = str(version.version)
         if number == champion and (known := blessing_of_champion(name, number)):
             known.write()
+            if not restore(version):
+                publish(version, known, evaluation)
             return known
         rival = None if champion in (None, number) else registry.get_version(name, champion)
         blessing = replace(judge(version, rival, params, evaluation, tell), reason=reason)
         record(blessing)
         failure = blessing.first_failure()
-        if failure and reason is None:
+        refused = failure is not None and reason is None
+        if not refused and not dry_run:
+            blessing = crown(blessing, champion)
+        publish(version, blessing, evaluation)
+        if refused:
             raise Refused(f"{name} version {number} stays challenger: {failure.sentence}")
-        return blessing if dry_run else crown(blessing, champion)
+        return blessing
 
 
 def challenger(name: str) -> str:
