@@ -15,8 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from landuse import handover, ledger, lineage, model, paths, registry, tracking
 from landuse.classifier import CARD_FILE, MODEL_FILE, Classifier
 from landuse.dataset import read_image
+from landuse.evaluate import write_tables
 from landuse.params import RegisterParams
 from landuse.register import register
+from landuse.scores import held_out_images, scores
 from landuse.train.export import save_keras
 from landuse.validate.manifest import build_manifest, write_manifest
 
@@ -24,6 +26,7 @@ NAME = "gallery"
 GOOD = Path("good")
 SIDE = 32
 IMAGES, HELD_OUT = 40, 20
+BINS = tiny.CHANGES["evaluate"]["calibration_bins"]
 PROMOTE = {
     "images": 50,
     "accuracy": 0.9,
@@ -132,12 +135,12 @@ def hang_twin(number: int) -> ModelVersion:
 
 def hang() -> ModelVersion:
     """Register what is in `artifacts/model/`: the next version, and the challenger."""
-    rows = pd.read_csv(paths.SPLITS)
-    rows[rows["subset"] == "test"].to_csv(paths.PREDICTIONS, index=False)
-    rows.to_csv(paths.PER_CLASS, index=False)
-    metrics = {"subset": "test", "accuracy": 1.0, "macro_f1": 1.0}
-    paths.METRICS.write_text(json.dumps(metrics))
-    tags = lineage.tags() | {"model.sha256": Classifier(paths.MODEL).digest}
+    classifier, held_out = Classifier(paths.MODEL), held_out_images(pd.read_csv(paths.SPLITS))
+    probabilities = np.stack(list(classifier.probabilities_of(paths.DATA / path for path in held_out["path"])))
+    actual = np.array([classifier.labels.index(label) for label in held_out["label"]])
+    metrics = {"subset": "test", "images": len(held_out)} | scores(actual, probabilities, BINS)
+    write_tables(metrics, held_out, actual, probabilities, classifier.labels)
+    tags = lineage.tags() | {"model.sha256": classifier.digest}
     record = {"tags": tags, "params": lineage.params_record(), "versions": lineage.versions()}
     paths.RUN.write_text(json.dumps(record))
     return register(RegisterParams(model=NAME))
