@@ -23,20 +23,8 @@ PREDICTIONS = pd.DataFrame(
 )
 
 
-PICTURES = ("curves", "confusion", "per_class", "reliability", "mistakes", "uncertain", "dead_kernels")
-
-
 def title(axes) -> str:
     return axes.get_title(loc="left")
-
-
-def texts(figure) -> list[str]:
-    """Every word in a figure."""
-    found = [figure.get_suptitle()]
-    for axes in figure.axes:
-        found += [axes.get_title(), *(text.get_text() for text in axes.texts)]
-        found += [label.get_text() for label in axes.get_yticklabels()]
-    return found
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from landuse.gate.blessing import Blessing
 from landuse.params import load_params
 from landuse.promote import promote
 from landuse.promote.dossier import Dossier, open_dossier
-from landuse.promote.page import render
+from landuse.promote.page import HERE, render
 from landuse.registry import ask, fresh
+from landuse.report import charts
 
 CHROMIUM = shutil.which("chromium")
 WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
@@ -319,6 +320,23 @@ def test_no_request_leaves_the_page(view) -> None:
 def test_every_text_stands_out_from_its_ground(view) -> None:
     read, pale = view.evaluate(f"(least) => {{ {LUMINANCE} }}", READABLE)
     assert read > 200 and pale == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("color", ["good", "wrong"])
+def test_a_number_stands_out_from_the_fullest_cell_of_the_confusion_matrix(scheme: str, color: str) -> None:
+    found = re.findall(r"--(\w+): light-dark\(#(\w{6}), #(\w{6})\)", (HERE / "page.css").read_text())
+    levels = {name: [int(pair[SCHEMES.index(scheme)][at : at + 2], 16) for at in (0, 2, 4)] for name, *pair in found}
+    mixed = zip(levels[color], levels["sheet"], strict=True)
+    cell = [charts.STRONG * ink + (1 - charts.STRONG) * paper for ink, paper in mixed]
+    lights = sorted([luminance(levels["ink"]), luminance(cell)])
+    assert (lights[1] + 0.05) / (lights[0] + 0.05) >= READABLE
+
+
+def luminance(levels: list[float]) -> float:
+    """Of red, green and blue (0-255), as WCAG has it."""
+    linear = [level / 255 / 12.92 if level <= 10 else ((level / 255 + 0.055) / 1.055) ** 2.4 for level in levels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_headings_are_in_order(view) -> None:
