@@ -109,7 +109,7 @@ def test_the_headline_is_the_accuracy_of_the_metrics_and_the_verdict(html: str, 
 def test_every_check_of_the_blessing_is_a_row_with_its_figures(html: str) -> None:
     body = re.search(r"<tbody>(.*?)</tbody>", html, re.DOTALL)[1].split("</tr>")[:-1]
     rows = [[words(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)] for row in body]
-    for (name, value, threshold, verdict, sentence), check in zip(rows, blessing().checks, strict=True):
+    for (name, verdict, value, threshold, sentence), check in zip(rows, blessing().checks, strict=True):
         assert (name, sentence) == (check.name, check.sentence)
         assert verdict == ("✓ passed" if check.passed else "✕ failed")
         for shown, figure in ((value, check.value), (threshold, check.threshold)):

@@ -87,6 +87,7 @@ def bars(axes: Axes, names: pd.Series, shares: pd.Series, words: list[str]) -> N
     axes.set_yticks(range(len(names)), names)
     axes.bar_label(drawn, words, padding=3, fontsize=8)
     axes.set_xlim(0, 1.12)
+    axes.margins(y=0.02)
     axes.set_xticks(np.linspace(0, 1, 6), [f"{share:.0%}" for share in np.linspace(0, 1, 6)])
 
 
