@@ -11,6 +11,7 @@ from shutil import copytree, ignore_patterns
 
 import pandas as pd
 import pytest
+import tiny
 from conftest import enter
 from gallery import NAME, crown
 from mlflow import MlflowClient
@@ -205,12 +206,20 @@ def test_the_run_keeps_the_page_and_the_slices_and_the_version_leads_there(html:
     assert version.description == f"It passed the gate and is the champion. {link}"
 
 
-def test_the_page_of_the_champion_comes_back_as_its_run_keeps_it(html: str, dossier: Dossier) -> None:
-    MlflowClient().log_text(dossier.version.run_id, "as it was", "report.html")
+def test_the_page_of_the_champion_is_made_again_as_it_was(html: str, dossier: Dossier) -> None:
+    MlflowClient().log_text(dossier.version.run_id, "of a trial before", "report.html")
     paths.REPORT.unlink()
     judge("1")
-    assert paths.REPORT.read_text("utf-8") == "as it was"
-    paths.REPORT.write_text(html, "utf-8")
+    assert paths.REPORT.read_text("utf-8") == html
+
+
+def test_with_other_images_in_data_the_page_of_the_champion_is_the_one_its_run_keeps(html: str) -> None:
+    record = paths.DATA_DVC.read_text()
+    paths.DATA_DVC.write_text(record.replace(tiny.DATA_MD5, "f" * 32 + ".dir"))
+    paths.REPORT.write_text("of another version")
+    judge("1")
+    paths.DATA_DVC.write_text(record)
+    assert paths.REPORT.read_text("utf-8") == html
 
 
 # What else may happen to a version

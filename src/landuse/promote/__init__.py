@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
-from landuse import ledger, registry, tracking
+from landuse import ledger, lineage, registry, tracking
 from landuse.errors import LanduseError, Refused
 from landuse.gate import judge
 from landuse.gate.blessing import Blessing
@@ -39,8 +40,7 @@ def promote(
         number = str(version.version)
         if number == champion and (known := blessing_of_champion(name, number)):
             known.write()
-            if not restore(version):
-                publish(version, known, evaluation)
+            show_again(version, known, evaluation)
             return known
         rival = None if champion in (None, number) else registry.get_version(name, champion)
         blessing = replace(judge(version, rival, params, evaluation, tell), reason=reason)
@@ -70,6 +70,14 @@ def blessing_of_champion(name: str, number: str) -> Blessing | None:
         return None
     kept = (ledger.blessing(entry) for entry in reversed(done) if entry.after == number)
     return next((Blessing.of(content) for content in kept if content), None)
+
+
+def show_again(version: ModelVersion, known: Blessing, evaluation: EvaluateParams) -> None:
+    """The report of the champion; the one its run keeps, where data/ holds other images than those it tells of."""
+    if lineage.data_record()["md5"] == known.data:
+        publish(version, known, evaluation)
+    else:
+        restore(version)
 
 
 def crown(blessing: Blessing, champion: str | None) -> Blessing:

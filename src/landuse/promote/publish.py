@@ -28,9 +28,10 @@ def publish(version: ModelVersion, blessing: Blessing, params: EvaluateParams) -
     describe(version, dossier, blessing)
 
 
-def restore(version: ModelVersion) -> bool:
-    """Have `artifacts/report.html` again as the run keeps it; False where it keeps none."""
-    return registry.fetch_run_file(version, REPORT.name, REPORT.parent) is not None
+def restore(version: ModelVersion) -> None:
+    """Have `artifacts/report.html` again as the version's run keeps it, or none where that keeps none."""
+    REPORT.unlink(missing_ok=True)
+    registry.fetch_run_file(version, REPORT.name, REPORT.parent)
 
 
 def log_slices(run_id: str, blessing: Blessing) -> None:
