@@ -16,7 +16,9 @@ from landuse import handover, ledger, lineage, model, paths, registry, tracking
 from landuse.classifier import CARD_FILE, MODEL_FILE, Classifier
 from landuse.dataset import read_image
 from landuse.evaluate import write_tables
-from landuse.params import RegisterParams
+from landuse.gate.blessing import Blessing
+from landuse.params import RegisterParams, load_params
+from landuse.promote import promote
 from landuse.register import register
 from landuse.scores import held_out_images, scores
 from landuse.train.export import save_keras
@@ -152,6 +154,12 @@ def crown(number: object, action: str = "promote") -> None:
         handover.hand_over(
             NAME, str(number), action, "a test", handover.settled_champion(NAME), {"version": str(number)}
         )
+
+
+def judge(number: str) -> Blessing:
+    """Promote a version by the params at hand, if it passes."""
+    params = load_params()
+    return promote(params.promote, params.evaluate, NAME, number, tell=lambda check: None)
 
 
 def aliases() -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from landuse.gate.blessing import Blessing, Check
+from landuse.gate.blessing import Blessing
 from landuse.promote.dossier import Dossier
 
 Rows = list[tuple[str, str]]
@@ -46,11 +46,6 @@ def number(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) < 1 else f"{value:,.1f}".removesuffix(".0")
 
 
-def check(blessing: Blessing, name: str) -> Check | None:
-    """A check by its name, if it was made."""
-    return next((each for each in blessing.checks if each.name == name), None)
-
-
 def key_figures(dossier: Dossier, blessing: Blessing) -> Rows:
     """A handful of figures, as the gate found them, and what they are; top-3 accuracy is that of the evaluation."""
     found = {
@@ -65,9 +60,8 @@ def key_figures(dossier: Dossier, blessing: Blessing) -> Rows:
 
 
 def value(blessing: Blessing, name: str) -> float | None:
-    """The figure of a check."""
-    made = check(blessing, name)
-    return made and made.value
+    """The figure of a check, if it was made and has one."""
+    return next((made.value for made in blessing.checks if made.name == name), None)
 
 
 def changed_classes(blessing: Blessing) -> pd.DataFrame:
