@@ -1,6 +1,7 @@
 """What the tests share: an empty project to work in, and one in which every stage ran."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import copy, copytree, ignore_patterns
 
@@ -93,6 +94,23 @@ def registry_copy(gallery_store: Path, tmp_path: Path, monkeypatch: pytest.Monke
     folder = copytree(gallery_store, tmp_path / "gallery", ignore=ignore_patterns("mlruns"))
     enter(folder, folder, monkeypatch)
     return folder
+
+
+@pytest.fixture(scope="module")
+def judged(gallery_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Such a copy as the folder in use, in which version 1 replaced version 3 as champion, with its report."""
+    import gallery
+
+    from landuse.registry import ask, fresh
+
+    folder = tmp_path_factory.mktemp("judged") / "project"
+    copytree(gallery_store, folder, ignore=ignore_patterns("mlruns"))
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, folder, patch)
+        patch.setattr(fresh, "ask", ask.answers)
+        gallery.crown(3)
+        gallery.judge("1")
+        yield folder
 
 
 @pytest.fixture

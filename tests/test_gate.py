@@ -272,7 +272,14 @@ def test_a_blessing_is_the_same_after_it_was_written_and_read() -> None:
         "model", "version", "champion", "verdict", "promoted", "forced", "reason", "moment", "data", "compared_on",
         "checks",
     ]  # fmt: skip
-    assert all(list(check) == ["name", "value", "threshold", "passed", "sentence"] for check in content["checks"])
+    assert list(content["checks"][0]) == ["name", "value", "threshold", "passed", "sentence", "detail"]
+
+
+def test_a_blessing_of_before_there_were_details_is_read() -> None:
+    check = {"name": "accuracy", "value": 0.9, "threshold": 0.8, "passed": True, "sentence": "good"}
+    old = dict.fromkeys(["model", "version", "moment", "data"], "1") | {"champion": None, "verdict": "passed"}
+    old |= {"promoted": True, "forced": False, "reason": None, "compared_on": 60, "checks": [check]}
+    assert Blessing.of(old).detail("accuracy") == Blessing.of(old).detail("mcnemar") == {}
 
 
 # What the checks make of numbers

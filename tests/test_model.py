@@ -228,6 +228,19 @@ def test_a_depthwise_kernel_that_batchnorm_silences_counts_as_dead() -> None:
     assert model.dead_kernels(backbone) == pytest.approx(norm.gamma.shape[0] / filters)
 
 
+def test_the_depthwise_filters_are_counted_by_block_with_the_weakest_of_each() -> None:
+    backbone = model.build_backbone(TINY)
+    layer = backbone.get_layer("block_3_depthwise")
+    kernel = np.array(layer.kernel)
+    kernel[:, :, 5] = 0
+    layer.kernel.assign(kernel)
+    blocks = model.depthwise_filters(backbone)
+    assert list(blocks) == ["expanded_conv", *(f"block_{number}" for number in range(1, 17))]
+    assert [block for block, found in blocks.items() if found["dead"]] == ["block_3"]
+    assert (blocks["block_3"]["filters"], blocks["block_3"]["weakest"]) == (kernel.shape[2], 0)
+    assert all(found["weakest"] <= found["median"] for found in blocks.values())
+
+
 @pytest.mark.skipif("LANDUSE_WEIGHTS" not in os.environ, reason="LANDUSE_WEIGHTS names no pretrained weights")
 def test_pretrained_weights_load_and_leave_few_kernels_dead() -> None:
     params = replace(TINY, alpha=1.0, image_size=224, weights=os.environ["LANDUSE_WEIGHTS"])

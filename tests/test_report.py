@@ -1,5 +1,6 @@
 """Pictures that show what the tables say."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import tiny
 from PIL import Image
 
-from landuse import paths, report
+from landuse import paths
+from landuse.report import charts, ink, thumbnails
+from landuse.scores import calibration_error
 
 PREDICTIONS = pd.DataFrame(
     {
@@ -20,16 +23,13 @@ PREDICTIONS = pd.DataFrame(
 )
 
 
-def texts(figure) -> list[str]:
-    """Every word in a figure."""
-    found = [figure.get_suptitle()]
-    for axes in figure.axes:
-        found += [axes.get_title(), *(text.get_text() for text in axes.texts)]
-        found += [label.get_text() for label in axes.get_yticklabels()]
-    return found
+def title(axes) -> str:
+    return axes.get_title(loc="left")
 
 
-@pytest.mark.parametrize("name", ["curves", "confusion", "per_class", "mistakes"])
+@pytest.mark.parametrize(
+    "name", ["curves", "confusion", "per_class", "reliability", "mistakes", "uncertain", "dead_kernels"]
+)
 def test_every_picture_is_there_and_shows_something(trained: Path, name: str) -> None:
     with Image.open(paths.PICTURES / f"{name}.png") as image:
         pixels = np.asarray(image.convert("L"))
@@ -38,8 +38,8 @@ def test_every_picture_is_there_and_shows_something(trained: Path, name: str) ->
 
 def test_the_curves_are_those_of_the_history(trained: Path) -> None:
     history = pd.read_csv(paths.HISTORY)
-    figure = report.curves(history)
-    lines = {f"{line.get_label()} {axes.get_title()}": line for axes in figure.axes for line in axes.lines}
+    figure = charts.curves(history)
+    lines = {f"{line.get_label()} {title(axes)}": line for axes in figure.axes for line in axes.lines}
     assert set(lines) == {
         f"{subset} {what} by epoch" for subset in ("train", "validation") for what in ("loss", "accuracy")
     }
@@ -47,7 +47,7 @@ def test_the_curves_are_those_of_the_history(trained: Path) -> None:
 
 
 def test_the_confusion_matrix_counts_actual_by_rows_and_predicted_by_columns() -> None:
-    axes = report.confusion(PREDICTIONS).axes[0]
+    axes = charts.confusion(PREDICTIONS).axes[0]
     counts = {text.get_position()[::-1]: int(text.get_text()) for text in axes.texts}
     assert counts == {(0, 0): 4, (1, 0): 1, (1, 1): 3, (2, 1): 2, (2, 2): 2}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "actual")
@@ -55,13 +55,13 @@ def test_the_confusion_matrix_counts_actual_by_rows_and_predicted_by_columns() -
 
 def test_the_class_with_the_lowest_recall_stands_on_top() -> None:
     figures = pd.DataFrame({"class": list(tiny.LABELS), "recall": [1.0, 0.75, 0.5]})
-    axes = report.per_class(figures).axes[0]
+    axes = charts.per_class(figures).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["field", "forest", "water"]
     assert [text.get_text() for text in axes.texts] == ["100%", "75%", "50%"]
 
 
 def test_the_mistakes_shown_are_the_most_confident_ones(trained: Path) -> None:
-    figure = report.worst_mistakes(PREDICTIONS, count=2)
+    figure = thumbnails.worst_mistakes(PREDICTIONS, count=2)
     assert figure.get_suptitle() == "3 of 12 images mistaken, the 2 most confident"
     shown = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in shown] == ["forest 95%", "forest 90%"]
@@ -70,6 +70,54 @@ def test_the_mistakes_shown_are_the_most_confident_ones(trained: Path) -> None:
 
 def test_a_model_without_mistakes_has_its_picture_too(tmp_path: Path) -> None:
     perfect = PREDICTIONS.assign(predicted=PREDICTIONS["actual"])
-    figure = report.worst_mistakes(perfect, count=6)
+    figure = thumbnails.worst_mistakes(perfect, count=6)
     figure.savefig(tmp_path / "mistakes.png")
     assert figure.get_suptitle().startswith("0 of 12") and not any(axes.images for axes in figure.axes)
+
+
+def test_the_least_certain_images_are_shown_first_whether_right_or_not(trained: Path) -> None:
+    figure = thumbnails.least_certain(PREDICTIONS, count=5)
+    shown = [axes for axes in figure.axes if axes.images]
+    assert figure.get_suptitle() == "the 5 least certain of 12 images"
+    assert [axes.get_title() for axes in shown] == ["field 40%", "field 45%", "field 50%", "field 55%", "field 60%"]
+    assert [axes.texts[0].get_text() for axes in shown] == ["00.png", "01.png", "02.png", "03.png", "00.png"]
+
+
+def test_the_reliability_diagram_shows_accuracy_and_count_of_every_bin_and_the_calibration_error() -> None:
+    above, below = charts.reliability(PREDICTIONS, bins=5).axes
+    correct, confidence = PREDICTIONS["actual"] == PREDICTIONS["predicted"], PREDICTIONS["confidence"].to_numpy()
+    points = above.collections[-1].get_offsets()
+    rows = [slice(0, 4), slice(4, 8), slice(8, 12)]  # 0.4 to 0.55, 0.6 to 0.75, 0.8 to 0.95
+    assert points[:, 0].tolist() == pytest.approx([confidence[row].mean() for row in rows])
+    assert points[:, 1].tolist() == pytest.approx([correct[row].mean() for row in rows])
+    assert [bar.get_height() for bar in below.patches] == [4, 4, 4]
+    assert title(above).endswith(f"{calibration_error(correct.to_numpy(), confidence, 5):.3f}")
+
+
+def test_the_slices_stand_in_their_order_with_what_must_be_reached() -> None:
+    rows = [
+        {"slice": name, "images": 7, "accuracy": share, "threshold": 0.75} for name, share in (("b", 0.5), ("a", 1))
+    ]
+    axes = charts.slices(pd.DataFrame(rows)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in axes.texts] == ["100.0% of 7", "50.0% of 7"]
+    assert axes.lines[0].get_xdata() == [0.75, 0.75] and title(axes) == "accuracy by slice, at least 75%"
+
+
+def test_dead_filters_are_counted_and_those_of_zeros_have_a_place_too() -> None:
+    blocks = {"expanded_conv": (8, 0, 0.2, 0.9), "block_1": (24, 3, 0.0, 0.8)}
+    names = ("filters", "dead", "weakest", "median")
+    figure = charts.dead_kernels({block: dict(zip(names, found, strict=True)) for block, found in blocks.items()})
+    axes = figure.axes[0]
+    assert title(axes).endswith("; 3 of 32 dead")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["first", "1"]
+    weakest = next(line for line in axes.lines if line.get_label() == "weakest filter")
+    assert weakest.get_ydata().tolist() == [0.2, charts.SILENT]
+
+
+def test_within_a_page_the_colours_are_those_of_the_page_and_text_stays_text() -> None:
+    drawn = ink.svg(charts.confusion(PREDICTIONS), "confusion")
+    assert drawn.startswith("<svg ") and drawn.endswith("</svg>")
+    assert not set(ink.IN_A_PAGE) & set(re.findall("#[0-9a-f]{6}", drawn)) and "var(--wrong)" in drawn
+    assert ">forest</text>" in drawn and "http://" not in drawn.replace("http://www.w3.org/", "")
+    assert drawn == ink.svg(charts.confusion(PREDICTIONS), "confusion")

@@ -1,8 +1,10 @@
 """Images in: from a file to the pixels that a network sees. The same for training, evaluation and serving."""
 
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
 from os import cpu_count
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -101,6 +103,16 @@ def read_image(source: Path | BinaryIO, size: int) -> Pixels:
     """
     with decode(source) as image:
         return np.asarray(upright(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def thumbnail(source: Path | BinaryIO, side: int) -> str:
+    """A small JPEG, `side` pixels at its longer side, as a data URI. Raises LanduseError where it cannot be decoded."""
+    buffer = BytesIO()
+    with decode(source) as image:
+        small = upright(image)
+    small.thumbnail((side, side), Image.Resampling.BILINEAR)
+    small.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -34,7 +34,7 @@ def evaluate(params: EvaluateParams) -> dict[str, Any]:
     metrics |= trust(actual, probabilities, classifier.unsure_below)
     metrics |= {"dead_kernels": classifier.card["dead_kernels"], "size_mb": classifier.size / MEGABYTE}
     write_tables(metrics, held_out, actual, probabilities, classifier.labels)
-    report.draw_pictures(PICTURES, params.mistakes)
+    report.draw_pictures(PICTURES, params, classifier.card.get("depthwise_filters"))
     with tracking.continued_run():
         tracking.log_evaluation(metrics)
         tracking.log_latency(latencies(classifier, images, params.latency_runs))

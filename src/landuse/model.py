@@ -195,24 +195,46 @@ def saved_probabilities(folder: Path, pixels: np.ndarray) -> np.ndarray:
     return network.predict(pixels, verbose=0)
 
 
+def block_of(layer: keras.Layer) -> str:
+    """The block a layer belongs to: Conv1, expanded_conv, block_1 … Conv_1, or a convolution of MobileNet v1."""
+    return re.match(r"block_\d+|expanded_conv|Conv_1|conv_[dp]w_\d+|", layer.name)[0] or "Conv1"
+
+
 def parameters_by_block(backbone: keras.Model) -> dict[str, int]:
-    """Parameters of each block in order, BatchNorm statistics included: Conv1, expanded_conv, block_1 … Conv_1."""
+    """Parameters of each block in order, BatchNorm statistics included."""
     counts: dict[str, int] = {}
     for layer in backbone.layers:
         if layer.count_params():
-            block = re.match(r"block_\d+|expanded_conv|Conv_1|conv_[dp]w_\d+|", layer.name)[0] or "Conv1"
+            block = block_of(layer)
             counts[block] = counts.get(block, 0) + layer.count_params()
     return counts
 
 
-def dead_kernels(backbone: keras.Model) -> float:
-    """Share of the depthwise filters whose every weight is below 0.001 once BatchNorm is folded in."""
-    peaks = [
-        np.abs(np.asarray(layer.kernel)[..., 0] * norm_scale(norm)).max(axis=(0, 1))
+def depthwise_peaks(backbone: keras.Model) -> dict[str, np.ndarray]:
+    """The largest weight [filters] of every depthwise filter once BatchNorm is folded in, by block."""
+    return {
+        block_of(layer): np.abs(np.asarray(layer.kernel)[..., 0] * norm_scale(norm)).max(axis=(0, 1))
         for layer, norm in pairwise(backbone.layers)
         if isinstance(layer, keras.layers.DepthwiseConv2D)
-    ]
-    return float((np.concatenate(peaks) < DEAD).mean())
+    }
+
+
+def dead_kernels(backbone: keras.Model) -> float:
+    """Share of the depthwise filters whose every weight is below 0.001 once BatchNorm is folded in."""
+    return float((np.concatenate(list(depthwise_peaks(backbone).values())) < DEAD).mean())
+
+
+def depthwise_filters(backbone: keras.Model) -> dict[str, dict[str, float]]:
+    """The depthwise filters of each block: how many, how many dead, and the weakest and the median largest weight."""
+    return {
+        block: {
+            "filters": len(peaks),
+            "dead": int((peaks < DEAD).sum()),
+            "weakest": float(peaks.min()),
+            "median": float(np.median(peaks)),
+        }
+        for block, peaks in depthwise_peaks(backbone).items()
+    }
 
 
 def norm_scale(norm: keras.layers.BatchNormalization) -> np.ndarray:

@@ -35,8 +35,15 @@ def trust(actual: NDArray[np.intp], probabilities: NDArray[np.float32], unsure_b
     return coverage | {"sure_accuracy": float(right[sure].mean())} if sure.any() else coverage
 
 
-def calibration_error(correct: NDArray[np.bool_], confidence: NDArray[np.float32], bins: int) -> float:
-    """Expected calibration error over bins of equal width: mean |accuracy - confidence|, weighted by images."""
+def confidence_bins(correct: NDArray[np.bool_], confidence: NDArray, bins: int) -> pd.DataFrame:
+    """Images by confidence, in bins of equal width: one row per bin that has any, with images, confidence, accuracy."""
     index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(index, weights=correct - confidence.astype(float), minlength=bins)
-    return float(np.abs(gaps).sum() / len(correct))
+    rows = pd.DataFrame({"confidence": confidence.astype(float), "correct": correct}).groupby(index)
+    means = rows.mean()
+    return pd.DataFrame({"images": rows.size(), "confidence": means["confidence"], "accuracy": means["correct"]})
+
+
+def calibration_error(correct: NDArray[np.bool_], confidence: NDArray, bins: int) -> float:
+    """Expected calibration error over bins of equal width: mean |accuracy - confidence|, weighted by images."""
+    found = confidence_bins(correct, confidence, bins)
+    return float(((found["accuracy"] - found["confidence"]).abs() * found["images"]).sum() / len(correct))

@@ -1,7 +1,7 @@
 """The blessing: what the gate found of a version, check by check. `artifacts/blessing.json` holds exactly this."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Literal, Self
 
@@ -12,21 +12,27 @@ DIGITS = 9  # so that a fall from 0.8 to 0.6 is one of 0.2, and no more
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `value` and `threshold` are numbers, or None where there is nothing to count."""
+    """One thing that was looked at. `value` and `threshold` are numbers, or None where there is nothing to count.
+
+    `detail` holds the figures behind the sentence, where it sums up several.
+    """
 
     name: str
     value: float | None
     threshold: float | None
     passed: bool
     sentence: str
+    detail: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def at_least(cls, name: str, value: float, threshold: float, sentence: str) -> Self:
-        return cls(name, counted(value), float(threshold), round(float(value), DIGITS) >= threshold, sentence)
+    def at_least(cls, name: str, value: float, threshold: float, sentence: str, detail: dict | None = None) -> Self:
+        passed = round(float(value), DIGITS) >= threshold
+        return cls(name, counted(value), float(threshold), passed, sentence, detail or {})
 
     @classmethod
-    def at_most(cls, name: str, value: float, threshold: float, sentence: str) -> Self:
-        return cls(name, counted(value), float(threshold), round(float(value), DIGITS) <= threshold, sentence)
+    def at_most(cls, name: str, value: float, threshold: float, sentence: str, detail: dict | None = None) -> Self:
+        passed = round(float(value), DIGITS) <= threshold
+        return cls(name, counted(value), float(threshold), passed, sentence, detail or {})
 
     def __str__(self) -> str:
         return f"{'passed ' if self.passed else 'FAILED '} {self.name:<18} {self.sentence}"
@@ -71,6 +77,10 @@ class Blessing:
     def first_failure(self) -> Check | None:
         """The check to name in a refusal."""
         return next((check for check in self.checks if not check.passed), None)
+
+    def detail(self, name: str) -> dict[str, Any]:
+        """The figures behind a check; none where it was not made, or made before they were kept."""
+        return next((check.detail for check in self.checks if check.name == name), {})
 
     def write(self) -> None:
         """Write `artifacts/blessing.json`."""

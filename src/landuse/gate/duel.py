@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from landuse.gate.blessing import Check
+from landuse.gate.blessing import Check, counted
 from landuse.gate.evidence import Evidence
 from landuse.params import PromoteParams
 
@@ -19,11 +19,12 @@ def check_duel(challenger: Evidence, champion: Evidence, params: PromoteParams) 
     chance = mcnemar(better, worse)
     significant = worse > better and chance < params.significance
     tally = f"{better} images right only by this version, {worse} only by the champion (p = {chance:.3f})"
-    low, _ = interval(challenger.correct.astype(float) - champion.correct)
+    low, high = interval(challenger.correct.astype(float) - champion.correct)
+    scores = {"this": float(challenger.correct.mean()), "champion": float(champion.correct.mean())}
     lead = f"accuracy beside the champion's is {low:+.1%} or better (95 % interval), {-params.margin:+.1%} must be"
     return [
-        Check("mcnemar", chance, params.significance, not significant, tally),
-        Check.at_least("difference", low, -params.margin, lead),
+        Check("mcnemar", chance, params.significance, not significant, tally, {"this": better, "champion": worse}),
+        Check.at_least("difference", low, -params.margin, lead, scores | {"low": low, "high": high}),
         check_classes(challenger, champion, params),
     ]
 
@@ -51,4 +52,5 @@ def check_classes(challenger: Evidence, champion: Evidence, params: PromoteParam
         f"recall of {worst} goes from {before[worst]:.1%} to {now[worst]:.1%}, and of no class further down; "
         f"it may fall by {params.class_fall:.1%}"
     )
-    return Check.at_most("class_fall", before[worst] - now[worst], params.class_fall, sentence)
+    recalls = {label: {"this": counted(now[label]), "champion": counted(before[label])} for label in now.index}
+    return Check.at_most("class_fall", before[worst] - now[worst], params.class_fall, sentence, recalls)

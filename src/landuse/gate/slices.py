@@ -54,11 +54,18 @@ def families(evidence: Evidence, groups: tuple[tuple[str, ...], ...]) -> Slices:
 def check_cut(name: str, cut: Slices, correct: NDArray[np.bool_], params: PromoteParams) -> Check:
     """The worst of the slices that have enough images to be judged."""
     found = {part: correct[rows].mean() for part, rows in cut.items() if rows.sum() >= params.slice_images}
+    detail = {part: counts(correct[rows]) for part, rows in cut.items() if rows.any()}
     if not found:
-        return Check(name, None, params.slice_accuracy, True, f"no slice has {params.slice_images} images")
+        return Check(name, None, params.slice_accuracy, True, f"no slice has {params.slice_images} images", detail)
     worst = min(found, key=found.__getitem__)
     told = ", ".join(words(part, rows, found) for part, rows in cut.items())
-    return Check.at_least(name, found[worst], params.slice_accuracy, f"{told}; {params.slice_accuracy:.1%} at least")
+    sentence = f"{told}; {params.slice_accuracy:.1%} at least"
+    return Check.at_least(name, found[worst], params.slice_accuracy, sentence, detail)
+
+
+def counts(correct: NDArray[np.bool_]) -> dict[str, float]:
+    """How many images a slice has, and how good the version is on them."""
+    return {"images": len(correct), "accuracy": float(correct.mean())}
 
 
 def words(part: str, rows: NDArray[np.bool_], found: dict[str, float]) -> str:

@@ -6,7 +6,7 @@ import mlflow
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 
-from landuse.classifier import Classifier
+from landuse.classifier import CARD_FILE, Classifier
 from landuse.errors import LanduseError
 from landuse.tracking import MODEL_TAG
 
@@ -78,6 +78,15 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
     if classifier.digest != version.tags.get(MODEL_TAG):
         raise LanduseError(f"{title} is damaged: its model.tflite is not the one that was registered ({MODEL_TAG})")
     return classifier
+
+
+def fetch_card(version: ModelVersion, folder: Path) -> Path | None:
+    """The card of a version's model, copied into the folder, or None where its files are lost."""
+    uri = f"models:/{version.name}/{version.version}/{MODEL_FOLDER}/{CARD_FILE}"
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+    except (MlflowException, OSError):
+        return None
 
 
 def fetch_run_file(version: ModelVersion, path: str, folder: Path) -> Path | None:

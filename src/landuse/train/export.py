@@ -88,6 +88,7 @@ def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -
         "parameters": network.count_params(),
         "trained_parameters": sum(int(np.prod(weight.shape)) for weight in network.trainable_weights),
         "dead_kernels": model.dead_kernels(backbone),
+        "depthwise_filters": model.depthwise_filters(backbone),
     }
 
 

@@ -1,16 +1,13 @@
 """The validation page: every expectation, and the images that are not as expected. One file, no network."""
 
-from base64 import b64encode
 from collections.abc import Callable, Iterable
 from functools import cache
 from html import escape
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
-from PIL import Image
 
-from landuse.dataset import decode, upright
+from landuse import dataset
 from landuse.validate.findings import Finding, Offender, Verdict
 
 SHOWN = 60  # thumbnails of one expectation
@@ -114,14 +111,8 @@ def card(offender: Offender, thumbnail: Thumbnail, room: int) -> str:
 
 def picture(file: Path, name: str) -> str:
     """A thumbnail as an <img> that holds its own bytes."""
-    buffer = BytesIO()
-    with decode(file) as image:
-        small = upright(image)
-    small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
-    small.save(buffer, "JPEG", quality=80)
-    source = b64encode(buffer.getvalue()).decode()
     text = escape(name)
-    return f'<img src="data:image/jpeg;base64,{source}" alt="{text}" title="{text}" loading="lazy">'
+    return f'<img src="{dataset.thumbnail(file, SIDE)}" alt="{text}" title="{text}" loading="lazy">'
 
 
 def class_counts(manifest: pd.DataFrame) -> str:

@@ -4,13 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
-from landuse import ledger, registry, tracking
+from landuse import ledger, lineage, registry, tracking
 from landuse.errors import LanduseError, Refused
 from landuse.gate import judge
 from landuse.gate.blessing import Blessing
 from landuse.handover import hand_over, settled_champion
 from landuse.params import EvaluateParams, PromoteParams
+from landuse.promote.publish import publish, restore
 from landuse.registry import CHALLENGER
 
 BY_THE_GATE = "passed the gate"
@@ -28,8 +30,9 @@ def promote(
 ) -> Blessing:
     """Judge a version, the challenger by default, and make it champion; with a reason, whatever the verdict.
 
-    Writes `artifacts/blessing.json` and tags of the version. Raises Refused where the gate does not let it through, and
-    LanduseError where it cannot be judged or another command is at work; then the champion is what it was.
+    Writes `artifacts/blessing.json` and `report.html`, and tags of the version. Raises Refused where the gate does not
+    let it through, and LanduseError where it cannot be judged or another command is at work; then the champion is what
+    it was.
     """
     with tracking.store():
         champion = settled_champion(name, mind_the_ledger=reason is None)
@@ -37,14 +40,19 @@ def promote(
         number = str(version.version)
         if number == champion and (known := blessing_of_champion(name, number)):
             known.write()
+            show_again(version, known, evaluation)
             return known
         rival = None if champion in (None, number) else registry.get_version(name, champion)
         blessing = replace(judge(version, rival, params, evaluation, tell), reason=reason)
         record(blessing)
         failure = blessing.first_failure()
-        if failure and reason is None:
+        refused = failure is not None and reason is None
+        if not refused and not dry_run:
+            blessing = crown(blessing, champion)
+        publish(version, blessing, evaluation)
+        if refused:
             raise Refused(f"{name} version {number} stays challenger: {failure.sentence}")
-        return blessing if dry_run else crown(blessing, champion)
+        return blessing
 
 
 def challenger(name: str) -> str:
@@ -62,6 +70,14 @@ def blessing_of_champion(name: str, number: str) -> Blessing | None:
         return None
     kept = (ledger.blessing(entry) for entry in reversed(done) if entry.after == number)
     return next((Blessing.of(content) for content in kept if content), None)
+
+
+def show_again(version: ModelVersion, known: Blessing, evaluation: EvaluateParams) -> None:
+    """The report of the champion; the one its run keeps, where data/ holds other images than those it tells of."""
+    if lineage.data_record()["md5"] == known.data:
+        publish(version, known, evaluation)
+    else:
+        restore(version)
 
 
 def crown(blessing: Blessing, champion: str | None) -> Blessing:
