@@ -12,7 +12,7 @@ from landuse.errors import LanduseError
 from landuse.paths import DATA_DVC, PARAMS
 
 PACKAGES = ("landuse", "tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert", "mlflow", "dvc", "great-expectations")
-RESULTLESS = frozenset({"promote", "pipelines"})
+RESULTLESS = frozenset({"promote", "serve", "pipelines"})
 
 
 def read_data_dvc() -> dict[str, Any]:

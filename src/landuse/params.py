@@ -133,6 +133,14 @@ class PromoteParams:
 
 
 @section
+class ServeParams:
+    """How `landuse serve` follows the champion, and where it keeps what it answered."""
+
+    follow_seconds: Annotated[float, Field(gt=0)]
+    log: Annotated[str, Field(min_length=1)] | None
+
+
+@section
 class PipelinesParams:
     """How the flows of `pipelines/` wait, try again and tell; nothing of it changes a result."""
 
@@ -147,7 +155,7 @@ BLOCKS = {"mobilenet_v2": 16, "mobilenet": 13}
 
 @section
 class Params:
-    """One section per step, and one for the flows; a step is given its own section."""
+    """One section per step, one for the server, one for the flows; a step is given its own section."""
 
     data: DataParams
     validate: ValidateParams
@@ -157,6 +165,7 @@ class Params:
     evaluate: EvaluateParams
     register: RegisterParams
     promote: PromoteParams
+    serve: ServeParams
     pipelines: PipelinesParams
 
     @model_validator(mode="after")
