@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from landuse import features, model
-from landuse.classifier import Classifier, LiteModel
+from landuse.classifier import INT8_FILE, Classifier, LiteModel
 from landuse.dataset import read_image
 from landuse.errors import LanduseError
 from landuse.examples import EXAMPLES_FILE
@@ -22,7 +22,7 @@ from landuse.params import ExtractParams, TrainParams, load_params
 from landuse.paths import DATA, HISTORY, MODEL, RUN, SPLITS
 from landuse.train import optimizer, train
 from landuse.train.batches import Batches, Chance, batches, mix
-from landuse.train.export import INT8_FILE, KERAS_FILE, check_agreement, save_keras
+from landuse.train.export import KERAS_FILE, check_agreement, save_keras
 
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate"]
 FILES = [MODEL / "model.tflite", MODEL / KERAS_FILE, MODEL / INT8_FILE, MODEL / "model.json", HISTORY]

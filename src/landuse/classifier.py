@@ -17,7 +17,7 @@ from landuse.dataset import map_ahead, read_image
 from landuse.files import made, read_record
 from landuse.quiet import native_stderr_muted
 
-MODEL_FILE = "model.tflite"
+MODEL_FILE, INT8_FILE = "model.tflite", "model.int8.tflite"
 CARD_FILE = "model.json"
 PROBABILITIES, EMBEDDING = "probabilities", "embedding"
 ONLY = "output_0"  # what LiteRT calls the output of a network that has just one

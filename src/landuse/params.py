@@ -134,8 +134,9 @@ class PromoteParams:
 
 @section
 class ServeParams:
-    """How `landuse serve` follows the champion, and where it keeps what it answered."""
+    """How `landuse serve` follows the champion, which of its files answers, and where that is kept."""
 
+    int8: Annotated[bool, Field(strict=True)]
     follow_seconds: Annotated[float, Field(gt=0)]
     log: Annotated[str, Field(min_length=1)] | None
 

@@ -30,8 +30,8 @@ def serve(params: ServeParams, model: str, host: str, port: int) -> None:
     with listener(host, port) as door:
         metrics = Metrics()
         log = Log(Path(params.log), metrics) if params.log else None
-        answers = Answers(load(model), metrics, log, os.environ.get(ROOT_VARIABLE))
-        follower = Follower(model, params.follow_seconds, answers) if champion.follows(model) else None
+        answers = Answers(load(model, params.int8), metrics, log, os.environ.get(ROOT_VARIABLE))
+        follower = Follower(model, params, answers) if champion.follows(model) else None
         helpers = [helper for helper in (log, follower) if helper]
         app = build_app(answers, helpers, address(door))
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=FAREWELL_SECONDS)

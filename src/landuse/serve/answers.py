@@ -104,7 +104,8 @@ class ScoringModel:
             raise RefusedImage(SHAPE)
         model = begun.get()
         try:
-            return list(map_ahead(lambda numbered: self.answer(model, *numbered), enumerate(model_input)))
+            every = map if len(model_input) == 1 else map_ahead
+            return list(every(lambda numbered: self.answer(model, *numbered), enumerate(model_input)))
         except MlflowException:
             raise
         except Exception:

@@ -4,6 +4,7 @@ import sys
 from threading import Event, Thread
 
 from landuse import champion
+from landuse.params import ServeParams
 from landuse.serve.answers import Answers
 from landuse.serve.model import load
 
@@ -13,8 +14,8 @@ PATIENCE = 6
 class Follower:
     """Looks at the registry every so many seconds, and more rarely while that leads to nothing."""
 
-    def __init__(self, alias: str, seconds: float, answers: Answers) -> None:
-        self.alias, self.seconds, self.answers = alias, seconds, answers
+    def __init__(self, alias: str, params: ServeParams, answers: Answers) -> None:
+        self.alias, self.params, self.answers = alias, params, answers
         self.trouble: str | None = None
         self.ended = Event()
         self.thread = Thread(target=self.run, name="follow", daemon=True)
@@ -29,7 +30,7 @@ class Follower:
 
     def run(self) -> None:
         """Look until the end."""
-        while not self.ended.wait(self.seconds * (PATIENCE if self.trouble else 1)):
+        while not self.ended.wait(self.params.follow_seconds * (PATIENCE if self.trouble else 1)):
             self.look()
 
     def look(self) -> None:
@@ -38,7 +39,7 @@ class Follower:
             name, number = champion.resolve(self.alias)
             version = f"models:/{name}/{number}"
             if version != self.answers.model.version:
-                self.answers.put(load(version))
+                self.answers.put(load(version, self.params.int8))
                 self.say(f"{version} answers now")
             self.trouble = None
         except Exception as error:  # what a damaged version or a registry that is down may lead to is not foreseen

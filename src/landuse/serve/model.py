@@ -6,10 +6,11 @@ from os import cpu_count
 import numpy as np
 
 from landuse import champion
-from landuse.classifier import Classifier
+from landuse.classifier import INT8_FILE, Classifier, LiteModel
 from landuse.dataset import map_ahead
 from landuse.errors import LanduseError
 from landuse.examples import EXAMPLES_FILE, Examples
+from landuse.files import made
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,12 @@ class Model:
     examples: Examples | None
 
 
-def load(name: str) -> Model:
-    """The model of a registry or folder, as `champion.load` names it. Raises LanduseError where it does not work."""
+def load(name: str, int8: bool) -> Model:
+    """The model of a registry or folder, in float32 or int8. Raises LanduseError where there is none that works."""
     with champion.model_folder(name) as (version, folder):
         version, classifier = champion.open_model(name, version, folder)
+        if int8:
+            classifier.model = LiteModel(made(folder / INT8_FILE).read_bytes())
         examples = Examples(folder) if (folder / EXAMPLES_FILE).exists() else None
     warm_up(version, classifier)
     return Model(version, classifier, examples)

@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 
 from landuse import model
-from landuse.classifier import CARD_FILE, EMBEDDING, MODEL_FILE, PROBABILITIES, Classifier, LiteModel
+from landuse.classifier import CARD_FILE, EMBEDDING, INT8_FILE, MODEL_FILE, PROBABILITIES, Classifier, LiteModel
 from landuse.dataset import map_ahead, read_image
 from landuse.errors import LanduseError
 from landuse.examples import choose, write_examples
 from landuse.model import KERAS_FILE
 from landuse.paths import DATA, MODEL
 
-INT8_FILE = "model.int8.tflite"
 TOLERANCE = 1e-3
 CHECKED_IMAGES = 32
 CALIBRATION_IMAGES = 64
