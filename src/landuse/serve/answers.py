@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from mlflow import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from numpy.typing import NDArray
 
 from landuse.classifier import Prediction
@@ -106,11 +106,11 @@ class ScoringModel:
         try:
             every = map if len(model_input) == 1 else map_ahead
             return list(every(lambda numbered: self.answer(model, *numbered), enumerate(model_input)))
-        except MlflowException:
+        except RefusedImage:
             raise
         except Exception:
             traceback.print_exc()
-            raise MlflowException(UNEXPECTED) from None
+            raise RefusedImage(UNEXPECTED, INTERNAL_ERROR) from None
 
     def answer(self, model: Model, number: int, text: str) -> dict[str, Any]:
         """The prediction for one input, by its number in the request."""

@@ -1,0 +1,23 @@
+"""A server that answers with the model of the finished project."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import in_this_process
+
+from landuse.serve.answers import Answers
+from landuse.serve.metrics import Metrics
+from landuse.serve.model import load
+
+
+@pytest.fixture(scope="session")
+def answers(finished: Path) -> Answers:
+    return Answers(load(str(finished / "artifacts/model"), int8=False), Metrics(), None, str(finished / "data"))
+
+
+@pytest.fixture(scope="session")
+def place(answers: Answers) -> Iterator[str]:
+    """The address of a server in this process, with data/ as its root."""
+    with in_this_process(answers) as address:
+        yield address
