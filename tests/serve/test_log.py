@@ -53,6 +53,17 @@ def test_every_prediction_is_a_row_with_embedding_and_digest_and_is_written_at_t
     assert set(pd.read_parquet(kept.folder).columns) == {*log.SCHEMA.names, "day"}
 
 
+def test_a_named_file_that_is_gone_by_the_time_it_is_logged_is_answered(
+    trained: Path, answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes((DATA / "forest" / "07.png").read_bytes())
+    looked = answers.model.classifier.look
+    monkeypatch.setattr(answers.model.classifier, "look", lambda path: (looked(path), path.unlink())[0])
+    said, _ = Answers(answers.model, Metrics(), Log(tmp_path / "log", Metrics()), None).answer(answers.model, image)
+    assert said.label == "forest" and not image.exists()
+
+
 def test_a_full_batch_is_written_at_once_and_each_day_has_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

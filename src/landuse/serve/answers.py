@@ -2,9 +2,10 @@
 
 import base64
 import traceback
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from hashlib import sha256
+from hashlib import file_digest
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,7 +49,8 @@ class Answers:
         said, embedding = model.classifier.look(image)
         self.metrics.count(said)
         if self.log:
-            self.log.add(row(model.version, said, embedding, image))
+            with suppress(OSError):  # a file that was named, and is gone by now
+                self.log.add(row(model.version, said, embedding, image))
         return said, embedding
 
     def answer_page(self, content: bytes) -> dict[str, Any]:
@@ -66,7 +68,8 @@ class Answers:
 
 def row(version: str, said: Prediction, embedding: NDArray | None, image: Path | BinaryIO) -> dict[str, Any]:
     """A row of the log."""
-    content = image.read_bytes() if isinstance(image, Path) else image.getvalue()
+    with image.open("rb") if isinstance(image, Path) else BytesIO(image.getvalue()) as file:
+        digest = file_digest(file, "sha256").hexdigest()
     return {
         "time": datetime.now(UTC),
         "version": version,
@@ -74,7 +77,7 @@ def row(version: str, said: Prediction, embedding: NDArray | None, image: Path |
         "confidence": said.confidence,
         "unsure": said.unsure,
         "embedding": None if embedding is None else embedding.astype(np.float16),
-        "sha256": sha256(content).hexdigest(),
+        "sha256": digest,
     }
 
 
