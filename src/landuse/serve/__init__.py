@@ -35,6 +35,7 @@ def serve(params: ServeParams, model: str, host: str, port: int) -> None:
         helpers = [helper for helper in (log, follower) if helper]
         app = build_app(answers, helpers, address(door))
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=FAREWELL_SECONDS)
+        door.listen()  # from here on who comes waits for the start; before, nobody could be answered
         uvicorn.Server(config).run(sockets=[door])
 
 
