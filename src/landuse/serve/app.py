@@ -65,7 +65,8 @@ def build_app(answers: Answers, helpers: Sequence[Helper], address: str) -> Door
 
     @asynccontextmanager
     async def at_work(_: Starlette) -> AsyncIterator[None]:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(cpu_count()))
+        # One more than there are interpreters: an image is decoded while every core looks at another.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor((cpu_count() or 1) + 1))
         for helper in helpers:
             helper.start()
         print(f"{answers.model.version} answers at {address}", flush=True)
