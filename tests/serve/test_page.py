@@ -69,8 +69,9 @@ def test_with_the_keyboard_only_an_image_is_chosen_and_the_answer_read(trained: 
     assert [bars.nth(index).locator(".name").inner_text() for index in range(3)] == [c.label for c in said.top]
     assert f"{100 * said.confidence:.1f} %" in page.inner_text("#confidence")
     assert page.locator("#nearest li").count() == 6 and page.inner_text("#nearest li:first-child .name") == "forest"
-    assert page.evaluate("[...document.querySelectorAll('#nearest img')].every((image) => image.naturalWidth > 0)")
-    assert page.inner_text("#version").startswith("sha256:") and page.is_visible("#image")
+    page.wait_for_function("[...document.querySelectorAll('#nearest img')].every((image) => image.naturalWidth > 0)")
+    assert page.inner_text("#version").startswith("sha256:")
+    page.wait_for_selector("#image", state="visible")
     assert page.is_visible("#unsure") == said.unsure
 
 
