@@ -42,7 +42,7 @@ def test_every_preset_is_in_the_readme_and_no_other() -> None:
 
 
 def test_every_key_of_the_params_that_the_readme_names_exists() -> None:
-    for section, key in named(rf"\b({'|'.join(SECTIONS)})\.([a-z_]+)"):
+    for section, key in named(rf"\b({'|'.join(SECTIONS)})\.([a-z_0-9]+)"):
         assert key in SECTIONS[section] or (ROOT / f"{section}.{key}").exists(), f"{section}.{key}"
 
 

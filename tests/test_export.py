@@ -11,7 +11,8 @@ from landuse.errors import LanduseError
 from landuse.export import EXAMPLE, export
 from landuse.paths import DATA, MODEL
 
-FILES = {"model.tflite", "model.int8.tflite", "model.keras", "model.json", "labels.txt", "example.py"}
+MODELS = {"model.tflite", "model.int8.tflite", "model.keras"}
+FILES = MODELS | {"model.json", "examples.parquet", "labels.txt", "example.py"}
 
 
 @pytest.mark.parametrize("model", ["models:/served@champion", "artifacts/model"])

@@ -23,7 +23,7 @@ SOURCE = Path("src/landuse")
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES = tuple(DVC["stages"])
-AFTER = ("promote", "predict", "export")  # steps that work on what is registered
+AFTER = ("promote", "predict", "serve", "export")  # steps that work on what is registered
 REGISTRY_VERBS = ("rollback", "history", "compare", "verify")
 FLOWS = ("ingestion", "training", "retraining", "promotion")
 LONGEST_FLOW = 12
@@ -61,7 +61,7 @@ def within(path: str, folders: set[str]) -> bool:
 
 
 def test_every_step_is_a_section_of_the_params() -> None:
-    assert tuple(PARAMS) == ("data", *STAGES, "promote", "tune", "pipelines")
+    assert tuple(PARAMS) == ("data", *STAGES, "promote", "tune", "serve", "pipelines")
 
 
 @pytest.mark.parametrize("name", ("ingest", *STAGES, *AFTER, *REGISTRY_VERBS, "tune"))
@@ -73,7 +73,8 @@ def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
 
 
 def test_every_step_is_a_verb_of_the_command_line_and_the_other_verbs_are_known() -> None:
-    verbs = ["fetch", "ingest", *STAGES, "tune", "promote", *REGISTRY_VERBS, "predict", "export", "info", "flow"]
+    verbs = ["fetch", "ingest", *STAGES, "tune", "promote", *REGISTRY_VERBS, "predict", "serve", "export"]
+    verbs += ["info", "flow"]
     assert list(typer.main.get_command(app).commands) == verbs
 
 

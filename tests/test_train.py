@@ -15,13 +15,14 @@ import pytest
 import tiny
 
 from landuse import features, model
-from landuse.classifier import Classifier, LiteModel
+from landuse.classifier import INT8_FILE, Classifier, LiteModel
 from landuse.dataset import read_image, view
 from landuse.errors import LanduseError
+from landuse.examples import EXAMPLES_FILE
 from landuse.params import ExtractParams, TrainParams, load_params
 from landuse.paths import DATA, HISTORY, MODEL, RUN, SPLITS
 from landuse.train import train
-from landuse.train.export import INT8_FILE, KERAS_FILE, check_agreement, save_keras
+from landuse.train.export import KERAS_FILE, check_agreement, save_keras
 from landuse.train.learner import Learner, mix, optimizer
 from landuse.train.passes import Chance, Chunk, Passes, passes
 
@@ -78,9 +79,9 @@ def test_the_weights_of_the_best_epoch_are_kept_where_later_ones_are_worse(
 
 @pytest.mark.slow
 def test_the_same_seed_trains_the_same_files_and_another_seed_others(trained_copy: Path) -> None:
-    before = digests()
+    before, examples = digests(), (MODEL / EXAMPLES_FILE).read_bytes()
     train(TRAIN)
-    assert digests() == before
+    assert digests() == before and (MODEL / EXAMPLES_FILE).read_bytes() == examples
     train(replace(TRAIN, seed=2))
     assert not set(digests()) & set(before)
 

@@ -21,7 +21,12 @@ def load(model: str) -> tuple[str, Classifier]:
     Takes what `model_folder` takes. Raises LanduseError also for a model that cannot tell when it is unsure.
     """
     with model_folder(model) as (version, folder):
-        classifier = Classifier(folder)
+        return open_model(model, version, folder)
+
+
+def open_model(model: str, version: str | None, folder: Path) -> tuple[str, Classifier]:
+    """What `load` returns, for a model whose folder is at hand."""
+    classifier = Classifier(folder)
     if classifier.unsure_below is None:
         raise LanduseError(f"{version or model} has no unsure_below in its model.json: train and register it anew")
     return version or f"sha256:{classifier.digest[:16]}", classifier
@@ -55,6 +60,25 @@ def collecting_no_garbage() -> Iterator[None]:
 
 def fetch(model: str, folder: Path) -> tuple[str, Path]:
     """Copy the files of a registered model into a folder; returns `models:/NAME/VERSION` and where they are."""
+    name, number = resolve(model)
+    from landuse import registry, tracking
+
+    with tracking.reach():
+        registry.fetch_model(registry.get_version(name, number), folder)
+    return f"models:/{name}/{number}", folder / registry.MODEL_FOLDER
+
+
+def follows(model: str) -> bool:
+    """Whether it is an alias, which may come to mean another version."""
+    asked = REGISTERED.fullmatch(model)
+    return bool(asked and asked["alias"])
+
+
+def resolve(model: str) -> tuple[str, str]:
+    """Name and number of the version that an alias or number of the registry stands for now.
+
+    Raises LanduseError where it stands for none, and Unavailable where the registry does not answer.
+    """
     asked = REGISTERED.fullmatch(model)
     if not asked:
         raise LanduseError(f"{model}: name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
@@ -69,5 +93,4 @@ def fetch(model: str, folder: Path) -> tuple[str, Path]:
             raise LanduseError(
                 f"no version of {name} is {alias}: landuse history and landuse info show which there are"
             )
-        registry.fetch_model(registry.get_version(name, number), folder)
-    return f"models:/{name}/{number}", folder / registry.MODEL_FOLDER
+    return name, number

@@ -17,8 +17,10 @@ from landuse.dataset import map_ahead, read_image
 from landuse.files import made, read_record
 from landuse.quiet import native_stderr_muted
 
-MODEL_FILE = "model.tflite"
+MODEL_FILE, INT8_FILE = "model.tflite", "model.int8.tflite"
 CARD_FILE = "model.json"
+PROBABILITIES, EMBEDDING = "probabilities", "embedding"
+ONLY = "output_0"  # what LiteRT calls the output of a network that has just one
 TOP = 5
 
 
@@ -43,7 +45,7 @@ class Prediction(BaseModel):
 
 
 class LiteModel:
-    """A LiteRT model of one input and one output, for any number of threads: as many interpreters as there are cores.
+    """A LiteRT model of one input, for any number of threads: as many interpreters as there are cores.
 
     An interpreter is started when all others are at work; beyond that, callers wait for one.
     """
@@ -55,15 +57,25 @@ class LiteModel:
             self.free.put(None)
 
     def __call__(self, item: NDArray) -> NDArray:
-        """The output for one item, both without the batch dimension."""
+        """The probabilities, or whatever is the only output, for one item; both without the batch dimension."""
+        return main(self.outputs(item))
+
+    def outputs(self, item: NDArray) -> dict[str, NDArray]:
+        """Every output by its name."""
         interpreter = self.free.get()
         try:
             interpreter = interpreter or start_interpreter(self.flatbuffer)
             interpreter.set_tensor(interpreter.get_input_details()[0]["index"], item[np.newaxis])
             interpreter.invoke()
-            return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
+            found = interpreter.get_signature_runner().get_output_details()
+            return {name: interpreter.get_tensor(details["index"])[0] for name, details in found.items()}
         finally:
             self.free.put(interpreter)
+
+
+def main(outputs: dict[str, NDArray]) -> NDArray:
+    """The probabilities among the outputs of a network, or its only output."""
+    return outputs[PROBABILITIES if PROBABILITIES in outputs else ONLY]
 
 
 def start_interpreter(flatbuffer: bytes) -> Interpreter:
@@ -101,7 +113,16 @@ class Classifier:
 
     def predict(self, image: Path | BinaryIO) -> Prediction:
         """The prediction for one image file or its bytes. Raises LanduseError if unreadable."""
-        probabilities = dict(zip(self.labels, self.probabilities(image).tolist(), strict=True))
+        return self.prediction(self.probabilities(image))
+
+    def look(self, image: Path | BinaryIO) -> tuple[Prediction, NDArray[np.float32] | None]:
+        """The prediction, and the embedding [channels] it was made from; None where the model does not tell that."""
+        outputs = self.model.outputs(read_image(image, self.image_size))
+        return self.prediction(main(outputs)), outputs.get(EMBEDDING)
+
+    def prediction(self, numbers: NDArray[np.float32]) -> Prediction:
+        """Probabilities [classes] in words."""
+        probabilities = dict(zip(self.labels, numbers.tolist(), strict=True))
         ranked = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
         confidence = probabilities[ranked[0]]
         return Prediction(

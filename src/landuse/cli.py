@@ -220,6 +220,23 @@ def predict(
 
 
 @app.command(rich_help_panel=USE)
+def serve(
+    model: ModelOption = "",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+) -> None:
+    """Answer over HTTP, with a page to drop images on; follows the champion without a restart."""
+    from landuse.params import load_params
+
+    params = load_params()
+    from landuse.champion import collecting_no_garbage
+
+    with collecting_no_garbage():
+        from landuse.serve import serve
+    serve(params.serve, model or champion(), host, port)
+
+
+@app.command(rich_help_panel=USE)
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")], model: ModelOption = ""
 ) -> None:

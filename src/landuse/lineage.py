@@ -17,7 +17,7 @@ PACKAGES = (
 )
 # A repro writes dvc.lock; of the others, what they say is recorded beside the commit.
 NOT_CODE = tuple(f":!{path}" for path in ("dvc.lock", DATA_DVC, PARAMS))
-RESULTLESS = frozenset({"promote", "tune", "pipelines"})
+RESULTLESS = frozenset({"promote", "tune", "serve", "pipelines"})
 
 
 def read_data_dvc() -> dict[str, Any]:

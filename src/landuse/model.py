@@ -171,7 +171,7 @@ def to_litert(network: keras.Model, examples: Sequence[np.ndarray] = ()) -> byte
     """
     shape = (1, *network.input_shape[1:])
     function = tf.function(partial(network, training=False), autograph=False)
-    signature = function.get_concrete_function(tf.TensorSpec(shape, network.inputs[0].dtype))
+    signature = function.get_concrete_function(tf.TensorSpec(shape, network.inputs[0].dtype, "pixels"))
     owner = tf.Module()
     owner.variables_ = [variable.value for variable in network.variables]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([signature], owner)

@@ -164,6 +164,15 @@ class TuneParams:
 
 
 @section
+class ServeParams:
+    """How `landuse serve` follows the champion, which of its files answers, and where that is kept."""
+
+    int8: Annotated[bool, Field(strict=True)]
+    follow_seconds: Annotated[float, Field(gt=0)]
+    log: Annotated[str, Field(min_length=1)] | None
+
+
+@section
 class PipelinesParams:
     """How the flows of `pipelines/` wait, try again and tell; nothing of it changes a result."""
 
@@ -188,7 +197,7 @@ BLOCKS = {"mobilenet_v2": 16, "mobilenet": 13}
 
 @section
 class Params:
-    """One section per step, and one for the flows; a step is given its own section."""
+    """One section per step, one for the server, one for the flows; a step is given its own section."""
 
     data: DataParams
     validate: ValidateParams
@@ -199,6 +208,7 @@ class Params:
     register: RegisterParams
     promote: PromoteParams
     tune: TuneParams
+    serve: ServeParams
     pipelines: PipelinesParams
 
     @model_validator(mode="after")

@@ -21,12 +21,12 @@ ROOT_VARIABLE = "LANDUSE_ROOT"
 class RefusedImage(mlflow.MlflowException):
     """An image that is not answered. MLflow would repeat the whole request in front of the one sentence."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
+    def __init__(self, sentence: str, code: int = INVALID_PARAMETER_VALUE) -> None:
+        super().__init__(sentence, error_code=code)
         self.sentence = sentence
 
     def serialize_as_json(self) -> str:
-        """What the client of `mlflow models serve` reads, with status 400."""
+        """What the client of `mlflow models serve` reads, with the status of the code: 400 unless another is given."""
         return json.dumps({"error_code": self.error_code, "message": self.sentence})
 
 

@@ -12,15 +12,11 @@ from PIL import Image, ImageOps
 def main(folder: Path, images: list[str]) -> None:
     """Print one line per image; model.int8.tflite is used in the same way."""
     card = json.loads((folder / "model.json").read_text())
-    interpreter = Interpreter(str(folder / "model.tflite"))
-    interpreter.allocate_tensors()
-    (pixels,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    ask = Interpreter(str(folder / "model.tflite")).get_signature_runner()
     for path in images:
         image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
         image = image.resize((card["image_size"],) * 2, Image.Resampling.BILINEAR)
-        interpreter.set_tensor(pixels["index"], np.asarray(image)[np.newaxis])
-        interpreter.invoke()
-        probabilities = interpreter.get_tensor(output["index"])[0]
+        probabilities = ask(pixels=np.asarray(image)[np.newaxis])["probabilities"][0]
         unsure = " unsure" if probabilities.max() < card["unsure_below"] else ""
         print(f"{path} {card['labels'][probabilities.argmax()]} {probabilities.max():.4f}{unsure}")
 

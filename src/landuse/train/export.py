@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from landuse import model
-from landuse.classifier import CARD_FILE, MODEL_FILE, Classifier, LiteModel
+from landuse.classifier import CARD_FILE, EMBEDDING, INT8_FILE, MODEL_FILE, PROBABILITIES, Classifier, LiteModel
 from landuse.dataset import map_ahead, read_image
 from landuse.errors import LanduseError
+from landuse.examples import choose, write_examples
 from landuse.model import KERAS_FILE
 from landuse.paths import DATA, MODEL
 
-INT8_FILE = "model.int8.tflite"
 TOLERANCE = 1e-3
 CHECKED_IMAGES = 32
 CALIBRATION_IMAGES = 64
@@ -37,12 +37,15 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) ->
     rows = {subset: splits[splits["subset"] == subset] for subset in ("train", "validation")}
     examples = rows["train"]["path"].iloc[:: -(-len(rows["train"]) // CALIBRATION_IMAGES)]
     pixels = [read_image(DATA / path, card["image_size"]) for path in examples]
-    (MODEL / MODEL_FILE).write_bytes(model.to_litert(network))
-    (MODEL / INT8_FILE).write_bytes(model.to_litert(network, pixels))
+    served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer("pool").output})
+    (MODEL / MODEL_FILE).write_bytes(model.to_litert(served))
+    (MODEL / INT8_FILE).write_bytes(model.to_litert(served, pixels))
     card["validation"] = accuracies(rows["validation"], card)
     (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     check_agreement([DATA / path for path in rows["validation"]["path"][:CHECKED_IMAGES]])
-    return Classifier(MODEL).digest
+    classifier = Classifier(MODEL)
+    write_examples(MODEL, classifier, choose(rows["train"]))
+    return classifier.digest
 
 
 def accuracies(images: pd.DataFrame, card: dict[str, Any]) -> dict[str, float]:

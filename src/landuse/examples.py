@@ -1,0 +1,85 @@
+"""Training images that travel with the model, so that an answer can show what was learned from and looks alike."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+from pyarrow import parquet
+
+from landuse.classifier import Classifier
+from landuse.dataset import decode, map_ahead, upright
+from landuse.errors import LanduseError
+from landuse.paths import DATA
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXAMPLES_FILE = "examples.parquet"
+PER_CLASS = 25
+THUMBNAIL = (64, 64)
+
+
+class Example(NamedTuple):
+    """A training image that is like another one; the similarity is the cosine of both embeddings, at most 1."""
+
+    path: str
+    label: str
+    similarity: float
+    thumbnail: bytes
+
+
+def choose(images: "pd.DataFrame") -> list[tuple[str, str]]:
+    """Path and label of up to 25 images of every class, of rows (path, label), drawn the same way every time."""
+    drawn = images.sample(frac=1, random_state=1).groupby("label").head(PER_CLASS).sort_index()
+    return list(zip(drawn["path"], drawn["label"], strict=True))
+
+
+def write_examples(folder: Path, classifier: Classifier, images: Sequence[tuple[str, str]]) -> None:
+    """Write `examples.parquet`: one row per image with path, label, embedding in float16, and a small JPEG."""
+    paths, labels = zip(*images, strict=True)
+    looks = list(map_ahead(lambda path: (classifier.look(DATA / path)[1], thumbnail(DATA / path)), paths))
+    embeddings = np.stack([embedding for embedding, _ in looks]).astype(np.float16)
+    columns = {
+        "path": pa.array(paths),
+        "label": pa.array(labels),
+        "embedding": pa.FixedSizeListArray.from_arrays(embeddings.ravel(), embeddings.shape[1]),
+        "thumbnail": pa.array([picture for _, picture in looks]),
+    }
+    parquet.write_table(pa.table(columns), folder / EXAMPLES_FILE)
+
+
+def thumbnail(path: Path) -> bytes:
+    """The image as a JPEG of at most 64 pixels a side."""
+    with decode(path) as image:
+        small = upright(image)
+    small.thumbnail(THUMBNAIL, Image.Resampling.BILINEAR)
+    file = BytesIO()
+    small.save(file, "JPEG")
+    return file.getvalue()
+
+
+class Examples:
+    """The examples of a model folder. Raises LanduseError where the file is damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            rows = parquet.read_table(folder / EXAMPLES_FILE)
+            self.texts = rows.select(["path", "label", "thumbnail"]).to_pylist()
+            flat = rows["embedding"].combine_chunks().flatten().to_numpy().astype(np.float32)
+            vectors = flat.reshape(len(self.texts), -1)
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise LanduseError(f"{EXAMPLES_FILE} is damaged: {reason}; train and register it anew") from None
+        self.units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def nearest(self, embedding: NDArray[np.float32], count: int) -> list[Example]:
+        """Those whose embeddings [channels] are most like this one, the likest first."""
+        # The threads of a matrix product go on spinning for 20 ms, and the next images wait for them.
+        similarities = np.einsum("ij,j->i", self.units, embedding / np.linalg.norm(embedding))
+        likest = np.argsort(-similarities)[:count]
+        return [Example(similarity=float(similarities[index]), **self.texts[index]) for index in likest]

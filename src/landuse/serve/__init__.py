@@ -1,0 +1,63 @@
+"""Serve: a registered model over HTTP, and on a page to drop images on."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from landuse import champion
+from landuse.errors import LanduseError
+from landuse.params import ServeParams
+from landuse.pyfunc import ROOT_VARIABLE
+from landuse.serve.answers import Answers
+from landuse.serve.app import build_app
+from landuse.serve.follow import Follower
+from landuse.serve.log import Log
+from landuse.serve.metrics import Metrics
+from landuse.serve.model import load
+
+FAREWELL_SECONDS = 10
+HANDOVER_SECONDS = 1e-4  # between threads; with the usual 5 ms, an answer waits for the images of others
+
+
+def serve(params: ServeParams, model: str, host: str, port: int) -> None:
+    """Answer until the process is told to end; an alias is followed to whatever it comes to mean.
+
+    Raises LanduseError where there is no such model, and where the port is taken.
+    """
+    with listener(host, port) as door:
+        metrics = Metrics()
+        log = Log(Path(params.log), metrics) if params.log else None
+        answers = Answers(load(model, params.int8), metrics, log, os.environ.get(ROOT_VARIABLE))
+        follower = Follower(model, params, answers) if champion.follows(model) else None
+        helpers = [helper for helper in (log, follower) if helper]
+        app = build_app(answers, helpers, address(door))
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=FAREWELL_SECONDS)
+        sys.setswitchinterval(HANDOVER_SECONDS)
+        door.listen()  # from here on who comes waits for the start; before, nobody could be answered
+        uvicorn.Server(config).run(sockets=[door])
+
+
+@contextmanager
+def listener(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that holds the address, before anything slow is begun. Raises LanduseError where it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, or asyncio leaves Nagle's algorithm on, and every answer waits 40 ms for the client's receipt.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind((host, port))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise LanduseError(f"--host {host} --port {port}: {reason}; name another") from None
+        yield door
+
+
+def address(door: socket.socket) -> str:
+    """Where a browser finds it."""
+    host, port = door.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -1,0 +1,123 @@
+"""What the server says of images: every answer is counted, and kept where that is wanted."""
+
+import base64
+import traceback
+from contextlib import suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from hashlib import file_digest
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
+from numpy.typing import NDArray
+
+from landuse.classifier import Prediction
+from landuse.dataset import map_ahead
+from landuse.errors import LanduseError
+from landuse.pyfunc import RefusedImage, open_image
+from landuse.serve.log import Log
+from landuse.serve.metrics import Metrics
+from landuse.serve.model import Model
+
+NEAREST = 6
+SHAPE = 'send {"inputs": [image, ...]}, every image as text in base64'
+UNEXPECTED = "the server failed on this request; its log says how"
+
+begun: ContextVar[Model] = ContextVar("begun")  # the model that a request began with, and ends with
+
+
+class Answers:
+    """The model at work. It may be another one for the next request, never within one.
+
+    `root` is the folder whose images may be named instead of sent.
+    """
+
+    def __init__(self, model: Model, metrics: Metrics, log: Log | None, root: str | None) -> None:
+        self.metrics, self.log, self.root = metrics, log, root
+        self.put(model)
+
+    def put(self, model: Model) -> None:
+        """Let a model answer every request that begins from now on."""
+        self.model = model
+        self.metrics.show_model(model.version)
+
+    def answer(self, model: Model, image: Path | BinaryIO) -> tuple[Prediction, NDArray[np.float32] | None]:
+        """Prediction and embedding of an image, counted and kept. Raises LanduseError if it is unreadable."""
+        said, embedding = model.classifier.look(image)
+        self.metrics.count(said)
+        if self.log:
+            with suppress(OSError):  # a file that was named, and is gone by now
+                self.log.add(row(model.version, said, embedding, image))
+        return said, embedding
+
+    def answer_page(self, content: bytes) -> dict[str, Any]:
+        """What the page shows of an image: prediction, version, and the nearest training examples."""
+        model = begun.get()
+        said, embedding = self.answer(model, BytesIO(content))
+        known = model.examples is not None and embedding is not None
+        nearest = model.examples.nearest(embedding, NEAREST) if known else []
+        return {
+            "prediction": said.model_dump(),
+            "version": model.version,
+            "nearest": [example._asdict() | {"thumbnail": data_uri(example.thumbnail)} for example in nearest],
+        }
+
+
+def row(version: str, said: Prediction, embedding: NDArray | None, image: Path | BinaryIO) -> dict[str, Any]:
+    """A row of the log."""
+    with image.open("rb") if isinstance(image, Path) else BytesIO(image.getvalue()) as file:
+        digest = file_digest(file, "sha256").hexdigest()
+    return {
+        "time": datetime.now(UTC),
+        "version": version,
+        "label": said.label,
+        "confidence": said.confidence,
+        "unsure": said.unsure,
+        "embedding": None if embedding is None else embedding.astype(np.float16),
+        "sha256": digest,
+    }
+
+
+def data_uri(jpeg: bytes) -> str:
+    """A picture inside the text of an answer."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+class ScoringModel:
+    """What MLflow's scoring app takes for a model: it asks `predict` with the `inputs` of a request.
+
+    The methods of the metadata tell MLflow to hand these over as they are.
+    """
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers, self.metadata = answers, self
+
+    def get_input_schema(self) -> None:
+        """There is none: `predict` looks at its input itself."""
+
+    def _is_signature_from_type_hint(self) -> bool:
+        return True
+
+    def predict(self, model_input: Any) -> list[dict[str, Any]]:
+        """One prediction per image. Raises RefusedImage for the first bad one, and for input of another shape."""
+        if not (isinstance(model_input, list) and all(isinstance(text, str) for text in model_input)):
+            raise RefusedImage(SHAPE)
+        model = begun.get()
+        try:
+            every = map if len(model_input) == 1 else map_ahead
+            return list(every(lambda numbered: self.answer(model, *numbered), enumerate(model_input)))
+        except RefusedImage:
+            raise
+        except Exception:
+            traceback.print_exc()
+            raise RefusedImage(UNEXPECTED, INTERNAL_ERROR) from None
+
+    def answer(self, model: Model, number: int, text: str) -> dict[str, Any]:
+        """The prediction for one input, by its number in the request."""
+        try:
+            return self.answers.answer(model, open_image(text, self.answers.root))[0].model_dump()
+        except LanduseError as error:
+            raise RefusedImage(f"inputs[{number}]: {error}") from None

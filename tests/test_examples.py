@@ -1,0 +1,64 @@
+"""Training images that travel with the model: those that look most like an image are found without data/."""
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from PIL import Image
+from pyarrow import parquet
+
+from landuse.classifier import INT8_FILE, Classifier, LiteModel
+from landuse.errors import LanduseError
+from landuse.examples import EXAMPLES_FILE, PER_CLASS, Examples, choose
+from landuse.paths import DATA, MODEL, SPLITS
+
+
+def test_the_examples_are_training_images_of_every_class_with_a_small_picture_of_each(trained: Path) -> None:
+    rows = parquet.read_table(MODEL / EXAMPLES_FILE).to_pylist()
+    splits = pd.read_csv(SPLITS)
+    known = splits[splits["subset"] == "train"].set_index("path")["label"].to_dict()
+    assert {row["path"]: row["label"] for row in rows} == known and len(rows) == len(known)
+    for row in rows:
+        with Image.open(io.BytesIO(row["thumbnail"])) as picture:
+            assert picture.format == "JPEG" and max(picture.size) <= 64
+        assert len(row["embedding"]) == 1280
+
+
+def test_an_image_is_most_like_itself_and_then_like_its_own_class(trained: Path) -> None:
+    classifier, examples = Classifier(MODEL), Examples(MODEL)
+    for label in tiny.LABELS:
+        path = next(row["path"] for row in examples.texts if row["label"] == label)
+        _, embedding = classifier.look(DATA / path)
+        found = examples.nearest(embedding, 3)
+        assert found[0].path == path and found[0].similarity == pytest.approx(1, abs=1e-3)
+        assert {example.label for example in found} == {label}
+        assert [example.similarity for example in found] == sorted((x.similarity for x in found), reverse=True)
+
+
+def test_no_class_gets_more_than_its_share_and_the_choice_is_always_the_same() -> None:
+    rows = [{"path": f"{label}/{number}", "label": label} for label in "ab" for number in range(PER_CLASS + 5)]
+    images = pd.DataFrame([*rows, {"path": "c/0", "label": "c"}])
+    chosen = choose(images)
+    assert chosen == choose(images) and len(set(chosen)) == len(chosen)
+    assert Counter(label for _, label in chosen) == {"a": PER_CLASS, "b": PER_CLASS, "c": 1}
+
+
+def test_a_look_gives_the_prediction_and_the_embedding_in_float32_and_int8(trained: Path) -> None:
+    classifier, path = Classifier(MODEL), DATA / "forest" / "05.png"
+    said, embedding = classifier.look(path)
+    assert said == classifier.predict(path) and embedding.shape == (1280,) and embedding.dtype == np.float32
+    classifier.model = LiteModel((MODEL / INT8_FILE).read_bytes())
+    _, rough = classifier.look(path)
+    assert embedding @ rough / np.linalg.norm(embedding) / np.linalg.norm(rough) > 0.9
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish"])
+def test_a_damaged_file_of_examples_is_refused_in_one_line(trained_copy: Path, content: bytes) -> None:
+    (MODEL / EXAMPLES_FILE).write_bytes(content)
+    with pytest.raises(LanduseError, match="examples.parquet is damaged: .*; train and register it anew") as caught:
+        Examples(MODEL)
+    assert "\n" not in str(caught.value)
