@@ -41,6 +41,7 @@ def page(request: pytest.FixtureRequest, browser, place: str) -> Iterator[object
     complaints, elsewhere = [], []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda asked: elsewhere.append(asked.url))
+    page.on("filechooser", lambda _: None)  # the browser is told in time that no dialogue is wanted
     page.goto(place)
     yield page
     assert complaints == [] and all(url.startswith((place, "blob:", "data:")) for url in elsewhere)
