@@ -1,4 +1,4 @@
-"""The report of a version: what it says is what was measured, and it can be read in a browser, large or small."""
+"""The report of a version: what it says is what was measured, where it lies, and what old versions lack."""
 
 import json
 import re
