@@ -11,6 +11,7 @@ import pytest
 
 from landuse import model
 from landuse.classifier import LiteModel
+from landuse.dataset import view
 from landuse.errors import LanduseError
 from landuse.params import BLOCKS, ExtractParams
 
@@ -247,3 +248,17 @@ def test_pretrained_weights_load_and_leave_few_kernels_dead() -> None:
     backbone = model.build_backbone(params)
     assert model.weights_digest(backbone) != model.weights_digest(model.build_backbone(replace(params, weights="none")))
     assert 0 <= model.dead_kernels(backbone) < 0.2
+
+
+def test_a_network_that_averages_views_says_what_the_mean_of_their_embeddings_says() -> None:
+    backbone = tiny_network("mobilenet_v2").get_layer("mobilenet_v2")
+    one, eight = (model.build_network(backbone, 3, 0.5, views) for views in (1, 8))
+    eight.set_weights(one.get_weights())
+    images = np.random.default_rng(3).integers(0, 256, (2, 4, 4, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    pooled = keras.Model(one.input, one.get_layer("dropout").input)
+    seen = [pooled.predict(np.stack([view(image, number) for image in images]), verbose=0) for number in range(8)]
+    assert np.abs(seen[0] - seen[3]).max() > 1e-3, "the views do not look the same to it"
+    kernel, bias = one.get_layer("head").get_weights()
+    expected = np.asarray(keras.ops.softmax(np.mean(seen, axis=0) @ kernel + bias))
+    assert np.allclose(eight.predict(images, verbose=0), expected, atol=1e-5)
+    assert np.allclose(LiteModel(model.to_litert(eight))(images[1]), expected[1], atol=1e-4)

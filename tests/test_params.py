@@ -128,6 +128,7 @@ WRONG_VALUES = {
     "train.dropout": [1, -0.5],
     "train.patience": [0],
     "train.sure_accuracy": [0, 1.1, "all"],
+    "train.averaged_views": [0, 9],
     "evaluate.calibration_bins": [0],
     "evaluate.mistakes": [0],
     "evaluate.latency_runs": [0],

@@ -181,6 +181,13 @@ def test_what_is_done_on_a_gpu_trains_and_exports_a_model_too(
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_a_model_that_averages_an_image_and_its_mirror_image_says_the_same_of_both(trained_copy: Path) -> None:
+    train(replace(TRAIN, averaged_views=2))
+    classifier, pixels = Classifier(MODEL), read_image(DATA / "field" / "00.png", EXTRACT.image_size)
+    assert classifier.card["averaged_views"] == 2
+    assert np.allclose(classifier.model(pixels), classifier.model(np.ascontiguousarray(view(pixels, 1))), atol=1e-5)
+
+
 def test_images_are_read_in_drawn_views_where_everything_is_trained(trained: Path) -> None:
     splits = pd.read_csv(SPLITS)
     read = passes(splits, "train", replace(TRAIN, unfreeze_from="all"), EXTRACT)

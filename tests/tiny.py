@@ -37,6 +37,7 @@ CHANGES = {
         "dropout": 0.0,
         "patience": 6,
         "sure_accuracy": 0.99,
+        "averaged_views": 1,
         "seed": 1,
     },
     "promote": {"families": []},

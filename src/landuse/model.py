@@ -24,6 +24,7 @@ Network = keras.Model
 INITIAL_SEED = 1
 DEAD = 1e-3
 HEAD, ALL = "head", "all"
+TURNED = {1: 1, 2: (1, 2), 3: 2}  # after swapping rows and columns where the turn is odd: which axes to flip
 KERAS_FILE = "model.keras"
 
 
@@ -112,13 +113,29 @@ def scaled_input(backbone: keras.Model) -> tuple[keras.KerasTensor, keras.KerasT
     return pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
 
 
-def build_network(backbone: keras.Model, classes: int, dropout: float) -> keras.Model:
-    """The whole classifier: uint8 RGB [n, size, size, 3] → probabilities [n, classes]."""
+def build_network(backbone: keras.Model, classes: int, dropout: float, views: int = 1) -> keras.Model:
+    """The whole classifier: uint8 RGB [n, size, size, 3] → probabilities [n, classes].
+
+    With more views, it looks at so many flips and quarter turns of an image and averages what it sees.
+    """
     pixels, scaled = scaled_input(backbone)
-    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(scaled))
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(all_views(scaled, views)))
+    if views > 1:
+        pooled = keras.ops.mean(keras.ops.reshape(pooled, (views, -1, pooled.shape[-1])), axis=0)
     dropped = keras.layers.Dropout(dropout, name="dropout")(pooled)
     head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=HEAD)
     return keras.Model(pixels, head(dropped), name="landuse")
+
+
+def all_views(images: keras.KerasTensor, views: int) -> keras.KerasTensor:
+    """The first of the eight dihedral views of `dataset.view`, one batch after the other: [views × n, …]."""
+    seen = []
+    for number in range(views):
+        mirrored = keras.ops.flip(images, axis=2) if number % 2 else images
+        turns = number // 2
+        turned = keras.ops.transpose(mirrored, (0, 2, 1, 3)) if turns % 2 else mirrored
+        seen.append(keras.ops.flip(turned, axis=TURNED[turns]) if turns else turned)
+    return keras.ops.concatenate(seen, axis=0) if views > 1 else images
 
 
 def tail(network: keras.Model, cut: str) -> keras.Model:

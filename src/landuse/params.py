@@ -93,6 +93,7 @@ class TrainParams:
     dropout: Fraction
     patience: Count
     sure_accuracy: Annotated[float, Field(gt=0, le=1)]
+    averaged_views: Annotated[int, Field(ge=1, le=8, strict=True)]
     seed: Seed
 
 
@@ -217,6 +218,13 @@ class Params:
         last = BLOCKS[self.extract.backbone]
         if block.isdigit() and int(block) > last:
             raise ValueError(f"train.unfreeze_from = block_{block}: {self.extract.backbone} ends at block_{last}")
+        return self
+
+    @model_validator(mode="after")
+    def averages_views_that_are_extracted(self) -> Self:
+        wanted, cached = self.train.averaged_views, self.extract.views
+        if wanted > cached and self.train.unfreeze_from != "all":
+            raise ValueError(f"train.averaged_views = {wanted}: no more than extract.views = {cached}")
         return self
 
     @model_validator(mode="after")

@@ -20,8 +20,7 @@ def train(params: TrainParams) -> None:
     with tracking.training_run(tags) as record:
         with Watch(params.epochs, **bench.images) as watch:
             bench.fit(params, watch).to_csv(HISTORY, index=False)
-        validation = bench.passes("validation", params)
-        logits = model.logits(bench.tail, (chunk.inputs for chunk in validation))
-        network = bench.trained(params)
-        trust = calibrate(network, logits, validation.labels, params.sure_accuracy)
-        tracking.finish_training(record, export(network, facts | trust, bench.splits))
+        network, actual = bench.trained(params), bench.passes("validation", params).labels
+        facts |= calibrate(network, bench.validation_logits(params), actual, params.sure_accuracy)
+        facts |= {"averaged_views": params.averaged_views}
+        tracking.finish_training(record, export(network, facts, bench.splits))

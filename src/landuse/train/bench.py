@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from landuse import features, model
 from landuse.errors import LanduseError
@@ -39,7 +40,7 @@ class Bench:
         """The network as it is before training."""
         backbone = model.build_backbone(replace(self.extracted, weights=str(features.BACKBONE.resolve())))
         keras.utils.set_random_seed(params.seed)
-        network = model.build_network(backbone, self.splits["label"].nunique(), SOME_DROPOUT)
+        network = model.build_network(backbone, self.splits["label"].nunique(), SOME_DROPOUT, params.averaged_views)
         network.get_layer("dropout").rate = params.dropout
         model.unfreeze(network, params.unfreeze_from, from_scratch=self.extracted.weights == "none")
         return network
@@ -58,9 +59,18 @@ class Bench:
         counts = self.splits["subset"].value_counts()
         return {"train": counts["train"], "validation": counts["validation"]}
 
-    def passes(self, subset: str, params: TrainParams) -> Passes:
+    def passes(self, subset: str, params: TrainParams, view: int = 0) -> Passes:
         """The passes over a subset."""
-        return passes(self.splits, subset, params, self.extracted)
+        return passes(self.splits, subset, params, self.extracted, view)
+
+    def validation_logits(self, params: TrainParams) -> NDArray[np.float32]:
+        """What flows into the softmax for the validation images [images, classes].
+
+        To average the embeddings of the views, as the exported model does, is to average this: the head is linear.
+        """
+        views = 1 if params.unfreeze_from == model.ALL else params.averaged_views
+        passes = [self.passes("validation", params, view) for view in range(views)]
+        return np.mean([model.logits(self.tail, (chunk.inputs for chunk in each)) for each in passes], axis=0)
 
     def fit(self, params: TrainParams, watch: Watch) -> pd.DataFrame:
         """Train from the start, the weights of the epoch with the least validation loss kept; one row per epoch.

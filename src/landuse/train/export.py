@@ -37,7 +37,7 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) ->
     rows = {subset: splits[splits["subset"] == subset] for subset in ("train", "validation")}
     examples = rows["train"]["path"].iloc[:: -(-len(rows["train"]) // CALIBRATION_IMAGES)]
     pixels = [read_image(DATA / path, card["image_size"]) for path in examples]
-    served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer("pool").output})
+    served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer("dropout").input})
     (MODEL / MODEL_FILE).write_bytes(model.to_litert(served))
     (MODEL / INT8_FILE).write_bytes(model.to_litert(served, pixels))
     card["validation"] = accuracies(rows["validation"], card)
@@ -88,6 +88,7 @@ def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -
         "weights": facts["params"]["weights"],
         "weights_sha256": facts["weights_sha256"],
         "unfrozen_from": facts["cut"],
+        "averaged_views": facts["averaged_views"],
         "parameters": network.count_params(),
         "trained_parameters": sum(int(np.prod(weight.shape)) for weight in network.trainable_weights),
         "dead_kernels": model.dead_kernels(backbone),

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landuse import features
-from landuse.dataset import map_ahead, read_image, view
+from landuse import dataset, features
+from landuse.dataset import map_ahead, read_image
 from landuse.model import ALL
 from landuse.params import ExtractParams, TrainParams
 from landuse.paths import DATA
@@ -39,11 +39,14 @@ class Chance:
 class Passes:
     """Some rows of the split: every iteration is a pass over them, in chunks of whole batches that fit in memory.
 
-    `read` takes row numbers and view numbers. Without chance every image comes in order, as it is.
+    `read` takes row numbers and view numbers. Without chance every image comes in order, in the one view.
     """
 
-    def __init__(self, read: Read, rows: NDArray, labels: NDArray, batch_size: int, chance: Chance | None) -> None:
+    def __init__(
+        self, read: Read, rows: NDArray, labels: NDArray, batch_size: int, chance: Chance | None, view: int = 0
+    ) -> None:
         self.read, self.rows, self.labels, self.batch_size, self.chance = read, rows, labels, batch_size, chance
+        self.view = view
         self.random = chance and np.random.default_rng(chance.seed)
 
     def __len__(self) -> int:
@@ -65,7 +68,7 @@ class Passes:
     def draw(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
         """Order, views and shares of a pass [images]."""
         count = len(self)
-        order, drawn, shares = np.arange(count), np.zeros(count, np.intp), np.ones(count, np.float32)
+        order, drawn, shares = np.arange(count), np.full(count, self.view), np.ones(count, np.float32)
         if self.chance:
             self.random.shuffle(order)
             drawn = self.random.integers(0, self.chance.views, count)
@@ -84,15 +87,15 @@ class Passes:
         return (len(self) / len(counts) / counts).astype(np.float32)
 
 
-def passes(splits: pd.DataFrame, subset: str, params: TrainParams, extracted: ExtractParams) -> Passes:
-    """The passes over a subset: shuffled views for `train`, the images as they are for the others."""
+def passes(splits: pd.DataFrame, subset: str, params: TrainParams, extracted: ExtractParams, view: int = 0) -> Passes:
+    """The passes over a subset: shuffled views for `train`, the images in order and in one view for the others."""
     codes = pd.Categorical(splits["label"]).codes
     rows = np.flatnonzero(splits["subset"] == subset)
     labels = np.eye(codes.max() + 1, dtype=np.float32)[codes[rows]]
     chance = Chance(extracted.views, params.mixup, params.seed) if subset == "train" else None
     everything = params.unfreeze_from == ALL
     read = image_reader(splits["path"], extracted.image_size) if everything else activation_reader()
-    return Passes(read, rows, labels, params.batch_size, chance)
+    return Passes(read, rows, labels, params.batch_size, chance, view)
 
 
 def activation_reader() -> Read:
@@ -106,6 +109,6 @@ def image_reader(paths: pd.Series, size: int) -> Read:
 
     def turned(row_and_view: tuple[int, int]) -> NDArray:
         row, number = row_and_view
-        return view(read_image(DATA / paths[row], size), number)
+        return dataset.view(read_image(DATA / paths[row], size), number)
 
     return lambda rows, views: np.stack(list(map_ahead(turned, zip(rows, views, strict=True))))
