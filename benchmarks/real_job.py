@@ -3,7 +3,8 @@
     LANDUSE_SOURCE=UCMerced_LandUse.zip LANDUSE_WEIGHTS=weights.h5 \\
     python benchmarks/real_job.py tutorial --at-least 0.94
 
-`--seeds 3` splits and trains twice more, from other seeds, and gives the mean. Without the variables, source and weights are those of the preset. Exit code 1 where the accuracy is lower than asked.
+`--seeds 3` splits and trains twice more, from other seeds, and gives the mean. Without the variables, source and
+weights are those of the preset. Exit code 1 where the accuracy is lower than asked.
 """
 
 import argparse
