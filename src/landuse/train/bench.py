@@ -70,7 +70,8 @@ class Bench:
         """
         views = 1 if params.unfreeze_from == model.ALL else params.averaged_views
         passes = [self.passes("validation", params, view) for view in range(views)]
-        return np.mean([model.logits(self.tail, (chunk.inputs for chunk in each)) for each in passes], axis=0)
+        logits = model.logits(self.tail, (chunk.inputs for each in passes for chunk in each))
+        return logits.reshape(views, -1, logits.shape[-1]).mean(axis=0)
 
     def fit(self, params: TrainParams, watch: Watch) -> pd.DataFrame:
         """Train from the start, the weights of the epoch with the least validation loss kept; one row per epoch.
