@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shutil import move
 
+from prefect import get_run_logger
 from prefect.events import Event
 
 from landuse.errors import Unavailable
@@ -13,7 +14,6 @@ from landuse.params import load_params
 from landuse.paths import INBOX, QUARANTINE
 from pipelines.lost import end_lost_runs
 from pipelines.server import server
-from pipelines.tell import logger
 
 DONE, SUPERSEDED = INBOX / ".done", INBOX / ".superseded"
 EVENT = "landuse.arrival"
@@ -44,7 +44,7 @@ def newest() -> str | None:
 def wait_for_rest(settle_seconds: float) -> None:
     """Return when nothing is being copied into the inbox any more; the log says what is waited for."""
     if not is_at_rest(fingerprint(), settle_seconds):
-        logger().info("inbox/ is still changing: waiting until it has been at rest for %g s", settle_seconds)
+        get_run_logger().info("inbox/ is still changing: waiting until it has been at rest for %g s", settle_seconds)
         while not is_at_rest(fingerprint(), settle_seconds):
             time.sleep(LOOK_SECONDS)
 

@@ -27,6 +27,7 @@ def settling(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An inbox that is at rest soon, and looked at often."""
     tiny.write_params(place, {"pipelines": {"settle_seconds": SETTLE}})
     monkeypatch.setattr(inbox, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(inbox, "get_run_logger", lambda: logging.getLogger("run"))
 
 
 @pytest.fixture
@@ -108,9 +109,8 @@ def test_names_that_are_hidden_or_of_unfinished_copies_and_broken_links_are_left
 
 
 def test_an_arrival_that_is_still_being_copied_is_waited_for_and_the_log_says_so_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(inbox, "logger", lambda: logging.getLogger("run"))
     arrive("set.zip")
 
     def copy() -> None:
