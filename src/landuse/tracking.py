@@ -214,7 +214,9 @@ def log_trial(parent: str, name: str, values: dict[str, Any], rows: list[dict[st
         Metric(key, value, now, int(row["epoch"])) for row in rows for key, value in row.items() if key != "epoch"
     ]
     params = [Param(f"train.{key}", str(value)) for key, value in values.items()]
-    client.log_batch(run.info.run_id, metrics[-METRICS_AT_ONCE:], params)
+    client.log_batch(run.info.run_id, params=params)
+    for start in range(0, len(metrics), METRICS_AT_ONCE):
+        client.log_batch(run.info.run_id, metrics[start : start + METRICS_AT_ONCE])
     client.set_terminated(run.info.run_id)
 
 
