@@ -105,14 +105,19 @@ def read_image(source: Path | BinaryIO, size: int) -> Pixels:
         return np.asarray(upright(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def thumbnail(source: Path | BinaryIO, side: int) -> str:
-    """A small JPEG, `side` pixels at its longer side, as a data URI. Raises LanduseError where it cannot be decoded."""
+def thumbnail(source: Path | BinaryIO, side: int) -> bytes:
+    """A small JPEG, `side` pixels at its longer side. Raises LanduseError where the image cannot be decoded."""
     buffer = BytesIO()
     with decode(source) as image:
         small = upright(image)
     small.thumbnail((side, side), Image.Resampling.BILINEAR)
     small.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def data_uri(jpeg: bytes) -> str:
+    """A picture inside a page."""
+    return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

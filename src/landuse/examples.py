@@ -1,18 +1,16 @@
 """Training images that travel with the model, so that an answer can show what was learned from and looks alike."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 from pyarrow import parquet
 
 from landuse.classifier import Classifier
-from landuse.dataset import decode, map_ahead, upright
+from landuse.dataset import map_ahead, thumbnail
 from landuse.errors import LanduseError
 from landuse.paths import DATA
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES_FILE = "examples.parquet"
 PER_CLASS = 25
-THUMBNAIL = (64, 64)
+SIDE = 64  # pixels of a thumbnail's longer side
 
 
 class Example(NamedTuple):
@@ -42,7 +40,7 @@ def choose(images: "pd.DataFrame") -> list[tuple[str, str]]:
 def write_examples(folder: Path, classifier: Classifier, images: Sequence[tuple[str, str]]) -> None:
     """Write `examples.parquet`: one row per image with path, label, embedding in float16, and a small JPEG."""
     paths, labels = zip(*images, strict=True)
-    looks = list(map_ahead(lambda path: (classifier.look(DATA / path)[1], thumbnail(DATA / path)), paths))
+    looks = list(map_ahead(lambda path: (classifier.look(DATA / path)[1], thumbnail(DATA / path, SIDE)), paths))
     embeddings = np.stack([embedding for embedding, _ in looks]).astype(np.float16)
     columns = {
         "path": pa.array(paths),
@@ -51,16 +49,6 @@ def write_examples(folder: Path, classifier: Classifier, images: Sequence[tuple[
         "thumbnail": pa.array([picture for _, picture in looks]),
     }
     parquet.write_table(pa.table(columns), folder / EXAMPLES_FILE)
-
-
-def thumbnail(path: Path) -> bytes:
-    """The image as a JPEG of at most 64 pixels a side."""
-    with decode(path) as image:
-        small = upright(image)
-    small.thumbnail(THUMBNAIL, Image.Resampling.BILINEAR)
-    file = BytesIO()
-    small.save(file, "JPEG")
-    return file.getvalue()
 
 
 class Examples:

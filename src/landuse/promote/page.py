@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from landuse.dataset import thumbnail
+from landuse.dataset import data_uri, thumbnail
 from landuse.errors import LanduseError
 from landuse.gate.blessing import Blessing
 from landuse.params import EvaluateParams
@@ -82,7 +82,7 @@ def sheet(title: str, noun: str, rows: pd.DataFrame, count: int) -> dict[str, An
 def card(row: Any) -> dict[str, Any]:
     """One image, without a picture where it cannot be read any more; what it was taken for and what it is."""
     try:
-        source = thumbnail(DATA / row.path, SIDE)
+        source = data_uri(thumbnail(DATA / row.path, SIDE))
     except LanduseError:
         source = None
     right = row.predicted == row.actual

@@ -1,6 +1,5 @@
 """What the server says of images: every answer is counted, and kept where that is wanted."""
 
-import base64
 import traceback
 from contextlib import suppress
 from contextvars import ContextVar
@@ -15,7 +14,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from numpy.typing import NDArray
 
 from landuse.classifier import Prediction
-from landuse.dataset import map_ahead
+from landuse.dataset import data_uri, map_ahead
 from landuse.errors import LanduseError
 from landuse.pyfunc import RefusedImage, open_image
 from landuse.serve.log import Log
@@ -79,11 +78,6 @@ def row(version: str, said: Prediction, embedding: NDArray | None, image: Path |
         "embedding": None if embedding is None else embedding.astype(np.float16),
         "sha256": digest,
     }
-
-
-def data_uri(jpeg: bytes) -> str:
-    """A picture inside the text of an answer."""
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 class ScoringModel:

@@ -32,8 +32,8 @@ class Learner:
         self.class_weight = tf.constant(train.class_weight())
         self.optimizer = optimizer(params, train.batches)
         self.optimizer.build(network.trainable_variables)
-        example = next(iter(train))
-        signature = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in example]
+        inputs = tf.TensorSpec((None, *train.example.shape[1:]), train.example.dtype)
+        signature = [inputs, tf.TensorSpec((None, train.labels.shape[1])), tf.TensorSpec((None,))]
         self.learn_chunk = tf.function(self.learn_batches, input_signature=signature)
         self.judge_chunk = tf.function(self.judge_batches, input_signature=signature)
 

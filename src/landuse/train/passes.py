@@ -39,14 +39,15 @@ class Chance:
 class Passes:
     """Some rows of the split: every iteration is a pass over them, in chunks of whole batches that fit in memory.
 
-    `read` takes row numbers and view numbers. Without chance every image comes in order, in the one view.
+    `read` takes row numbers and view numbers; `example` is what it gives for one row. Without chance every image comes
+    in order, in the one view.
     """
 
     def __init__(
         self, read: Read, rows: NDArray, labels: NDArray, batch_size: int, chance: Chance | None, view: int = 0
     ) -> None:
         self.read, self.rows, self.labels, self.batch_size, self.chance = read, rows, labels, batch_size, chance
-        self.view = view
+        self.view, self.example = view, read(rows[:1], np.zeros(1, np.intp))
         self.random = chance and np.random.default_rng(chance.seed)
 
     def __len__(self) -> int:
@@ -78,8 +79,7 @@ class Passes:
 
     def chunk_size(self) -> int:
         """How many images a chunk holds: as many batches as fit, at least one."""
-        one = self.read(self.rows[:1], np.zeros(1, np.intp))
-        return max(CHUNK_BYTES // one.nbytes // self.batch_size, 1) * self.batch_size
+        return max(CHUNK_BYTES // self.example.nbytes // self.batch_size, 1) * self.batch_size
 
     def class_weight(self) -> NDArray[np.float32]:
         """The inverse of each class's share [classes], scaled so that equal classes weigh 1."""

@@ -112,7 +112,8 @@ def card(offender: Offender, thumbnail: Thumbnail, room: int) -> str:
 def picture(file: Path, name: str) -> str:
     """A thumbnail as an <img> that holds its own bytes."""
     text = escape(name)
-    return f'<img src="{dataset.thumbnail(file, SIDE)}" alt="{text}" title="{text}" loading="lazy">'
+    source = dataset.data_uri(dataset.thumbnail(file, SIDE))
+    return f'<img src="{source}" alt="{text}" title="{text}" loading="lazy">'
 
 
 def class_counts(manifest: pd.DataFrame) -> str:
