@@ -36,7 +36,7 @@ def fresh_clone() -> Iterator[Path]:
         yield clone
 
 
-def write_params(clone: Path, preset: str, seed: int) -> None:
+def write_params(clone: Path, preset: str, seed: int = 1) -> None:
     """The preset as params.yaml, with source and weights from the environment where they are set."""
     params = yaml.safe_load((clone / "presets" / f"{preset}.yaml").read_text())
     params["split"]["seed"] = params["train"]["seed"] = seed
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     asked = parser.parse_args()
     with fresh_clone() as clone:
-        write_params(clone, asked.preset, seed=1)
+        write_params(clone, asked.preset)
         seconds = {"ingest": timed(clone, "landuse", "ingest")}
         seconds |= {stage: timed(clone, "dvc", "repro", "--quiet", "--single-item", stage) for stage in STAGES}
         again = timed(clone, "dvc", "repro", "--quiet")
