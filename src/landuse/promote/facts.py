@@ -176,6 +176,7 @@ def network(dossier: Dossier) -> Rows:
     return [
         ("Network", f"{card['backbone']}, width {card['alpha']:g}, {card['image_size']} × {card['image_size']} pixels"),
         ("Trained", trained),
+        ("Views averaged", str(card.get("averaged_views", 1))),
         ("Dead kernels", f"{card['dead_kernels']:.1%}" if "dead_kernels" in card else NOT_RECORDED),
     ]
 
