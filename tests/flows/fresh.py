@@ -64,12 +64,12 @@ class Fresh:
         return self.work.ok(sys.executable, "-m", "pipelines", verb, **self.env)
 
     def ask(self, path: str, body: Json | None = None) -> Any:
-        """An answer of Prefect's API."""
+        """An answer of Prefect's API, whose SQLite may be locked for up to a minute."""
         address = f"http://127.0.0.1:{self.env['LANDUSE_PREFECT_PORT']}/api{path}"
         data = None if body is None else json.dumps(body).encode()
         for _ in range(10):
             try:
-                with urlopen(Request(address, data, {"Content-Type": "application/json"}), timeout=30) as answer:
+                with urlopen(Request(address, data, {"Content-Type": "application/json"}), timeout=90) as answer:
                     return json.load(answer)
             except HTTPError as error:
                 if error.code != 503:  # its database is busy: asked to try again
