@@ -66,7 +66,7 @@ def run(whole_run: Workspace) -> Run:
 def test_one_training_is_one_finished_run_with_its_params(whole_run: Workspace, run: Run) -> None:
     assert run.info.status == "FINISHED"
     params = yaml.safe_load((whole_run.folder / "params.yaml").read_text())
-    decisive = {name: keys for name, keys in params.items() if name not in ("promote", "serve", "pipelines")}
+    decisive = {name: keys for name, keys in params.items() if name not in ("promote", "tune", "serve", "pipelines")}
     expected = {f"{name}.{key}": str(value) for name, keys in decisive.items() for key, value in keys.items()}
     assert run.data.params == expected
 
