@@ -15,21 +15,26 @@ REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<ver
 SQLITE = "sqlite:///"
 
 
-def load(model: str) -> tuple[str, Classifier]:
+def load(model: str, int8: bool = False) -> tuple[str, Classifier]:
     """The classifier, and a name for it that never comes to mean another: the version, or the digest of a folder's.
 
     Takes what `model_folder` takes. Raises LanduseError also for a model that cannot tell when it is unsure.
     """
     with model_folder(model) as (version, folder):
-        return open_model(model, version, folder)
+        return open_model(model, version, folder, int8)
 
 
-def open_model(model: str, version: str | None, folder: Path) -> tuple[str, Classifier]:
+def open_model(model: str, version: str | None, folder: Path, int8: bool) -> tuple[str, Classifier]:
     """What `load` returns, for a model whose folder is at hand."""
-    classifier = Classifier(folder)
+    classifier = Classifier(folder, int8)
     if classifier.unsure_below is None:
         raise LanduseError(f"{version or model} has no unsure_below in its model.json: train and register it anew")
-    return version or f"sha256:{classifier.digest[:16]}", classifier
+    return answering(version or f"sha256:{classifier.digest[:16]}", int8), classifier
+
+
+def answering(version: str, int8: bool) -> str:
+    """The name of a version as answers give it: whether it calculates in int8 is part of it."""
+    return f"{version} in int8" if int8 else version
 
 
 @contextmanager

@@ -89,17 +89,18 @@ def start_interpreter(flatbuffer: bytes) -> Interpreter:
 class Classifier:
     """An exported model folder: `model.tflite` and `model.json` with labels, input size and trusted confidence.
 
-    Models of before there was a trusted confidence have None as `unsure_below`, and give probabilities only.
+    With `int8`, `model.int8.tflite` answers in its place. Models of before there was a trusted confidence have None as
+    `unsure_below`, and give probabilities only.
 
     `size` is that of the model file in bytes, `digest` its sha256.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, int8: bool = False) -> None:
         self.card: dict[str, Any] = read_record(folder / CARD_FILE)
         self.labels: list[str] = self.card["labels"]
         self.image_size: int = self.card["image_size"]
         self.unsure_below: float | None = self.card.get("unsure_below")
-        flatbuffer = made(folder / MODEL_FILE).read_bytes()
+        flatbuffer = made(folder / (INT8_FILE if int8 else MODEL_FILE)).read_bytes()
         self.size, self.digest = len(flatbuffer), hashlib.sha256(flatbuffer).hexdigest()
         self.model = LiteModel(flatbuffer)
 

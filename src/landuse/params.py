@@ -166,9 +166,8 @@ class TuneParams:
 
 @section
 class ServeParams:
-    """How `landuse serve` follows the champion, which of its files answers, and where that is kept."""
+    """How `landuse serve` follows the champion, and where its answers are kept."""
 
-    int8: Annotated[bool, Field(strict=True)]
     follow_seconds: Annotated[float, Field(gt=0)]
     log: Annotated[str, Field(min_length=1)] | None
 

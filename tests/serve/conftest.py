@@ -14,7 +14,7 @@ from landuse.serve.model import load
 
 @pytest.fixture(scope="session")
 def answers(finished: Path) -> Answers:
-    return Answers(load(str(finished / "artifacts/model"), int8=False), Metrics(), None, str(finished / "data"))
+    return Answers(load(str(finished / "artifacts/model")), Metrics(), None, str(finished / "data"))
 
 
 @pytest.fixture

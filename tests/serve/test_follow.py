@@ -12,14 +12,12 @@ from running import ask, in_this_process, score, sent
 from landuse import champion, paths, registry, tracking
 from landuse.classifier import MODEL_FILE
 from landuse.errors import LanduseError
-from landuse.params import ServeParams
 from landuse.serve.answers import Answers
 from landuse.serve.follow import Follower
 from landuse.serve.metrics import Metrics
 from landuse.serve.model import load
 
 ALIAS = f"models:/{gallery.NAME}@champion"
-PARAMS = ServeParams(int8=False, follow_seconds=0.05, log=None)
 IMAGE = paths.DATA / "forest" / "05.png"
 
 
@@ -32,7 +30,7 @@ def crown(number: int) -> None:
 def follower(registry_copy: Path) -> Iterator[Follower]:
     """A follower of the first version, not started: it looks when it is told to."""
     crown(1)
-    yield Follower(ALIAS, PARAMS, Answers(load(ALIAS, int8=False), Metrics(), None, None))
+    yield Follower(ALIAS, False, 0.05, Answers(load(ALIAS), Metrics(), None, None))
 
 
 def following(follower: Follower) -> float:
@@ -108,19 +106,21 @@ def test_a_model_that_does_not_run_is_refused(trained_copy: Path) -> None:
     file = paths.MODEL / MODEL_FILE
     file.write_bytes(file.read_bytes()[:200_000])
     with pytest.raises(LanduseError, match=r"sha256:\w+ does not run: "):
-        load(str(paths.MODEL), int8=False)
+        load(str(paths.MODEL))
 
 
 def test_a_model_with_another_number_of_classes_than_it_says_is_refused(trained_copy: Path) -> None:
     card = json.loads((paths.MODEL / "model.json").read_text())
     (paths.MODEL / "model.json").write_text(json.dumps(card | {"labels": card["labels"][:2]}))
     with pytest.raises(LanduseError, match="does not answer with one probability for each of its classes"):
-        load(str(paths.MODEL), int8=False)
+        load(str(paths.MODEL))
 
 
 def test_int8_answers_with_the_int8_file_and_where_there_is_none_it_says_so(trained_copy: Path) -> None:
-    plain, small = (load(str(paths.MODEL), int8).classifier.probabilities(IMAGE) for int8 in (False, True))
-    assert 0 < abs(plain - small).max() < 0.2
+    plain, small = load(str(paths.MODEL)), load(str(paths.MODEL), int8=True)
+    probabilities = [model.classifier.probabilities(IMAGE) for model in (plain, small)]
+    assert 0 < abs(probabilities[0] - probabilities[1]).max() < 0.2
+    assert " in int8" not in plain.version and small.version.endswith(" in int8")
     (paths.MODEL / "model.int8.tflite").unlink()
     with pytest.raises(LanduseError, match="model.int8.tflite is not here"):
         load(str(paths.MODEL), int8=True)

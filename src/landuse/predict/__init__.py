@@ -15,7 +15,7 @@ from landuse.predict.tally import Tally
 from landuse.progress import track
 
 
-def predict(paths: list[str], model: str, output: Path | None) -> Tally:
+def predict(paths: list[str], model: str, output: Path | None, int8: bool = False) -> Tally:
     """Write one row per image, to a file that is gone on with where it was left, or as CSV to standard output.
 
     Returns the counts of all rows of the output. Raises LanduseError where nothing can be begun.
@@ -25,7 +25,7 @@ def predict(paths: list[str], model: str, output: Path | None) -> Tally:
         refuse_unwritable(output)
     if next(find_images(paths), None) is None:
         raise LanduseError(f"{', '.join(paths)}: there is no image")
-    name, classifier = champion.load(model)
+    name, classifier = champion.load(model, int8)
     destination = growing_file(output, classifier.labels, name) if output else standard_output(classifier.labels, name)
     with destination as rows:
         total = sum(1 for _ in new_images(paths, rows))

@@ -24,7 +24,7 @@ FAREWELL_SECONDS = 10
 HANDOVER_SECONDS = 1e-4  # between threads; with the usual 5 ms, an answer waits for the images of others
 
 
-def serve(params: ServeParams, model: str, host: str, port: int) -> None:
+def serve(params: ServeParams, model: str, int8: bool, host: str, port: int) -> None:
     """Answer until the process is told to end; an alias is followed to whatever it comes to mean.
 
     Raises LanduseError where there is no such model, and where the port is taken.
@@ -32,8 +32,8 @@ def serve(params: ServeParams, model: str, host: str, port: int) -> None:
     with listener(host, port) as door:
         metrics = Metrics()
         log = Log(Path(params.log), metrics) if params.log else None
-        answers = Answers(load(model, params.int8), metrics, log, os.environ.get(ROOT_VARIABLE))
-        follower = Follower(model, params, answers) if champion.follows(model) else None
+        answers = Answers(load(model, int8), metrics, log, os.environ.get(ROOT_VARIABLE))
+        follower = Follower(model, int8, params.follow_seconds, answers) if champion.follows(model) else None
         helpers = [helper for helper in (log, follower) if helper]
         app = build_app(answers, helpers, address(door))
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=FAREWELL_SECONDS)

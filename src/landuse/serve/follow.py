@@ -4,7 +4,6 @@ import sys
 from threading import Event, Thread
 
 from landuse import champion
-from landuse.params import ServeParams
 from landuse.serve.answers import Answers
 from landuse.serve.model import load
 
@@ -14,8 +13,8 @@ PATIENCE = 6
 class Follower:
     """Looks at the registry every so many seconds, and more rarely while that leads to nothing."""
 
-    def __init__(self, alias: str, params: ServeParams, answers: Answers) -> None:
-        self.alias, self.params, self.answers = alias, params, answers
+    def __init__(self, alias: str, int8: bool, seconds: float, answers: Answers) -> None:
+        self.alias, self.int8, self.seconds, self.answers = alias, int8, seconds, answers
         self.trouble: str | None = None
         self.ended = Event()
         self.thread = Thread(target=self.run, name="follow", daemon=True)
@@ -30,7 +29,7 @@ class Follower:
 
     def run(self) -> None:
         """Look until the end."""
-        while not self.ended.wait(self.params.follow_seconds * (PATIENCE if self.trouble else 1)):
+        while not self.ended.wait(self.seconds * (PATIENCE if self.trouble else 1)):
             self.look()
 
     def look(self) -> None:
@@ -38,9 +37,9 @@ class Follower:
         try:
             name, number = champion.resolve(self.alias)
             version = f"models:/{name}/{number}"
-            if version != self.answers.model.version:
-                self.answers.put(load(version, self.params.int8))
-                self.say(f"{version} answers now")
+            if champion.answering(version, self.int8) != self.answers.model.version:
+                self.answers.put(load(version, self.int8))
+                self.say(f"{self.answers.model.version} answers now")
             self.trouble = None
         except Exception as error:  # what a damaged version or a registry that is down may lead to is not foreseen
             self.complain(" ".join(str(error).split()) or type(error).__name__)

@@ -6,11 +6,10 @@ from os import cpu_count
 import numpy as np
 
 from landuse import champion
-from landuse.classifier import INT8_FILE, Classifier, LiteModel
+from landuse.classifier import Classifier
 from landuse.dataset import map_ahead
 from landuse.errors import LanduseError
 from landuse.examples import EXAMPLES_FILE, Examples
-from landuse.files import made
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,10 @@ class Model:
     examples: Examples | None
 
 
-def load(name: str, int8: bool) -> Model:
+def load(name: str, int8: bool = False) -> Model:
     """The model of a registry or folder, in float32 or int8. Raises LanduseError where there is none that works."""
     with champion.model_folder(name) as (version, folder):
-        version, classifier = champion.open_model(name, version, folder)
-        if int8:
-            classifier.model = LiteModel(made(folder / INT8_FILE).read_bytes())
+        version, classifier = champion.open_model(name, version, folder, int8)
         examples = Examples(folder) if (folder / EXAMPLES_FILE).exists() else None
     warm_up(version, classifier)
     return Model(version, classifier, examples)
