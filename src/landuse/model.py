@@ -12,6 +12,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python.convert import mlir_quantize
+from tensorflow.lite.python.optimize.calibrator import Calibrator, add_intermediate_tensors
 
 from landuse.errors import LanduseError
 from landuse.files import made
@@ -181,22 +183,27 @@ def unfreeze(network: keras.Model, cut: str, from_scratch: bool) -> None:
             layer.momentum = 0.9
 
 
-def to_litert(network: keras.Model, examples: Sequence[np.ndarray] = ()) -> bytes:
-    """The network as a LiteRT flatbuffer for one image at a time: float32 throughout.
-
-    With examples [size, size, 3] of what it will see, it calculates in int8 between the same input and output.
-    """
+def to_litert(network: keras.Model) -> bytes:
+    """The network as a LiteRT flatbuffer for one image at a time: float32 throughout."""
     shape = (1, *network.input_shape[1:])
     function = tf.function(partial(network, training=False), autograph=False)
     signature = function.get_concrete_function(tf.TensorSpec(shape, network.inputs[0].dtype, "pixels"))
     owner = tf.Module()
     owner.variables_ = [variable.value for variable in network.variables]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([signature], owner)
-    if len(examples):
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([example[np.newaxis]] for example in examples)
     with native_stderr_muted():
         return converter.convert()
+
+
+def to_int8(flatbuffer: bytes, examples: Sequence[np.ndarray]) -> bytes:
+    """A LiteRT flatbuffer that calculates in int8 between the same input and output.
+
+    The range of every activation is that on the examples [size, size, 3]. What `tf.lite.TFLiteConverter` does to a
+    network that it has converted is done here to the flatbuffer itself: to convert the network again takes longer.
+    """
+    calibrator = Calibrator(add_intermediate_tensors(flatbuffer))
+    with native_stderr_muted():
+        return mlir_quantize(calibrator.calibrate(lambda: ([example[np.newaxis]] for example in examples)))
 
 
 def saved_probabilities(folder: Path, pixels: np.ndarray) -> np.ndarray:

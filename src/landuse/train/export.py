@@ -38,8 +38,9 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) ->
     examples = rows["train"]["path"].iloc[:: -(-len(rows["train"]) // CALIBRATION_IMAGES)]
     pixels = [read_image(DATA / path, card["image_size"]) for path in examples]
     served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer("dropout").input})
-    (MODEL / MODEL_FILE).write_bytes(model.to_litert(served))
-    (MODEL / INT8_FILE).write_bytes(model.to_litert(served, pixels))
+    flatbuffer = model.to_litert(served)
+    (MODEL / MODEL_FILE).write_bytes(flatbuffer)
+    (MODEL / INT8_FILE).write_bytes(model.to_int8(flatbuffer, pixels))
     card["validation"] = accuracies(rows["validation"], card)
     (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     check_agreement([DATA / path for path in rows["validation"]["path"][:CHECKED_IMAGES]])
