@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LOCK = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: run up down status test ui lock clean
+.PHONY: run up down status test ui bench lock clean
 
 run: .venv/run    ## from the source in params.yaml to a champion, if it is good enough
 	landuse ingest
@@ -34,6 +34,9 @@ test: .venv/dev    ## every check: style, layers, tests
 ui: .venv/run    ## the MLflow UI on this machine
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
 	mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
+
+bench: .venv/run    ## the tutorial's recipe and this project side by side, about 45 minutes; ARGS=--quick is a short form
+	python benchmarks/bench.py $(ARGS)
 
 lock:    ## pin the requirements anew; needs uv
 	$(LOCK) --all-extras --group build --group dev -o requirements/dev.txt

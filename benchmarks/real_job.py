@@ -36,22 +36,27 @@ def fresh_clone() -> Iterator[Path]:
         yield clone
 
 
-def write_params(clone: Path, preset: str, seed: int = 1) -> None:
-    """The preset as params.yaml, with source and weights from the environment where they are set."""
+def write_params(clone: Path, preset: str, **changes: dict[str, Any]) -> None:
+    """The preset as params.yaml, its sections changed, source and weights from the environment where they are set."""
     params = yaml.safe_load((clone / "presets" / f"{preset}.yaml").read_text())
-    params["split"]["seed"] = params["train"]["seed"] = seed
+    for section, values in changes.items():
+        params[section] |= values
     for section, key in (("data", "source"), ("extract", "weights")):
         params[section][key] = os.environ.get(f"LANDUSE_{key.upper()}", params[section][key])
     (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
+def environment(clone: Path) -> dict[str, str]:
+    """The environment in which commands run in the clone, with an MLflow store of its own."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    own = {"PATH": path, "PYTHONPATH": str(clone / "src"), "MLFLOW_TRACKING_URI": f"sqlite:///{clone}/mlflow.db"}
+    return os.environ | own
+
+
 def timed(clone: Path, *command: str) -> float:
     """Run a command of the project in the clone; returns wall seconds."""
-    bin_folder = Path(sys.executable).parent
-    env = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONPATH": str(clone / "src")}
-    env["MLFLOW_TRACKING_URI"] = f"sqlite:///{clone}/mlflow.db"
     start = perf_counter()
-    subprocess.run(command, cwd=clone, env=env, check=True)
+    subprocess.run(command, cwd=clone, env=environment(clone), check=True)
     return perf_counter() - start
 
 
@@ -62,7 +67,7 @@ def read_metrics(clone: Path) -> dict[str, Any]:
 
 def again_from(clone: Path, preset: str, seed: int) -> dict[str, Any]:
     """Split, train and evaluate from another seed; returns the metrics."""
-    write_params(clone, preset, seed)
+    write_params(clone, preset, split={"seed": seed}, train={"seed": seed})
     timed(clone, "dvc", "repro", "--quiet", "evaluate")
     return read_metrics(clone)
 
