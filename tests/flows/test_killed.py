@@ -58,11 +58,13 @@ ENDS = {
 }
 
 
-def killed_at(fresh: Fresh, kill: Callable[[Fresh], None], words: str) -> str:
-    """A retraining in the middle of which something was killed, and started again."""
-    seen = len(fresh.worker_log())
+def killed_at(fresh: Fresh, kill: Callable[[Fresh], None], words: str, since: int) -> str:
+    """A retraining, and a kill when some run logs these words, after so many characters of the log; then all goes on.
+
+    A run that outlives the first kill may be the one that gets so far, and leave nothing to do for the second.
+    """
     run = fresh.trigger("retraining")
-    fresh.logged(words, seen)
+    fresh.logged(words, since)
     kill(fresh)
     fresh.pipelines("up")
     return run
@@ -80,8 +82,9 @@ def test_whatever_is_killed_the_next_run_completes(fresh: Fresh, kill: Callable[
     change, trained = next(CHANGES), statuses(fresh).count("FINISHED")
     fresh.work.change(lambda params: params["train"].update(seed=change))
     fresh.work.change(lambda params: params["extract"].update(views=change))
-    first = killed_at(fresh, kill, "extract 40/400")
-    second = killed_at(fresh, kill, f"epoch   2/{EPOCHS}")
+    since = len(fresh.worker_log())
+    first = killed_at(fresh, kill, "extract 40/400", since)
+    second = killed_at(fresh, kill, f"epoch   2/{EPOCHS}", since)
     run = fresh.completed(fresh.trigger("retraining"), 400)
     assert fresh.states(run["id"]).get("extract", "Cached") == "Cached", "what was finished is not done again"
     assert fresh.work.stale() == {}
