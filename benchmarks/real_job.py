@@ -37,12 +37,12 @@ def fresh_clone() -> Iterator[Path]:
 
 
 def write_params(clone: Path, preset: str, **changes: dict[str, Any]) -> None:
-    """The preset as params.yaml, its sections changed, source and weights from the environment where they are set."""
+    """The preset as params.yaml, source and weights from the environment where they are set, its sections changed."""
     params = yaml.safe_load((clone / "presets" / f"{preset}.yaml").read_text())
-    for section, values in changes.items():
-        params[section] |= values
     for section, key in (("data", "source"), ("extract", "weights")):
         params[section][key] = os.environ.get(f"LANDUSE_{key.upper()}", params[section][key])
+    for section, values in changes.items():
+        params[section] |= values
     (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 

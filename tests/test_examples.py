@@ -40,11 +40,12 @@ def test_an_image_is_most_like_itself_and_then_like_its_own_class(trained: Path)
 
 
 def test_no_class_gets_more_than_its_share_and_the_choice_is_always_the_same() -> None:
-    rows = [{"path": f"{label}/{number}", "label": label} for label in "ab" for number in range(PER_CLASS + 5)]
-    images = pd.DataFrame([*rows, {"path": "c/0", "label": "c"}])
-    chosen = choose(images)
-    assert chosen == choose(images) and len(set(chosen)) == len(chosen)
-    assert Counter(label for _, label in chosen) == {"a": PER_CLASS, "b": PER_CLASS, "c": 1}
+    rows = [{"label": label, "subset": "train"} for label in "ab" for _ in range(PER_CLASS + 5)]
+    splits = pd.DataFrame([{"label": "c", "subset": "test"}, *rows, {"label": "c", "subset": "train"}])
+    chosen = choose(splits)
+    assert np.array_equal(chosen, choose(splits)) and len(set(chosen)) == len(chosen)
+    assert Counter(splits["label"].iloc[chosen]) == {"a": PER_CLASS, "b": PER_CLASS, "c": 1}
+    assert set(splits["subset"].iloc[chosen]) == {"train"}
 
 
 def test_a_look_gives_the_prediction_and_the_embedding_in_float32_and_int8(trained: Path) -> None:

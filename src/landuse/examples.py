@@ -1,6 +1,5 @@
 """Training images that travel with the model, so that an answer can show what was learned from and looks alike."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,7 +8,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from landuse.classifier import Classifier
 from landuse.dataset import map_ahead, thumbnail
 from landuse.errors import LanduseError
 from landuse.paths import DATA
@@ -31,22 +29,20 @@ class Example(NamedTuple):
     thumbnail: bytes
 
 
-def choose(images: "pd.DataFrame") -> list[tuple[str, str]]:
-    """Path and label of up to 25 images of every class, of rows (path, label), drawn the same way every time."""
-    drawn = images.sample(frac=1, random_state=1).groupby("label").head(PER_CLASS).sort_index()
-    return list(zip(drawn["path"], drawn["label"], strict=True))
+def choose(splits: "pd.DataFrame") -> NDArray[np.intp]:
+    """The numbers of the rows of up to 25 training images of every class, drawn the same way every time."""
+    images = splits.reset_index(drop=True).query("subset == 'train'")
+    drawn = images.sample(frac=1, random_state=1).groupby("label").head(PER_CLASS)
+    return np.sort(drawn.index.to_numpy())
 
 
-def write_examples(folder: Path, classifier: Classifier, images: Sequence[tuple[str, str]]) -> None:
+def write_examples(folder: Path, images: "pd.DataFrame", embeddings: NDArray[np.float32]) -> None:
     """Write `examples.parquet`: one row per image with path, label, embedding in float16, and a small JPEG."""
-    paths, labels = zip(*images, strict=True)
-    looks = list(map_ahead(lambda path: (classifier.look(DATA / path)[1], thumbnail(DATA / path, SIDE)), paths))
-    embeddings = np.stack([embedding for embedding, _ in looks]).astype(np.float16)
     columns = {
-        "path": pa.array(paths),
-        "label": pa.array(labels),
-        "embedding": pa.FixedSizeListArray.from_arrays(embeddings.ravel(), embeddings.shape[1]),
-        "thumbnail": pa.array([picture for _, picture in looks]),
+        "path": pa.array(images["path"]),
+        "label": pa.array(images["label"]),
+        "embedding": pa.FixedSizeListArray.from_arrays(embeddings.astype(np.float16).ravel(), embeddings.shape[1]),
+        "thumbnail": pa.array(map_ahead(lambda path: thumbnail(DATA / path, SIDE), images["path"]), pa.binary()),
     }
     parquet.write_table(pa.table(columns), folder / EXAMPLES_FILE)
 

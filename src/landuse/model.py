@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -144,25 +144,21 @@ def tail(network: keras.Model, cut: str) -> keras.Model:
     """What runs after the cut, on the same weights as the network: activations → probabilities [n, classes]."""
     if cut == ALL:
         return network
-    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    seeing = embedder(network, cut)
+    return keras.Model(seeing.input, network.get_layer(HEAD)(network.get_layer("dropout")(seeing.output)))
+
+
+def embedder(network: keras.Model, cut: str) -> keras.Model:
+    """What runs between the cut and the head, on the same weights as the network: activations → [n, channels]."""
+    if cut == ALL:
+        return keras.Model(network.input, network.get_layer("dropout").input)
     if cut == HEAD:
-        start = x = keras.Input(network.get_layer("pool").output.shape[1:])
-    else:
-        inner = keras.Model(block_input(backbone, cut), backbone.output)
-        start = keras.Input(inner.input_shape[1:])
-        x = network.get_layer("pool")(inner(start))
-    return keras.Model(start, network.get_layer(HEAD)(network.get_layer("dropout")(x)))
-
-
-def logits(tail: keras.Model, inputs: Iterable[np.ndarray]) -> np.ndarray:
-    """What flows into the softmax [n, classes]; where a network is very sure, the softmax rounds it away."""
-    head, dtype = tail.get_layer(HEAD), tail.inputs[0].dtype
-    head.activation = keras.activations.linear
-    try:
-        return np.concatenate([tail.predict(part.astype(dtype), verbose=0) for part in inputs])
-    finally:
-        head.activation = keras.activations.softmax
-        tail.predict_function = None  # it was traced without the softmax
+        pooled = keras.Input(network.get_layer("pool").output.shape[1:])
+        return keras.Model(pooled, pooled)
+    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    inner = keras.Model(block_input(backbone, cut), backbone.output)
+    start = keras.Input(inner.input_shape[1:])
+    return keras.Model(start, network.get_layer("pool")(inner(start)))
 
 
 def unfreeze(network: keras.Model, cut: str, from_scratch: bool) -> None:

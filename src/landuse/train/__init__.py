@@ -1,8 +1,11 @@
 """Train: the head, the last blocks on cached activations, or everything from the images; then export."""
 
+import numpy as np
+
 from landuse import model, tracking
+from landuse.examples import choose, write_examples
 from landuse.params import TrainParams
-from landuse.paths import HISTORY
+from landuse.paths import HISTORY, MODEL
 from landuse.train.bench import Bench
 from landuse.train.calibrate import calibrate
 from landuse.train.export import export
@@ -20,7 +23,11 @@ def train(params: TrainParams) -> None:
     with tracking.training_run(tags) as record:
         with Watch(params.epochs, **bench.images) as watch:
             bench.fit(params, watch).to_csv(HISTORY, index=False)
-        network, actual = bench.trained(params), bench.passes("validation", params).labels
-        facts |= calibrate(network, bench.validation_logits(params), actual, params.sure_accuracy)
+        network, validation, examples = bench.trained(params), bench.passes("validation", params), choose(bench.splits)
+        seen = bench.embeddings(np.concatenate((validation.rows, examples)), params)
+        judged, shown = np.split(seen, [len(validation)])
+        facts |= calibrate(network, bench.logits(judged), validation.labels, params.sure_accuracy)
         facts |= {"averaged_views": params.averaged_views}
-        tracking.finish_training(record, export(network, facts, bench.splits))
+        digest = export(network, facts, bench.splits)
+        write_examples(MODEL, bench.splits.iloc[examples], shown)
+        tracking.finish_training(record, digest)

@@ -16,9 +16,10 @@ from landuse.files import made
 from landuse.params import ExtractParams, TrainParams
 from landuse.paths import SPLITS
 from landuse.train.learner import Learner, Outcome
-from landuse.train.passes import Passes, passes
+from landuse.train.passes import Passes, passes, reader
 from landuse.train.watch import Watch
 
+ROWS_AT_ONCE = 256
 SOME_DROPOUT = 0.5  # a layer that is made with none has no randomness, and could never be given any
 
 
@@ -59,19 +60,27 @@ class Bench:
         counts = self.splits["subset"].value_counts()
         return {"train": counts["train"], "validation": counts["validation"]}
 
-    def passes(self, subset: str, params: TrainParams, view: int = 0) -> Passes:
+    def passes(self, subset: str, params: TrainParams) -> Passes:
         """The passes over a subset."""
-        return passes(self.splits, subset, params, self.extracted, view)
+        return passes(self.splits, subset, params, self.extracted)
 
-    def validation_logits(self, params: TrainParams) -> NDArray[np.float32]:
-        """What flows into the softmax for the validation images [images, classes].
-
-        To average the embeddings of the views, as the exported model does, is to average this: the head is linear.
-        """
+    def embeddings(self, rows: NDArray[np.intp], params: TrainParams) -> NDArray[np.float32]:
+        """What the head sees of rows of the split [images, channels], averaged over views as the model does."""
+        seeing = model.embedder(self.network, params.unfreeze_from)
+        read, dtype = reader(self.splits["path"], params, self.extracted), seeing.inputs[0].dtype
         views = 1 if params.unfreeze_from == model.ALL else params.averaged_views
-        passes = [self.passes("validation", params, view) for view in range(views)]
-        logits = model.logits(self.tail, (chunk.inputs for each in passes for chunk in each))
-        return logits.reshape(views, -1, logits.shape[-1]).mean(axis=0)
+        parts = np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE))
+
+        def seen(view: int) -> NDArray[np.float32]:
+            inputs = (read(part, np.full(len(part), view)).astype(dtype) for part in parts)
+            return np.concatenate([seeing.predict_on_batch(batch) for batch in inputs]).astype(np.float32)
+
+        return np.mean([seen(view) for view in range(views)], axis=0)
+
+    def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What flows into the softmax [images, classes], of embeddings."""
+        weights, bias = self.tail.get_layer(model.HEAD).get_weights()
+        return embeddings @ weights + bias
 
     def fit(self, params: TrainParams, watch: Watch) -> pd.DataFrame:
         """Train from the start, the weights of the epoch with the least validation loss kept; one row per epoch.

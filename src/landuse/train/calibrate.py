@@ -17,8 +17,8 @@ def calibrate(
 ) -> dict[str, float]:
     """Divide what flows into the softmax by a temperature, in place, so that every export agrees.
 
-    Takes logits and one-hot labels [images, classes]; returns `temperature` and `unsure_below`, the lowest
-    confidence from which on at least `sure_accuracy` of the images are right.
+    Takes logits and one-hot labels [images, classes]; returns the share of them that is right as `accuracy`,
+    `temperature`, and `unsure_below`, the lowest confidence from which on at least `sure_accuracy` of the images are.
     """
     temperature = best_temperature(logits, actual)
     head = network.get_layer(model.HEAD)
@@ -26,6 +26,7 @@ def calibrate(
     calibrated = tempered(logits, temperature)
     right = calibrated.argmax(axis=1) == actual.argmax(axis=1)
     return {
+        "accuracy": float(right.mean()),
         "temperature": temperature,
         "unsure_below": trusted_confidence(calibrated.max(axis=1), right, sure_accuracy),
     }

@@ -40,14 +40,12 @@ class Passes:
     """Some rows of the split: every iteration is a pass over them, in chunks of whole batches that fit in memory.
 
     `read` takes row numbers and view numbers; `example` is what it gives for one row. Without chance every image comes
-    in order, in the one view.
+    in order, as it is.
     """
 
-    def __init__(
-        self, read: Read, rows: NDArray, labels: NDArray, batch_size: int, chance: Chance | None, view: int = 0
-    ) -> None:
+    def __init__(self, read: Read, rows: NDArray, labels: NDArray, batch_size: int, chance: Chance | None) -> None:
         self.read, self.rows, self.labels, self.batch_size, self.chance = read, rows, labels, batch_size, chance
-        self.view, self.example = view, read(rows[:1], np.zeros(1, np.intp))
+        self.example = read(rows[:1], np.zeros(1, np.intp))
         self.random = chance and np.random.default_rng(chance.seed)
 
     def __len__(self) -> int:
@@ -69,7 +67,7 @@ class Passes:
     def draw(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
         """Order, views and shares of a pass [images]."""
         count = len(self)
-        order, drawn, shares = np.arange(count), np.full(count, self.view), np.ones(count, np.float32)
+        order, drawn, shares = np.arange(count), np.zeros(count, np.intp), np.ones(count, np.float32)
         if self.chance:
             self.random.shuffle(order)
             drawn = self.random.integers(0, self.chance.views, count)
@@ -87,15 +85,18 @@ class Passes:
         return (len(self) / len(counts) / counts).astype(np.float32)
 
 
-def passes(splits: pd.DataFrame, subset: str, params: TrainParams, extracted: ExtractParams, view: int = 0) -> Passes:
-    """The passes over a subset: shuffled views for `train`, the images in order and in one view for the others."""
+def passes(splits: pd.DataFrame, subset: str, params: TrainParams, extracted: ExtractParams) -> Passes:
+    """The passes over a subset: shuffled views for `train`, the images in order and as they are for the others."""
     codes = pd.Categorical(splits["label"]).codes
     rows = np.flatnonzero(splits["subset"] == subset)
     labels = np.eye(codes.max() + 1, dtype=np.float32)[codes[rows]]
     chance = Chance(extracted.views, params.mixup, params.seed) if subset == "train" else None
-    everything = params.unfreeze_from == ALL
-    read = image_reader(splits["path"], extracted.image_size) if everything else activation_reader()
-    return Passes(read, rows, labels, params.batch_size, chance, view)
+    return Passes(reader(splits["path"], params, extracted), rows, labels, params.batch_size, chance)
+
+
+def reader(paths: pd.Series, params: TrainParams, extracted: ExtractParams) -> Read:
+    """Reads what the network is trained on."""
+    return image_reader(paths, extracted.image_size) if params.unfreeze_from == ALL else activation_reader()
 
 
 def activation_reader() -> Read:
