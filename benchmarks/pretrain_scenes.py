@@ -61,7 +61,7 @@ def main() -> None:
     backbone = model.build_backbone(BACKBONE)
     keras.utils.set_random_seed(SEED)
     network = model.build_network(backbone, len(CLASSES), dropout=0.2)
-    model.unfreeze(network, model.ALL, from_scratch=True)
+    model.unfreeze(network, model.ALL)
     schedule = keras.optimizers.schedules.CosineDecay(0.003, EPOCHS * (len(images) // BATCH))
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01)
     network.compile(optimizer, loss="categorical_crossentropy", metrics=["accuracy"], jit_compile=False)

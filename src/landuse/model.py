@@ -25,6 +25,7 @@ Network = keras.Model
 
 INITIAL_SEED = 1
 DEAD = 1e-3
+MOMENTUM = 0.9
 HEAD, ALL = "head", "all"
 TURNED = {1: 1, 2: (1, 2), 3: 2}  # after swapping rows and columns where the turn is odd: which axes to flip
 KERAS_FILE = "model.keras"
@@ -161,11 +162,11 @@ def embedder(network: keras.Model, cut: str) -> keras.Model:
     return keras.Model(start, network.get_layer("pool")(inner(start)))
 
 
-def unfreeze(network: keras.Model, cut: str, from_scratch: bool) -> None:
-    """Mark what is trained: all that follows the cut.
+def unfreeze(network: keras.Model, cut: str) -> None:
+    """Mark what is trained: all that follows the cut, BatchNorm included.
 
-    BatchNorm stays as it was learned (frozen, in inference mode), except where nothing was learned before: then its
-    statistics must follow within the few steps that a small data set gives.
+    Its statistics follow within the few steps that a small data set gives. What runs before the cut stays as it was
+    learned, in inference mode.
     """
     backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
     first = 0 if cut == ALL else len(backbone.layers)
@@ -173,10 +174,9 @@ def unfreeze(network: keras.Model, cut: str, from_scratch: bool) -> None:
         start = block_input(backbone, cut)
         first = 1 + next(i for i, layer in enumerate(backbone.layers) if layer.output is start)
     for index, layer in enumerate(backbone.layers):
-        normalises = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = index >= first and (from_scratch or not normalises)
-        if normalises:
-            layer.momentum = 0.9
+        layer.trainable = index >= first
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
 
 
 def to_litert(network: keras.Model) -> bytes:

@@ -36,7 +36,7 @@ WIDTH = 5.2  # inches of a figure that a phone shows without scrolling
 
 def save(figure: Figure, path: Path) -> None:
     """As a PNG on white."""
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, pil_kwargs={"compress_level": 1})  # half the time, a little more disk
 
 
 def svg(figure: Figure, name: str) -> str:

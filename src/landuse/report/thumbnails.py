@@ -13,6 +13,7 @@ from landuse.report.ink import FAINT, GOOD, STYLE, WRONG
 
 COLUMNS = 6
 SIDE = 160
+HEIGHT = 1.3  # of an image with its words, in widths
 
 
 def mistaken(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -41,23 +42,22 @@ def least_certain(predictions: pd.DataFrame, count: int) -> Figure:
 
 @rc_context(STYLE)
 def sheet(rows: pd.DataFrame, title: str) -> Figure:
-    """Images (columns path, actual, predicted, confidence) in lines of six."""
+    """Images (columns path, actual, predicted, confidence) in lines of six, on one pair of axes: each costs time."""
     lines = max(1, -(-len(rows) // COLUMNS))
-    figure = Figure(figsize=(2 * COLUMNS, 2.6 * lines + 0.6), layout="constrained")
+    figure = Figure(figsize=(2 * COLUMNS, 2 * HEIGHT * lines + 0.6), layout="constrained")
     figure.suptitle(title)
-    for index in range(lines * COLUMNS):
-        axes = figure.add_subplot(lines, COLUMNS, index + 1)
-        axes.set_axis_off()
-        if index < len(rows):
-            thumbnail(axes, rows.iloc[index])
+    axes = figure.subplots()
+    axes.set_axis_off()
+    for index, (_, row) in enumerate(rows.iterrows()):
+        thumbnail(axes, index % COLUMNS, HEIGHT * (index // COLUMNS), row)
+    axes.set(xlim=(0, COLUMNS), ylim=(HEIGHT * lines, 0))
     return figure
 
 
-def thumbnail(axes: Axes, row: pd.Series) -> None:
-    """The image, what it was taken for and how surely, and what it is."""
-    axes.imshow(read_image(DATA / row["path"], SIDE))
+def thumbnail(axes: Axes, left: float, top: float, row: pd.Series) -> None:
+    """The image, above it what it was taken for and how surely, and below its name."""
+    axes.imshow(read_image(DATA / row["path"], SIDE), extent=(left + 0.04, left + 0.96, top + 1.1, top + 0.18))
     right = row["predicted"] == row["actual"]
     words, color = f"{row['predicted']} {row['confidence']:.0%}", GOOD if right else WRONG
-    axes.set_title(words, loc="center", fontsize=9, color=color, pad=2)
-    below = {"transform": axes.transAxes, "ha": "center", "va": "top", "fontsize": 8, "color": FAINT}
-    axes.text(0.5, -0.03, Path(row["path"]).name, **below)
+    axes.text(left + 0.5, top + 0.15, words, ha="center", va="bottom", fontsize=9, color=color)
+    axes.text(left + 0.5, top + 1.13, Path(row["path"]).name, ha="center", va="top", fontsize=8, color=FAINT)

@@ -43,7 +43,7 @@ class Bench:
         keras.utils.set_random_seed(params.seed)
         network = model.build_network(backbone, self.splits["label"].nunique(), SOME_DROPOUT, params.averaged_views)
         network.get_layer("dropout").rate = params.dropout
-        model.unfreeze(network, params.unfreeze_from, from_scratch=self.extracted.weights == "none")
+        model.unfreeze(network, params.unfreeze_from)
         return network
 
     def trained(self, params: TrainParams) -> keras.Model:
