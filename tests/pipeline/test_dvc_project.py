@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from workspace import Workspace
@@ -60,6 +61,26 @@ def test_another_content_of_the_weights_file_is_seen(work: Workspace) -> None:
         assert work.stale() == {"extract": [{"changed deps": {str(work.weights): "modified"}}]}
     finally:
         work.weights.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [("extract", {"views": 3}), ("extract", {"image_size": 64}), ("train", {"unfreeze_from": "block_15"})],
+)
+def test_features_of_other_views_another_size_or_another_cut_are_not_used(
+    work: Workspace, section: str, change: dict[str, Any]
+) -> None:
+    work.change(lambda params: params[section].update(change))
+    assert "changed deps" in work.stale()["extract"][0]
+
+
+def test_half_written_features_are_not_used(work: Workspace) -> None:
+    path = work.folder / "artifacts" / "features" / "activations.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert work.stale()["extract"] == [{"changed outs": {"artifacts/features": "modified"}}]
+    work.ok("dvc", "repro")
+    assert path.read_bytes() == content and work.stale() == {}
 
 
 def test_what_was_deleted_comes_back_from_the_cache(work: Workspace) -> None:
