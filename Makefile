@@ -25,11 +25,13 @@ down: .venv/run    ## end what `make up` started
 status: .venv/run    ## what is up, what is scheduled, what ran last
 	@python -m pipelines status
 
-test: .venv/dev    ## every check: style, layers, tests
+test: .venv/dev    ## every check: style, layers, tests; those of the flows beside the others
 	ruff check
 	ruff format --check
 	lint-imports
-	pytest
+	@flows=$$(mktemp); pytest tests/flows > $$flows 2>&1 & \
+	pytest --ignore tests/flows; others=$$?; \
+	wait $$!; both=$$((others + $$?)); cat $$flows; rm $$flows; exit $$both
 
 ui: .venv/run    ## the MLflow UI on this machine
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
