@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("weights")
     parser.add_argument("--epochs", type=int, default=20)
     asked = parser.parse_args()
+    keras.utils.set_random_seed(SEED)
     with unpacked(asked.archive) as folder:
         train, validation = keras.utils.image_dataset_from_directory(
             folder,

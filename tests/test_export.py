@@ -1,5 +1,6 @@
 """A model as plain files, that work where this project is not."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,21 @@ def test_what_is_there_is_not_overwritten(served: Path, tmp_path: Path, make) ->
     make(folder := tmp_path / "taken")
     with pytest.raises(LanduseError, match="taken is there and not empty: name a new folder"):
         export(folder, "artifacts/model")
+
+
+def test_a_folder_that_cannot_be_written_is_named(served: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LanduseError, match="file/new cannot be written: Not a directory"):
+        export(tmp_path / "file" / "new", "artifacts/model")
+
+
+def test_a_model_of_before_int8_was_scored_is_refused(trained_copy: Path, tmp_path: Path) -> None:
+    card = json.loads((MODEL / "model.json").read_text())
+    del card["validation"]
+    (MODEL / "model.json").write_text(json.dumps(card))
+    with pytest.raises(LanduseError, match="artifacts/model has no validation in its model.json"):
+        export(tmp_path / "new", "artifacts/model")
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_empty_folder_is_filled(served: Path, tmp_path: Path) -> None:

@@ -171,8 +171,9 @@ def test_a_file_of_something_else_is_refused_and_left_alone(images: Path, name: 
     assert [path.name for path in Path().glob("out*")] == [name]
 
 
-def test_parquet_of_something_else_is_refused_and_left_alone(images: Path) -> None:
-    pd.DataFrame({"a": [1]}).to_parquet("out.parquet")
+@pytest.mark.parametrize("value", [1, pd.Timestamp("2026-01-01")])
+def test_parquet_of_something_else_is_refused_and_left_alone(images: Path, value: object) -> None:
+    pd.DataFrame({"a": [value]}).to_parquet("out.parquet")
     before = Path("out.parquet").read_bytes()
     with pytest.raises(LanduseError, match="--output out.parquet holds no predictions with these classes"):
         ask(Path("out.parquet"))

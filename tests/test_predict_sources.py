@@ -103,6 +103,11 @@ def test_what_is_neither_file_nor_folder_is_passed_over(folder: Path) -> None:
         refuse_missing(["a/1.png", "a/pipe.png"])
 
 
+def test_a_name_that_no_file_can_have_is_refused(folder: Path) -> None:
+    with pytest.raises(LanduseError, match="^aaa.*: File name too long$"):
+        refuse_missing(["a" * 5000])
+
+
 def test_a_path_that_is_not_there_is_refused_by_name(folder: Path) -> None:
     refuse_missing(["a", "*/x.png", "b/[x].png"])
     with pytest.raises(LanduseError, match="a/gone.png: there is no such image, folder or pattern"):

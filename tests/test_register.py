@@ -2,8 +2,10 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -35,6 +37,22 @@ def test_the_same_model_is_registered_once(trained_copy: Path) -> None:
     first, second = register("once"), register("once")
     assert first.version == second.version
     assert len(MlflowClient().search_model_versions("name = 'once'")) == 1
+
+
+def test_a_model_that_says_unsure_elsewhere_is_another_model(trained_copy: Path) -> None:
+    first, card = register("surer"), Path("artifacts/model/model.json")
+    card.write_text(card.read_text().replace('"unsure_below": ', '"unsure_below": 0.0, "before": '))
+    assert register("surer").version != first.version
+
+
+def test_what_the_registered_model_needs_is_neither_tensorflow_nor_keras(trained_copy: Path) -> None:
+    version = register("needs")
+    needed = (
+        Path(mlflow.artifacts.download_artifacts(f"models:/needs/{version.version}/requirements.txt"))
+        .read_text()
+        .lower()
+    )
+    assert "ai-edge-litert==" in needed and not {"tensorflow", "keras"} & set(re.split(r"[=\s-]", needed))
 
 
 def test_another_model_becomes_challenger_and_leaves_the_champion_alone(trained_copy: Path) -> None:

@@ -12,13 +12,14 @@ import yaml
 
 from landuse import tune as room
 from landuse.errors import LanduseError
-from landuse.params import Range, TrainParams, TuneParams, load_params
+from landuse.params import ExtractParams, Range, TrainParams, TuneParams, load_params
 from landuse.paths import PARAMS, TUNE
 from landuse.tune import study as study_room
 from landuse.tune import tune
 from landuse.tune.apply import apply, replaced
 from landuse.tune.study import Judge, ended, open_study
 
+EXTRACT = ExtractParams(**tiny.CHANGES["extract"])
 TRAIN = replace(TrainParams(**tiny.CHANGES["train"]), epochs=3)
 SPACE = {"learning_rate": Range(low=0.001, high=0.1, log=True), "batch_size": (4, 8)}
 PRESET = tiny.ROOT / "presets" / "sample.yaml"
@@ -59,7 +60,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 def test_a_study_finds_values_and_leaves_runs_and_pictures(trained_copy: Path) -> None:
     told: list[str] = []
-    best = tune(TRAIN, params(4), told.append)
+    best = tune(TRAIN, params(4), EXTRACT, told.append)
     assert set(best) == set(SPACE) and 0.001 <= best["learning_rate"] <= 0.1 and best["batch_size"] in (4, 8)
     assert float(f"{best['learning_rate']:.3g}") == best["learning_rate"]
     parent = latest_parent()
@@ -80,14 +81,14 @@ def test_a_study_that_was_stopped_goes_on_and_one_that_is_done_tries_nothing(
 ) -> None:
     interrupted(3)
     with pytest.raises(KeyboardInterrupt):
-        tune(TRAIN, params(4), lambda _: None)
+        tune(TRAIN, params(4), EXTRACT, lambda _: None)
     first = latest_parent()
     assert first.info.status == "FINISHED" and "best_validation_accuracy" in first.data.metrics
     assert ended(open_study(TRAIN, params(4))) == 2
     told: list[str] = []
-    best = tune(TRAIN, params(4), told.append)
+    best = tune(TRAIN, params(4), EXTRACT, told.append)
     assert told[0].startswith("2 of 4 trials are done") and len(trial_runs(latest_parent().info.run_id)) == 2
-    assert tune(TRAIN, params(4), told.append) == best and told[-2].startswith("4 of 4")
+    assert tune(TRAIN, params(4), EXTRACT, told.append) == best and told[-2].startswith("4 of 4")
 
 
 def test_stopped_before_a_trial_came_to_its_end_it_has_nothing_to_say(
@@ -95,7 +96,7 @@ def test_stopped_before_a_trial_came_to_its_end_it_has_nothing_to_say(
 ) -> None:
     interrupted(1)
     with pytest.raises(LanduseError, match="no trial came to its end"):
-        tune(TRAIN, params(2), lambda _: None)
+        tune(TRAIN, params(2), EXTRACT, lambda _: None)
 
 
 def test_another_split_or_space_is_another_study_and_a_value_that_is_tried_anyway_is_not(trained_copy: Path) -> None:
@@ -139,8 +140,29 @@ def test_a_trial_that_lags_behind_is_ended_early_and_keeps_the_score_of_its_best
 def test_a_value_that_would_force_a_new_extraction_is_refused_with_what_to_do(trained_copy: Path) -> None:
     wide = TuneParams(trials=2, space=SPACE | {"unfreeze_from": ("head", "block_14")})
     with pytest.raises(LanduseError, match="block_14 would force a new extraction: what is cached was cut at head"):
-        tune(TRAIN, wide, lambda _: None)
+        tune(TRAIN, wide, EXTRACT, lambda _: None)
     assert not TUNE.exists()
+
+
+def test_features_that_were_made_otherwise_are_not_tuned_on(trained_copy: Path) -> None:
+    with pytest.raises(LanduseError, match="extract.views = 7: what is cached was made with 8; dvc repro split first"):
+        tune(TRAIN, params(2), replace(EXTRACT, views=7), lambda _: None)
+
+
+def test_what_goes_on_does_not_try_the_same_values_again(
+    trained_copy: Path, interrupted: Callable[[int], None]
+) -> None:
+    interrupted(3)
+    with pytest.raises(KeyboardInterrupt):
+        tune(TRAIN, params(4), EXTRACT, lambda _: None)
+    tune(TRAIN, params(4), EXTRACT, lambda _: None)
+    trials = [trial for trial in open_study(TRAIN, params(4)).trials if "values" in trial.user_attrs]
+    assert len({trial.params["learning_rate"] for trial in trials}) == len(trials) == 4
+
+
+def test_two_at_once_do_not_share_a_study(trained_copy: Path) -> None:
+    with study_room.alone(), pytest.raises(LanduseError, match="another landuse tune is at work in this project"):
+        tune(TRAIN, params(2), EXTRACT, lambda _: None)
 
 
 def test_the_best_values_are_written_into_params_and_nothing_else_is(project: Path) -> None:

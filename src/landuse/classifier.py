@@ -92,7 +92,7 @@ class Classifier:
     With `int8`, `model.int8.tflite` answers in its place. Models of before there was a trusted confidence have None as
     `unsure_below`, and give probabilities only.
 
-    `size` is that of the model file in bytes, `digest` its sha256.
+    `size` is that of the model file in bytes, `digest` the sha256 of that file and the card.
     """
 
     def __init__(self, folder: Path, int8: bool = False) -> None:
@@ -101,7 +101,8 @@ class Classifier:
         self.image_size: int = self.card["image_size"]
         self.unsure_below: float | None = self.card.get("unsure_below")
         flatbuffer = made(folder / (INT8_FILE if int8 else MODEL_FILE)).read_bytes()
-        self.size, self.digest = len(flatbuffer), hashlib.sha256(flatbuffer).hexdigest()
+        self.size = len(flatbuffer)
+        self.digest = hashlib.sha256(flatbuffer + (folder / CARD_FILE).read_bytes()).hexdigest()
         self.model = LiteModel(flatbuffer)
 
     def probabilities(self, image: Path | BinaryIO) -> NDArray[np.float32]:

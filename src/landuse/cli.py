@@ -133,7 +133,7 @@ def tune(
     from landuse.tune import tune
     from landuse.tune.apply import apply
 
-    values = tune(params.train, params.tune, say)
+    values = tune(params.train, params.tune, params.extract, say)
     say(apply(values) if write else "landuse tune --apply writes it into params.yaml")
 
 

@@ -182,10 +182,15 @@ class PipelinesParams:
     notify: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None
 
 
+UNSCORED = frozenset({"averaged_views", "sure_accuracy"})  # what is only looked at after a training
+
+
 def refuse_untrainable(train: TrainParams, key: str, value: object) -> None:
     """Raise ValueError where a key of `tune.space` is none of `train`, or `train` would not take a value of it."""
     if key not in TrainParams.__dataclass_fields__:
         raise ValueError(f"tune.space.{key}: no key of train{suggestion(['train', key])}")
+    if key in UNSCORED:
+        raise ValueError(f"tune.space.{key}: the score of a trial does not depend on it")
     try:
         replace(train, **{key: value})
     except ValidationError as error:

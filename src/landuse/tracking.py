@@ -208,7 +208,7 @@ def tuning_run() -> Iterator[str]:
 def log_trial(parent: str, name: str, values: dict[str, Any], rows: list[dict[str, float]], outcome: str) -> None:
     """One trial as a run of its own: the values it tried, the metrics of its epochs, and how it ended."""
     client, now = MlflowClient(), int(time.time() * 1000)
-    tags = {"mlflow.parentRunId": parent, "outcome": outcome}
+    tags = {"mlflow.parentRunId": parent, "outcome": outcome} | process.identity()
     run = client.create_run(client.get_run(parent).info.experiment_id, run_name=name, tags=tags)
     metrics = [
         Metric(key, value, now, int(row["epoch"])) for row in rows for key, value in row.items() if key != "epoch"

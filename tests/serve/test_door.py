@@ -98,6 +98,7 @@ def test_what_is_no_image_is_refused_and_the_next_request_is_answered(trained: P
         (b'{"input": ["aGVsbG8="]}', 'send {"inputs": [image, ...]}'),
         (b'{"inputs": "aGVsbG8="}', 'send {"inputs": [image, ...]}'),
         (b'{"inputs": [null]}', 'send {"inputs": [image, ...]}'),
+        (b'{"inputs": [' + b'"aGVsbG8=", ' * 1000 + b'""]}', "inputs has 1,001 images: send at most 1,000 at once"),
         (b'{"messages": []}', 'send {"inputs": [image, ...]}'),
         (b'{"inputs": ["no base64!"]}', "inputs[0]: image is not in base64"),
         (b'{"inputs": ["../params.yaml"]}', "is no file below the folder that LANDUSE_ROOT names"),

@@ -13,16 +13,22 @@ EXAMPLE = Path(__file__).with_name("example.py")
 def export(folder: Path, model: str) -> str:
     """Write the Keras file, the LiteRT files in float32 and int8, card, labels and an example into a new folder.
 
-    Returns what int8 costs in accuracy. Raises LanduseError where the folder is not empty or there is no such model.
+    Returns what int8 costs in accuracy. Raises LanduseError where the folder is not empty or cannot be written, or
+    there is no such model.
     """
     if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
         raise LanduseError(f"{folder} is there and not empty: name a new folder")
     with champion.model_folder(model) as (_, source):
         classifier = Classifier(source)
-        copytree(source, folder, dirs_exist_ok=True)
-    (folder / "labels.txt").write_text("\n".join(classifier.labels) + "\n", encoding="utf-8")
-    copy(EXAMPLE, folder)
-    found = classifier.card["validation"]
+        found = classifier.card.get("validation")
+        if found is None:
+            raise LanduseError(f"{model} has no validation in its model.json: train and register it anew")
+        try:
+            copytree(source, folder, dirs_exist_ok=True)
+            (folder / "labels.txt").write_text("\n".join(classifier.labels) + "\n", encoding="utf-8")
+            copy(EXAMPLE, folder)
+        except OSError as error:
+            raise LanduseError(f"{folder} cannot be written: {error.strerror or error}") from None
     return (
         f"{folder}: float32 gets {found['accuracy']:.1%} of {found['images']} validation images right, "
         f"int8 {found['int8_accuracy']:.1%}"

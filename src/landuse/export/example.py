@@ -1,4 +1,4 @@
-"""What do images show? With ai-edge-litert, numpy and pillow installed: python example.py IMAGE..."""
+"""What do images show (8 bits, opaque)? With ai-edge-litert, numpy and pillow: python example.py IMAGE..."""
 
 import json
 import sys

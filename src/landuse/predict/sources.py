@@ -20,9 +20,13 @@ class Found(NamedTuple):
 
 
 def refuse_missing(paths: Iterable[str]) -> None:
-    """Raise LanduseError for the first path that is no file, no folder and no pattern."""
+    """Raise LanduseError for the first path that is no file, no folder and no pattern, or cannot be looked at."""
     for path in map(Path, paths):
-        if not (path.is_file() or path.is_dir() or is_pattern(path)):
+        try:
+            found = path.is_file() or path.is_dir() or is_pattern(path)
+        except OSError as error:
+            raise LanduseError(f"{str(path)[:80]}: {error.strerror}") from None
+        if not found:
             raise LanduseError(f"{path}: there is no such image, folder or pattern")
 
 

@@ -76,7 +76,7 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
         reason = " ".join(str(error).split())[:160]
         raise LanduseError(f"{title} cannot be loaded, its files are damaged or lost: {reason}") from None
     if classifier.digest != version.tags.get(MODEL_TAG):
-        raise LanduseError(f"{title} is damaged: its model.tflite is not the one that was registered ({MODEL_TAG})")
+        raise LanduseError(f"{title} is damaged: its files are not those that were registered ({MODEL_TAG})")
     return classifier
 
 

@@ -22,6 +22,7 @@ from landuse.serve.metrics import Metrics
 from landuse.serve.model import Model
 
 NEAREST = 6
+MOST_IMAGES = 1000
 SHAPE = 'send {"inputs": [image, ...]}, every image as text in base64'
 UNEXPECTED = "the server failed on this request; its log says how"
 
@@ -99,6 +100,8 @@ class ScoringModel:
         """One prediction per image. Raises RefusedImage for the first bad one, and for input of another shape."""
         if not (isinstance(model_input, list) and all(isinstance(text, str) for text in model_input)):
             raise RefusedImage(SHAPE)
+        if len(model_input) > MOST_IMAGES:
+            raise RefusedImage(f"inputs has {len(model_input):,} images: send at most {MOST_IMAGES:,} at once")
         model = begun.get()
         try:
             every = map if len(model_input) == 1 else map_ahead

@@ -1,6 +1,5 @@
 """Export: the trained network as Keras and LiteRT files that agree, with what is needed to use them; and in int8."""
 
-import hashlib
 import json
 import re
 import zipfile
@@ -27,7 +26,7 @@ PREPROCESSING = (
 
 
 def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) -> str:
-    """Write `artifacts/model/`; returns the sha256 of the LiteRT file. The same weights always give the same bytes.
+    """Write `artifacts/model/`; returns the digest of the LiteRT file and card. The same weights give the same bytes.
 
     Raises LanduseError where the two formats differ by more than 0.001 in a probability.
     """
@@ -48,7 +47,7 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) ->
     }
     (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     check_agreement([DATA / path for path in rows["validation"]["path"][:CHECKED_IMAGES]])
-    return hashlib.sha256(flatbuffer).hexdigest()
+    return Classifier(MODEL).digest
 
 
 def int8_accuracy(images: pd.DataFrame, card: dict[str, Any]) -> float:

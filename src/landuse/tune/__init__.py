@@ -8,25 +8,26 @@ import optuna
 
 from landuse import tracking
 from landuse.errors import LanduseError
-from landuse.params import TrainParams, TuneParams
+from landuse.params import ExtractParams, TrainParams, TuneParams
 from landuse.paths import TUNE
 from landuse.progress import track
 from landuse.quiet import native_stderr_muted
 from landuse.tune.pictures import draw
-from landuse.tune.study import attempt, ended, open_study, refuse_uncached
+from landuse.tune.study import alone, attempt, ended, open_study, refuse_uncached
 
 
-def tune(train: TrainParams, params: TuneParams, tell: Callable[[str], None]) -> dict[str, Any]:
+def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: Callable[[str], None]) -> dict[str, Any]:
     """Go on with the study of this data, split and space until it has its trials; returns the best values.
 
-    Stopped by Ctrl-C, the study and the MLflow run hold what there is. Raises LanduseError where a value needs
-    features that are not cached, or no trial came to its end.
+    Stopped by Ctrl-C, the study and the MLflow run hold what there is. Raises LanduseError where features that are not
+    cached would be needed, another `landuse tune` is at work, or no trial came to its end.
     """
-    refuse_uncached(train, params)
-    study = open_study(train, params)
-    done = ended(study)
-    tell(f"{done} of {params.trials} trials are done; training starts from {train.unfreeze_from}, on cached features")
-    stopped = done < params.trials and not finish(study, train, params)
+    refuse_uncached(train, params, extract)
+    with alone():
+        study = open_study(train, params)
+        done = ended(study)
+        tell(f"{done} of {params.trials} trials are done; what is trained begins at {train.unfreeze_from}")
+        stopped = done < params.trials and not finish(study, train, params)
     if stopped:
         raise KeyboardInterrupt
     best = study.best_trial

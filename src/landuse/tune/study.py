@@ -1,17 +1,20 @@
 """The study: which values were tried and what came of them, in a file that outlives the command."""
 
+import fcntl
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import TrialState
 
-from landuse import features, tracking
+from landuse import features, lineage, tracking
 from landuse.errors import LanduseError
 from landuse.files import made
-from landuse.params import Range, TrainParams, TuneParams
+from landuse.params import ExtractParams, Range, TrainParams, TuneParams
 from landuse.paths import SPLITS, TUNE
 
 if TYPE_CHECKING:
@@ -23,9 +26,13 @@ EPOCHS_BETWEEN_LOOKS = 4  # to compare a trial with the others means to read the
 DIGITS = 3
 
 
-def refuse_uncached(train: TrainParams, params: TuneParams) -> None:
-    """Raise LanduseError where training would begin elsewhere than the cached features were cut."""
-    cut = features.facts()["cut"]
+def refuse_uncached(train: TrainParams, params: TuneParams, extract: ExtractParams) -> None:
+    """Raise LanduseError where training would begin elsewhere than the cached features were cut, or they are others."""
+    facts = features.facts()
+    cut, now = facts["cut"], asdict(extract)
+    for key, was in facts["params"].items():
+        if was != now[key]:
+            raise LanduseError(f"extract.{key} = {now[key]}: what is cached was made with {was}; dvc repro split first")
     wanted = params.space.get("unfreeze_from", (train.unfreeze_from,))
     for block in wanted:
         if block != cut:
@@ -35,18 +42,29 @@ def refuse_uncached(train: TrainParams, params: TuneParams) -> None:
             )
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let one search at a time work in this project. Raises LanduseError where there is one already."""
+    TUNE.mkdir(parents=True, exist_ok=True)
+    with (TUNE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LanduseError("another landuse tune is at work in this project: wait for it, or stop it") from None
+        yield
+
+
 def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
     """The study of these features, split, space and all that is not in the space: begun, or gone on with."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    TUNE.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=study_name(train, params),
         storage=f"sqlite:///{TUNE / 'study.db'}",
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=train.seed),
         pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS),
     )
+    study.sampler = optuna.samplers.TPESampler(seed=train.seed + len(study.trials))  # else it tried the same again
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)  # the command that ran it was killed
     return study
@@ -55,7 +73,8 @@ def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
 def study_name(train: TrainParams, params: TuneParams) -> str:
     """A digest of everything that a trial's score depends on, but for the values that are tried."""
     fixed = {key: value for key, value in asdict(train).items() if key not in params.space}
-    basis = [features.facts(), made(SPLITS).read_text("utf-8"), fixed, asdict(params)["space"]]
+    data = lineage.data_record()["md5"]
+    basis = [data, features.facts(), made(SPLITS).read_text("utf-8"), fixed, asdict(params)["space"]]
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:16]
 
 
