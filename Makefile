@@ -29,9 +29,14 @@ test: .venv/dev    ## every check: style, layers, tests; those of the flows besi
 	ruff check
 	ruff format --check
 	lint-imports
-	@flows=$$(mktemp); pytest tests/flows > $$flows 2>&1 & \
-	pytest --ignore tests/flows; others=$$?; \
-	wait $$!; both=$$((others + $$?)); cat $$flows; rm $$flows; exit $$both
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going test-others test-flows
+
+.PHONY: test-others test-flows
+test-others:
+	@pytest --ignore tests/flows
+
+test-flows:    # said in the end, so that nothing is said at once
+	@said=$$(mktemp); pytest tests/flows > $$said 2>&1; failed=$$?; cat $$said; rm $$said; exit $$failed
 
 ui: .venv/run    ## the MLflow UI on this machine
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
