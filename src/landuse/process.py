@@ -4,12 +4,14 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+DEATH_SECONDS = 10
 HOST, PID, STARTED = "process.host", "process.id", "process.started"
 
 
@@ -40,11 +42,30 @@ def is_gone(tags: Mapping[str, str]) -> bool:
 def end_group(tags: Mapping[str, str]) -> bool:
     """Kill a process that leads a group of its own, and what outlived it there; whether there was anything.
 
-    A process of another machine, or one that was given the number since, is left alone.
+    Returns when they hold nothing any more. A process of another machine, or one that was given the number since, is
+    left alone.
     """
     pid = int(tags[PID])
     if tags[HOST] == socket.gethostname() and (not psutil.pid_exists(pid) or identity(pid) == tags):
         with suppress(ProcessLookupError):
+            members = [process for process in psutil.process_iter() if is_member(process, pid)]
             os.killpg(pid, signal.SIGKILL)
+            end = time.monotonic() + DEATH_SECONDS
+            while any(map(is_alive, members)) and time.monotonic() < end:
+                time.sleep(0.02)
             return True
+    return False
+
+
+def is_member(process: psutil.Process, group: int) -> bool:
+    """Whether a process belongs to a group."""
+    with suppress(ProcessLookupError):
+        return os.getpgid(process.pid) == group
+    return False
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it is there, and not only its exit code."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
