@@ -291,7 +291,7 @@ def flow(
 
 def main() -> None:
     """Run the command line; a LanduseError becomes one line and its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
