@@ -70,7 +70,7 @@ def main() -> None:
             verbose=False,
         )
         network = build_network(asked.weights, len(train.class_names))
-        network.compile("adam", "categorical_crossentropy", ["accuracy"])
+        network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
         network.fit(train, validation_data=validation, epochs=asked.epochs, verbose=0, callbacks=[Clock()])
 
 
