@@ -8,9 +8,10 @@ Nothing of this project is used. Every epoch is a line of JSON: seconds since th
 import argparse
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -47,7 +48,7 @@ class Clock(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         line = {"epoch": epoch + 1, "seconds": perf_counter() - START, "accuracy": logs["val_accuracy"]}
-        print(json.dumps(line), flush=True)
+        print(json.dumps(line), file=sys.__stdout__, flush=True)
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     asked = parser.parse_args()
     keras.utils.set_random_seed(SEED)
-    with unpacked(asked.archive) as folder:
+    with unpacked(asked.archive) as folder, redirect_stdout(sys.stderr):  # it tells how many files there are
         train, validation = keras.utils.image_dataset_from_directory(
             folder,
             label_mode="categorical",
