@@ -22,6 +22,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 from real_job import environment, fresh_clone, write_params
 
+from landuse.dataset import map_ahead
+
 TIMES = (1, 4, 16)
 STAGES = ("validate", "extract", "split", "train")
 LITTLE = {
@@ -34,18 +36,21 @@ Cost = tuple[float, float]  # seconds, peak memory of a process in MB
 
 def grow(archive: str, folder: Path, times: int) -> int:
     """Write the images of an archive, and so many less one made of each, as `<class>/<image>`; returns their number."""
-    random, count = np.random.default_rng(1), 0
     with ZipFile(archive) as packed:
         names = [Path(name) for name in packed.namelist() if name.endswith(".jpg")]
-        for name in names:
-            (folder / name.parent.name).mkdir(parents=True, exist_ok=True)
-            content = packed.read(name.as_posix())
-            image = Image.open(BytesIO(content)).convert("RGB")
-            for number in range(times):
-                path = folder / name.parent.name / f"{name.stem}-{number}.jpg"
-                path.write_bytes(content) if number == 0 else altered(image, random).save(path, quality=90)
-                count += 1
-    return count
+        contents = (packed.read(name.as_posix()) for name in names)
+        for label in {name.parent.name for name in names}:
+            (folder / label).mkdir()
+        list(map_ahead(lambda named: multiply(*named, folder, times), zip(names, contents, strict=True)))
+    return times * len(names)
+
+
+def multiply(name: Path, content: bytes, folder: Path, times: int) -> None:
+    """Write an image and what is made of it."""
+    random, image = np.random.default_rng(list(name.name.encode())), Image.open(BytesIO(content)).convert("RGB")
+    for number in range(times):
+        path = folder / name.parent.name / f"{name.stem}-{number}.jpg"
+        path.write_bytes(content) if number == 0 else altered(image, random).save(path, quality=90)
 
 
 def altered(image: Image.Image, random: np.random.Generator) -> Image.Image:
