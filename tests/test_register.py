@@ -47,11 +47,8 @@ def test_a_model_that_says_unsure_elsewhere_is_another_model(trained_copy: Path)
 
 def test_what_the_registered_model_needs_is_neither_tensorflow_nor_keras(trained_copy: Path) -> None:
     version = register("needs")
-    needed = (
-        Path(mlflow.artifacts.download_artifacts(f"models:/needs/{version.version}/requirements.txt"))
-        .read_text()
-        .lower()
-    )
+    file = mlflow.artifacts.download_artifacts(f"models:/needs/{version.version}/requirements.txt")
+    needed = Path(file).read_text().lower()
     assert "ai-edge-litert==" in needed and not {"tensorflow", "keras"} & set(re.split(r"[=\s-]", needed))
 
 

@@ -67,6 +67,7 @@ def test_a_study_finds_values_and_leaves_runs_and_pictures(trained_copy: Path) -
     runs = trial_runs(parent.info.run_id)
     assert len(runs) == 4 and all(run.info.status == "FINISHED" for run in [parent, *runs])
     assert {run.data.tags["outcome"] for run in runs} <= {"complete", "pruned"}
+    assert all("process.id" in run.data.tags for run in runs), "whether it was killed can be told"
     assert parent.data.metrics["best_validation_accuracy"] == max(
         max(entry.value for entry in mlflow.MlflowClient().get_metric_history(run.info.run_id, "validation_accuracy"))
         for run in runs
@@ -89,6 +90,8 @@ def test_a_study_that_was_stopped_goes_on_and_one_that_is_done_tries_nothing(
     best = tune(TRAIN, params(4), EXTRACT, told.append)
     assert told[0].startswith("2 of 4 trials are done") and len(trial_runs(latest_parent().info.run_id)) == 2
     assert tune(TRAIN, params(4), EXTRACT, told.append) == best and told[-2].startswith("4 of 4")
+    trials = [trial for trial in open_study(TRAIN, params(4)).trials if "values" in trial.user_attrs]
+    assert len({trial.params["learning_rate"] for trial in trials}) == len(trials) == 4, "none is tried again"
 
 
 def test_stopped_before_a_trial_came_to_its_end_it_has_nothing_to_say(
@@ -147,17 +150,6 @@ def test_a_value_that_would_force_a_new_extraction_is_refused_with_what_to_do(tr
 def test_features_that_were_made_otherwise_are_not_tuned_on(trained_copy: Path) -> None:
     with pytest.raises(LanduseError, match="extract.views = 7: what is cached was made with 8; dvc repro split first"):
         tune(TRAIN, params(2), replace(EXTRACT, views=7), lambda _: None)
-
-
-def test_what_goes_on_does_not_try_the_same_values_again(
-    trained_copy: Path, interrupted: Callable[[int], None]
-) -> None:
-    interrupted(3)
-    with pytest.raises(KeyboardInterrupt):
-        tune(TRAIN, params(4), EXTRACT, lambda _: None)
-    tune(TRAIN, params(4), EXTRACT, lambda _: None)
-    trials = [trial for trial in open_study(TRAIN, params(4)).trials if "values" in trial.user_attrs]
-    assert len({trial.params["learning_rate"] for trial in trials}) == len(trials) == 4
 
 
 def test_two_at_once_do_not_share_a_study(trained_copy: Path) -> None:

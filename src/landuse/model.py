@@ -25,7 +25,7 @@ Network = keras.Model
 
 INITIAL_SEED = 1
 DEAD = 1e-3
-MOMENTUM = 0.9
+MOMENTUM = 0.9  # of BatchNorm's statistics: they follow within the few steps that a small data set gives
 HEAD, ALL = "head", "all"
 TURNED = {1: 1, 2: (1, 2), 3: 2}  # after swapping rows and columns where the turn is odd: which axes to flip
 KERAS_FILE = "model.keras"
@@ -165,8 +165,7 @@ def embedder(network: keras.Model, cut: str) -> keras.Model:
 def unfreeze(network: keras.Model, cut: str) -> None:
     """Mark what is trained: all that follows the cut, BatchNorm included.
 
-    Its statistics follow within the few steps that a small data set gives. What runs before the cut stays as it was
-    learned, in inference mode.
+    What runs before the cut stays as it was learned, in inference mode.
     """
     backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
     first = 0 if cut == ALL else len(backbone.layers)

@@ -1,5 +1,6 @@
 """Which process did something, and whether it is still at work."""
 
+import fcntl
 import json
 import os
 import signal
@@ -8,8 +9,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import psutil
+
+from landuse.errors import LanduseError
 
 DEATH_SECONDS = 10
 HOST, PID, STARTED = "process.host", "process.id", "process.started"
@@ -19,6 +23,14 @@ def identity(pid: int | None = None) -> dict[str, str]:
     """What tells a process of this machine (by default this one) from any other, as tags."""
     process = psutil.Process(pid or os.getpid())
     return {HOST: socket.gethostname(), PID: str(process.pid), STARTED: f"{process.create_time():.2f}"}
+
+
+def hold(file: IO, busy: str) -> None:
+    """Lock a file as long as it is open. Raises LanduseError with `busy` where another process holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LanduseError(busy) from None
 
 
 def note(path: Path, pid: int) -> None:

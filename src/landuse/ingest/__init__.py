@@ -1,6 +1,5 @@
 """New images come in: built beside the old ones, validated there, and only then put in their place and versioned."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from landuse.ingest.unpack import NO_ROOM
 from landuse.lineage import read_data_dvc
 from landuse.params import DataParams, ValidateParams
 from landuse.paths import DATA, DATA_DVC, QUARANTINE, VALIDATION
+from landuse.process import hold
 from landuse.validate import validate as look_at
 
 CANDIDATE = INCOMING / "candidate"
@@ -124,10 +124,7 @@ def alone() -> Iterator[None]:
     """Let one ingest in at a time. The kernel opens the lock when its holder dies."""
     INCOMING.mkdir(exist_ok=True)
     with LOCK.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LanduseError("another ingest is at work in this project: wait until it has ended") from None
+        hold(lock, "another ingest is at work in this project: wait until it has ended")
         os.set_inheritable(lock.fileno(), True)  # a dvc that outlives a killed ingest keeps the others out
         yield
 

@@ -1,7 +1,6 @@
 """Where predictions go: a file that grows row by row, so that whatever stops the work, it goes on from there."""
 
 import csv
-import fcntl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from landuse.errors import LanduseError
 from landuse.predict import parquet
 from landuse.predict.rows import Answer, CsvLines, JsonLines
 from landuse.predict.tally import Tally
+from landuse.process import hold
 
 KINDS = {".csv": CsvLines, ".jsonl": JsonLines, parquet.SUFFIX: JsonLines}
 BLOCK = 1 << 16
@@ -98,7 +98,7 @@ def growing_file(path: Path, labels: list[str], model: str) -> Iterator[Output]:
         if unpacked:
             parquet.unpack(path, text_file)
         with text_file.open("a+", encoding="utf-8", newline="") as file:
-            lock(file, path)
+            hold(file, f"--output {path}: another landuse predict is writing it, wait for it")
             output = Output(file, KINDS[path.suffix](labels, model))
             try:
                 read_past(output, path)
@@ -121,14 +121,6 @@ def read_past(output: Output, path: Path) -> None:
         raise LanduseError(f"--output {path} {error}: name another file") from None
     except (KeyError, TypeError, ValueError, csv.Error):
         raise LanduseError(f"--output {path} holds no predictions with these classes: name another file") from None
-
-
-def lock(file: TextIO, path: Path) -> None:
-    """Hold a file as long as it is open. Raises LanduseError where another process does."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise LanduseError(f"--output {path}: another landuse predict is writing it, wait for it") from None
 
 
 def cut_half_a_row(file: BinaryIO) -> None:

@@ -49,11 +49,7 @@ def unpack(path: Path, lines: Path) -> None:
         batches = parquet.ParquetFile(path).iter_batches(ROWS_AT_ONCE)
     except pa.ArrowException:
         raise LanduseError(f"--output {path} is no Parquet file: name another file") from None
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            for batch in batches:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
-    except TypeError:  # JSON has no word for some type of it
-        unfinished.unlink()
-        raise LanduseError(f"--output {path} holds no predictions with these classes: name another file") from None
+    with unfinished.open("w", encoding="utf-8") as file:
+        for batch in batches:  # what JSON has no word for is no prediction: whoever reads the lines says so
+            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in batch.to_pylist())
     os.replace(unfinished, lines)

@@ -1,6 +1,5 @@
 """The study: which values were tried and what came of them, in a file that outlives the command."""
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from landuse.errors import LanduseError
 from landuse.files import made
 from landuse.params import ExtractParams, Range, TrainParams, TuneParams
 from landuse.paths import SPLITS, TUNE
+from landuse.process import hold
 
 if TYPE_CHECKING:
     from landuse.train.bench import Bench
@@ -47,10 +47,7 @@ def alone() -> Iterator[None]:
     """Let one search at a time work in this project. Raises LanduseError where there is one already."""
     TUNE.mkdir(parents=True, exist_ok=True)
     with (TUNE / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LanduseError("another landuse tune is at work in this project: wait for it, or stop it") from None
+        hold(lock, "another landuse tune is at work in this project: wait for it, or stop it")
         yield
 
 
