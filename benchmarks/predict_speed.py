@@ -20,12 +20,13 @@ from time import perf_counter
 
 import numpy as np
 
+from landuse.classifier import Classifier, latencies
 from landuse.dataset import image_paths, map_ahead, read_image
 from landuse.paths import DATA, MODEL
 from landuse.predict import predict
 
 BATCH = 32
-ROUNDS = 3
+ROUNDS, IMAGES = 3, 200
 COLD = {"champion": (), "folder": ("--model", str(MODEL))}
 
 
@@ -85,6 +86,9 @@ def main() -> None:
     cold = {name: median(cold_seconds(*options) for _ in range(ROUNDS)) for name, options in COLD.items()}
     for name, value in seconds.items():
         print(f"{name:<23}{len(paths) / value:7.0f} images/s   {times[name]:.2f} times Keras")
+    for name, int8 in {"float32": False, "int8": True}.items():
+        milliseconds = np.median(latencies(Classifier(MODEL, int8), paths, IMAGES))
+        print(f"{name:<23}{milliseconds:7.1f} ms an image, decoding included, on one core")
     for name, value in cold.items():
         print(f"one image, {name:<12}{value:7.2f} s")
     if times["landuse predict --int8"] < asked.times or max(cold.values()) > asked.cold:
