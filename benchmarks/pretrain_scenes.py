@@ -60,7 +60,9 @@ def main() -> None:
     labels = np.eye(len(CLASSES), dtype=np.float32)[[CLASSES.index(label) for label, _ in names]]
     backbone = model.build_backbone(BACKBONE)
     keras.utils.set_random_seed(SEED)
-    network = model.build_network(backbone, len(CLASSES), dropout=0.2)
+    pixels, scaled = model.scaled_input(backbone)
+    pooled = keras.layers.Dropout(0.2)(keras.layers.GlobalAveragePooling2D()(backbone(scaled)))
+    network = keras.Model(pixels, keras.layers.Dense(len(CLASSES), activation="softmax")(pooled))
     model.unfreeze(network, model.ALL)
     schedule = keras.optimizers.schedules.CosineDecay(0.003, EPOCHS * (len(images) // BATCH))
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01)

@@ -30,7 +30,7 @@ def pixels(count: int) -> np.ndarray:
 @cache
 def tiny_network(backbone: str) -> keras.Model:
     """A small network of three classes, with BatchNorm statistics as after a training. Not to be changed."""
-    network = model.build_network(model.build_backbone(replace(TINY, backbone=backbone)), classes=3, dropout=0.3)
+    network = model.build_network(model.build_backbone(replace(TINY, backbone=backbone)), classes=3)
     norms = [x for x in network.get_layer(backbone).layers if isinstance(x, keras.layers.BatchNormalization)]
     for norm in norms:
         norm.momentum = 0.0
@@ -40,10 +40,16 @@ def tiny_network(backbone: str) -> keras.Model:
     return network
 
 
+def tail(network: keras.Model, cut: str) -> keras.Model:
+    """All that follows the cut, as one network."""
+    seeing = model.embedder(network, cut)
+    return keras.Model(seeing.input, network.get_layer("head")(seeing.output))
+
+
 def test_the_network_is_the_published_one_block_by_block() -> None:
     backbone = model.build_backbone(replace(TINY, alpha=1.0))
     assert list(model.parameters_by_block(backbone).values()) == PUBLISHED
-    network = model.build_network(backbone, classes=21, dropout=0.0)
+    network = model.build_network(backbone, classes=21)
     model.unfreeze(network, "head")
     assert network.count_params() == 2_284_885
     assert sum(int(np.prod(weight.shape)) for weight in network.trainable_weights) == 26_901
@@ -71,7 +77,7 @@ def test_what_runs_before_the_cut_and_what_runs_after_are_the_whole_network(back
     network, images = tiny_network(backbone), pixels(2)
     before = model.prefix(network.get_layer(backbone), cut)(images)
     whole = np.asarray(network(images))
-    assert np.abs(np.asarray(model.tail(network, cut)(before)) - whole).max() < 1e-6
+    assert np.abs(np.asarray(tail(network, cut)(before)) - whole).max() < 1e-6
     assert np.abs(whole[0] - whole[1]).max() > 1e-3
     if cut != "head":
         pooled = model.prefix(network.get_layer(backbone), "head")(images)
@@ -86,8 +92,9 @@ def test_every_block_that_params_allow_can_be_cut_at(backbone: str) -> None:
     assert len({id(tensor) for tensor in inputs}) == BLOCKS[backbone]
 
 
-def test_the_whole_network_is_its_own_tail_where_everything_is_trained() -> None:
-    assert model.tail(tiny_network("mobilenet_v2"), "all") is tiny_network("mobilenet_v2")
+def test_where_everything_is_trained_the_tail_begins_at_the_pixels() -> None:
+    network, images = tiny_network("mobilenet_v2"), pixels(2)
+    assert np.array_equal(tail(network, "all")(images), network(images))
 
 
 def fitted(cut: str) -> tuple[keras.Model, dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -97,7 +104,7 @@ def fitted(cut: str) -> tuple[keras.Model, dict[str, np.ndarray], dict[str, np.n
     model.unfreeze(network, cut)
     inputs = pixels(8) if cut == "all" else model.prefix(network.get_layer("mobilenet_v2"), cut)(pixels(8))
     before = {weight.path: np.array(weight) for weight in network.weights}
-    trained = model.tail(network, cut)
+    trained = tail(network, cut)
     trained.compile(keras.optimizers.AdamW(0.01), "categorical_crossentropy", jit_compile=False)
     trained.fit(np.asarray(inputs), np.eye(3)[np.arange(8) % 3], batch_size=4, epochs=1, verbose=0)
     return network, before, {weight.path: np.array(weight) for weight in network.weights}
@@ -248,10 +255,10 @@ def test_pretrained_weights_load_and_leave_few_kernels_dead() -> None:
 
 def test_a_network_that_averages_views_says_what_the_mean_of_their_embeddings_says() -> None:
     backbone = tiny_network("mobilenet_v2").get_layer("mobilenet_v2")
-    one, eight = (model.build_network(backbone, 3, 0.5, views) for views in (1, 8))
+    one, eight = (model.build_network(backbone, 3, views) for views in (1, 8))
     eight.set_weights(one.get_weights())
     images = np.random.default_rng(3).integers(0, 256, (2, 4, 4, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
-    pooled = keras.Model(one.input, one.get_layer("dropout").input)
+    pooled = keras.Model(one.input, one.get_layer("head").input)
     seen = [pooled.predict(np.stack([view(image, number) for image in images]), verbose=0) for number in range(8)]
     assert np.abs(seen[0] - seen[3]).max() > 1e-3, "the views do not look the same to it"
     kernel, bias = one.get_layer("head").get_weights()

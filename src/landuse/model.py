@@ -116,7 +116,7 @@ def scaled_input(backbone: keras.Model) -> tuple[keras.KerasTensor, keras.KerasT
     return pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
 
 
-def build_network(backbone: keras.Model, classes: int, dropout: float, views: int = 1) -> keras.Model:
+def build_network(backbone: keras.Model, classes: int, views: int = 1) -> keras.Model:
     """The whole classifier: uint8 RGB [n, size, size, 3] → probabilities [n, classes].
 
     With more views, it looks at so many flips and quarter turns of an image and averages what it sees.
@@ -125,9 +125,8 @@ def build_network(backbone: keras.Model, classes: int, dropout: float, views: in
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(all_views(scaled, views)))
     if views > 1:
         pooled = keras.ops.mean(keras.ops.reshape(pooled, (views, -1, pooled.shape[-1])), axis=0)
-    dropped = keras.layers.Dropout(dropout, name="dropout")(pooled)
     head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=HEAD)
-    return keras.Model(pixels, head(dropped), name="landuse")
+    return keras.Model(pixels, head(pooled), name="landuse")
 
 
 def all_views(images: keras.KerasTensor, views: int) -> keras.KerasTensor:
@@ -141,18 +140,10 @@ def all_views(images: keras.KerasTensor, views: int) -> keras.KerasTensor:
     return keras.ops.concatenate(seen, axis=0) if views > 1 else images
 
 
-def tail(network: keras.Model, cut: str) -> keras.Model:
-    """What runs after the cut, on the same weights as the network: activations → probabilities [n, classes]."""
-    if cut == ALL:
-        return network
-    seeing = embedder(network, cut)
-    return keras.Model(seeing.input, network.get_layer(HEAD)(network.get_layer("dropout")(seeing.output)))
-
-
 def embedder(network: keras.Model, cut: str) -> keras.Model:
     """What runs between the cut and the head, on the same weights as the network: activations → [n, channels]."""
     if cut == ALL:
-        return keras.Model(network.input, network.get_layer("dropout").input)
+        return keras.Model(network.input, network.get_layer(HEAD).input)
     if cut == HEAD:
         pooled = keras.Input(network.get_layer("pool").output.shape[1:])
         return keras.Model(pooled, pooled)

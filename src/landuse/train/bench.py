@@ -20,7 +20,6 @@ from landuse.train.passes import Passes, passes, reader
 from landuse.train.watch import Watch
 
 ROWS_AT_ONCE = 256
-SOME_DROPOUT = 0.5  # a layer that is made with none has no randomness, and could never be given any
 
 
 class Bench:
@@ -34,15 +33,16 @@ class Bench:
         self.extracted = ExtractParams(**self.facts["params"])
         with model.training_precision():
             self.network = self.build(params)
-        self.tail = model.tail(self.network, params.unfreeze_from)
-        self.start = [np.array(variable) for variable in self.tail.variables]
+        self.seeing = model.embedder(self.network, params.unfreeze_from)
+        self.head = self.network.get_layer(model.HEAD)
+        self.start = self.weights()
+        self.learner = Learner(self.seeing, self.head, self.passes("train", params))
 
     def build(self, params: TrainParams) -> keras.Model:
         """The network as it is before training."""
         backbone = model.build_backbone(replace(self.extracted, weights=str(features.BACKBONE.resolve())))
         keras.utils.set_random_seed(params.seed)
-        network = model.build_network(backbone, self.splits["label"].nunique(), SOME_DROPOUT, params.averaged_views)
-        network.get_layer("dropout").rate = params.dropout
+        network = model.build_network(backbone, self.splits["label"].nunique(), params.averaged_views)
         model.unfreeze(network, params.unfreeze_from)
         return network
 
@@ -53,6 +53,15 @@ class Bench:
         twin = self.build(params)
         twin.set_weights(self.network.get_weights())
         return twin
+
+    def weights(self) -> list[NDArray]:
+        """Of all that follows the cut, as they are now."""
+        return [np.array(variable) for variable in (*self.seeing.variables, *self.head.variables)]
+
+    def restore(self, weights: list[NDArray]) -> None:
+        """Put back what `weights` gave."""
+        for variable, value in zip((*self.seeing.variables, *self.head.variables), weights, strict=True):
+            variable.assign(value)
 
     @property
     def images(self) -> dict[str, int]:
@@ -66,20 +75,19 @@ class Bench:
 
     def embeddings(self, rows: NDArray[np.intp], params: TrainParams) -> NDArray[np.float32]:
         """What the head sees of rows of the split [images, channels], averaged over views as the model does."""
-        seeing = model.embedder(self.network, params.unfreeze_from)
-        read, dtype = reader(self.splits["path"], params, self.extracted), seeing.inputs[0].dtype
+        read, dtype = reader(self.splits["path"], params, self.extracted), self.seeing.inputs[0].dtype
         views = 1 if params.unfreeze_from == model.ALL else params.averaged_views
         parts = np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE))
 
         def seen(view: int) -> NDArray[np.float32]:
             inputs = (read(part, np.full(len(part), view)).astype(dtype) for part in parts)
-            return np.concatenate([seeing.predict_on_batch(batch) for batch in inputs]).astype(np.float32)
+            return np.concatenate([self.seeing.predict_on_batch(batch) for batch in inputs]).astype(np.float32)
 
         return np.mean([seen(view) for view in range(views)], axis=0)
 
     def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """What flows into the softmax [images, classes], of embeddings."""
-        weights, bias = self.tail.get_layer(model.HEAD).get_weights()
+        weights, bias = self.head.get_weights()
         return embeddings @ weights + bias
 
     def fit(self, params: TrainParams, watch: Watch) -> pd.DataFrame:
@@ -87,11 +95,10 @@ class Bench:
 
         Raises LanduseError where the loss grows without bound.
         """
-        for variable, value in zip(self.tail.variables, self.start, strict=True):
-            variable.assign(value)
-        self.tail.get_layer("dropout").rate = params.dropout
+        self.restore(self.start)
         train, validation = self.passes("train", params), self.passes("validation", params)
-        learner, rows, best, least = Learner(self.tail, params, train), [], 0, inf
+        learner, rows, best, least = self.learner, [], 0, inf
+        learner.begin(params, train.batches)
         while len(rows) < params.epochs and len(rows) - best < params.patience:
             learned = learner.learn(train, partial(watch.moved, "train"))
             judged = learner.judge(validation, partial(watch.moved, "validation"))
@@ -101,9 +108,9 @@ class Bench:
                 )
             rows.append(history_row(len(rows) + 1, learned, judged, learner.rate))
             if judged.loss < least:
-                least, best, weights = judged.loss, len(rows), self.tail.get_weights()
+                least, best, weights = judged.loss, len(rows), self.weights()
             watch.ended(rows[-1], learned, judged)
-        self.tail.set_weights(weights)
+        self.restore(weights)
         return pd.DataFrame(rows)
 
 

@@ -36,7 +36,7 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) ->
     rows = {subset: splits[splits["subset"] == subset] for subset in ("train", "validation")}
     ranges = rows["train"]["path"].iloc[:: -(-len(rows["train"]) // CALIBRATION_IMAGES)]
     pixels = [read_image(DATA / path, card["image_size"]) for path in ranges]
-    served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer("dropout").input})
+    served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer(model.HEAD).input})
     flatbuffer = model.to_litert(served)
     (MODEL / MODEL_FILE).write_bytes(flatbuffer)
     (MODEL / INT8_FILE).write_bytes(model.to_int8(flatbuffer, pixels))
