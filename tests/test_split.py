@@ -10,7 +10,7 @@ import tiny
 from landuse import paths
 from landuse.errors import LanduseError
 from landuse.params import SplitParams
-from landuse.split import assign_subsets, group_lookalikes, near_hash, split
+from landuse.split import assign_subsets, group_lookalikes, near_embedding, near_hash, split
 
 SEEDS = range(12)
 AS_TRAINED = SplitParams(**tiny.CHANGES["split"])
@@ -171,3 +171,22 @@ def test_a_division_that_lookalikes_have_bent_out_of_shape_is_refused_with_the_k
         LanduseError, match=r"of the images it should: .*\(up to 80 in one group\); raise split\.cosine"
     ):
         assign_subsets(rows, settings(0.45, 0.45))
+
+
+@pytest.mark.parametrize("cosine", [0.5, 0.9, 0.97, 0.9999])
+@pytest.mark.parametrize(("images", "channels"), [(1, 8), (50, 64), (400, 200)])
+def test_projections_hide_no_pair_of_alike_embeddings(images: int, channels: int, cosine: float) -> None:
+    random = np.random.default_rng(images)
+    embeddings = random.standard_normal((images, channels)).astype(np.float32) ** 2
+    noise = 10.0 ** random.uniform(-4, 1, (images, 1))
+    embeddings = embeddings[random.integers(0, max(images // 3, 1), images)] + noise * embeddings
+    embeddings[0] = 0
+    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    first, second = np.triu_indices(images)
+    similarity = np.einsum("ij,ij->i", unit[first], unit[second])
+    found = set(map(tuple, near_embedding(embeddings, cosine).T.tolist()))
+    sure = similarity > cosine + 1e-6
+    assert found >= set(zip(first[sure].tolist(), second[sure].tolist(), strict=True))
+    clear = similarity < cosine - 1e-6
+    assert not found & set(zip(first[clear].tolist(), second[clear].tolist(), strict=True))
+    assert images == 1 or (sure.sum() > images / 2 and clear.sum() > images / 2)

@@ -11,6 +11,9 @@ from landuse.params import SplitParams
 from landuse.paths import MANIFEST, SPLITS
 
 ROWS_AT_ONCE = 1024
+PAIRS_AT_ONCE = 8192
+SAMPLED, DIRECTIONS = 256, 128
+ROUNDING = 1e-4
 
 
 def split(params: SplitParams) -> pd.Series:
@@ -51,21 +54,42 @@ def same_file(digests: pd.Series) -> NDArray[np.intp]:
 def near_hash(hashes: pd.Series, distance: int) -> NDArray[np.intp]:
     """Pairs [2, n] of images whose 64-bit hashes (16 hex digits) differ in at most `distance` bits."""
     values = np.array([int(value, 16) for value in hashes], np.uint64)
-    return pairs_by_rows(len(values), lambda rows: np.bitwise_count(values[rows, None] ^ values) <= distance)
+    return pairs_by_rows(
+        len(values), lambda rows, others: np.bitwise_count(values[rows, None] ^ values[others]) <= distance
+    )
 
 
 def near_embedding(embeddings: NDArray, cosine: float) -> NDArray[np.intp]:
-    """Pairs [2, n] of images whose embeddings have at least this cosine similarity."""
+    """Pairs [2, n] of images whose embeddings have at least this cosine similarity.
+
+    Unit vectors that are near stay near when projected, so that only those are compared whose projections are.
+    """
     unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    return pairs_by_rows(len(unit), lambda rows: unit[rows] @ unit.T >= cosine)
+    few = unit @ directions(unit)
+    halves = (few**2).sum(axis=1, keepdims=True) / 2
+    one, other = np.hstack((few, -halves, np.ones_like(halves))), np.hstack((few, np.ones_like(halves), -halves))
+    limit = cosine - 1 - ROUNDING  # the product is half of the squared distance of two projections, below zero
+    near = pairs_by_rows(len(unit), lambda rows, others: one[rows] @ other[others].T >= limit)
+    parts = np.array_split(near, -(-near.shape[1] // PAIRS_AT_ONCE), axis=1)
+    similar = [np.einsum("ij,ij->i", unit[first], unit[second]) >= cosine for first, second in parts]
+    return near[:, np.concatenate(similar)]
+
+
+def directions(unit: NDArray) -> NDArray:
+    """Orthogonal directions [channels, up to 128], along which some of the vectors differ most: so they tell most."""
+    some = unit[:: -(-len(unit) // SAMPLED)]
+    return np.linalg.svd(some - some.mean(axis=0), full_matrices=False)[2][:DIRECTIONS].T
 
 
 def pairs_by_rows(count: int, alike) -> NDArray[np.intp]:
-    """Pairs [2, n] from a function of a slice of rows → alike [rows, count], so that no square table is ever held."""
+    """Pairs [2, n], the first not after the second, from a function of two slices → alike [rows, others].
+
+    No square table is ever held.
+    """
     found = [np.empty((2, 0), np.intp)]
     for start in range(0, count, ROWS_AT_ONCE):
-        first, second = np.nonzero(alike(slice(start, start + ROWS_AT_ONCE)))
-        found.append(np.stack([first + start, second]))
+        first, second = np.nonzero(alike(slice(start, start + ROWS_AT_ONCE), slice(start, None)))
+        found.append(start + np.stack((first, second))[:, first <= second])
     return np.concatenate(found, axis=1)
 
 
