@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterable
 
@@ -65,3 +66,16 @@ def test_an_exception_comes_through_the_silence_and_ends_it(capfd: pytest.Captur
         raise ValueError("heard")
     print("seen", file=sys.stderr, flush=True)
     assert "seen" in capfd.readouterr().err
+
+
+def test_keras_starts_without_what_it_does_not_need_and_others_can_have_it_afterwards() -> None:
+    lines = (
+        "import sys",
+        "from landuse.quiet import tensorflow_starts",
+        "with tensorflow_starts():",
+        "    import keras",
+        "print(sorted({'matplotlib', 'sklearn'} & set(sys.modules)))",
+        "import matplotlib.pyplot, sklearn.metrics",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n" and done.stderr == ""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from landuse.errors import LanduseError
-from landuse.quiet import native_stderr_muted
+from landuse.quiet import tensorflow_starts
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,7 +73,7 @@ def extract() -> None:
     from landuse.params import load_params
 
     params = load_params()
-    with native_stderr_muted():
+    with tensorflow_starts():
         from landuse.extract import extract
     extract(params.extract, params.train.unfreeze_from)
 
@@ -93,7 +93,7 @@ def train() -> None:
     from landuse.params import load_params
 
     params = load_params()
-    with native_stderr_muted():
+    with tensorflow_starts():
         from landuse.train import train
     train(params.train)
 

@@ -1,11 +1,29 @@
-"""Silence for what native libraries print about themselves, past every logging setting."""
+"""What libraries do unasked at their start, left out: notes past every logging setting, and imports of others."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
+UNUSED = ("matplotlib", "sklearn")
 one_at_a_time = Lock()
+
+
+@contextmanager
+def tensorflow_starts() -> Iterator[None]:
+    """For the import of TensorFlow and Keras: in silence, and a quarter sooner.
+
+    Keras does without matplotlib and scikit-learn where they cannot be imported, as here; afterwards they can.
+    """
+    missing = [name for name in UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(missing))
+    try:
+        with native_stderr_muted():
+            yield
+    finally:
+        for name in missing:
+            del sys.modules[name]
 
 
 @contextmanager

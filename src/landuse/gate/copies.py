@@ -10,7 +10,7 @@ from landuse.dataset import read_image
 from landuse.errors import LanduseError
 from landuse.gate.blessing import Check
 from landuse.gate.evidence import Evidence
-from landuse.quiet import native_stderr_muted
+from landuse.quiet import tensorflow_starts
 from landuse.registry.fresh import TOLERANCE, check_answers
 
 CHECKED_IMAGES = 32
@@ -18,7 +18,7 @@ CHECKED_IMAGES = 32
 
 def check_formats(folder: Path, classifier: Classifier, evidence: Evidence) -> Check:
     """The Keras file beside the LiteRT file, on the first held-out images."""
-    with native_stderr_muted():
+    with tensorflow_starts():
         from landuse.model import saved_probabilities
 
     pixels = np.stack([read_image(path, classifier.image_size) for path in evidence.images[:CHECKED_IMAGES]])

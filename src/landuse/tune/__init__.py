@@ -11,7 +11,7 @@ from landuse.errors import LanduseError
 from landuse.params import ExtractParams, TrainParams, TuneParams
 from landuse.paths import TUNE
 from landuse.progress import track
-from landuse.quiet import native_stderr_muted
+from landuse.quiet import tensorflow_starts
 from landuse.tune.pictures import draw
 from landuse.tune.study import alone, attempt, ended, open_study, refuse_uncached
 
@@ -37,7 +37,7 @@ def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: C
 
 def finish(study: optuna.Study, train: TrainParams, params: TuneParams) -> bool:
     """Make the trials that are missing, all below one MLflow run; false where Ctrl-C came before the end."""
-    with native_stderr_muted():
+    with tensorflow_starts():
         from landuse.train.bench import Bench
     done, complete = ended(study), False
     with tracking.tuning_run() as parent:
