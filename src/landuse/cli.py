@@ -1,5 +1,7 @@
 """The command `landuse`: ingest, one verb per stage, info. Each verb imports what it needs, so that help is instant."""
 
+import atexit
+import gc
 import os
 import sys
 import warnings
@@ -22,6 +24,7 @@ STAGES = "Stages, as `dvc repro` runs them"
 CHAMPION = "The champion"
 USE = "The model at work"
 BAD_FILES = 4
+MANY_OBJECTS = 100_000
 ModelOption = Annotated[
     str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder, in place of the champion.")
 ]
@@ -293,6 +296,8 @@ def main() -> None:
     """Run the command line; a LanduseError becomes one line and its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", module="PIL")
+    gc.set_threshold(MANY_OBJECTS)  # imports make a million that stay: to search them for garbage takes a second
+    atexit.register(gc.freeze)  # and another one in the end
     try:
         app()
     except LanduseError as error:
