@@ -117,7 +117,7 @@ WRONG_VALUES = {
     "split.test": [-0.1, 1],
     "split.cosine": [0, 1.1],
     "split.hash_distance": [-1, 17],
-    "split.seed": [-1, 1.5],
+    "split.seed": [-1, 1.5, 2**31],
     "train.unfreeze_from": ["block_0", "block_17", "blok_3", "head ", None],
     "train.epochs": [0, 2.5, "ten", None],
     "train.batch_size": [0],

@@ -15,7 +15,7 @@ from landuse.paths import PARAMS
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, strict=True)]
-Seed = Annotated[int, Field(ge=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Level = Annotated[float, Field(ge=0, le=255)]
 Block = Annotated[str, Field(pattern=r"^(head|all|block_([1-9]|1[0-6]))$")]
 

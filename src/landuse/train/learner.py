@@ -106,7 +106,7 @@ class Learner:
     def kept(self, count: tf.Tensor) -> tf.Tensor:
         """Dropout: 0 for each feature [count, channels] that is left out, and what makes up for it for the others.
 
-        Drawn for a whole chunk, because to draw for a batch takes longer than the rest of its step.
+        Drawn for a whole chunk: to draw for each batch would take as long as all else in the step of a head.
         """
         now = (self.seed, tf.cast(self.optimizer.iterations, tf.int32))
         drawn = tf.random.stateless_uniform((count, self.seeing.output.shape[-1]), now)
