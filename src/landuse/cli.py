@@ -24,7 +24,7 @@ STAGES = "Stages, as `dvc repro` runs them"
 CHAMPION = "The champion"
 USE = "The model at work"
 BAD_FILES = 4
-MANY_OBJECTS = 100_000
+USUAL_OBJECTS, MANY_OBJECTS = gc.get_threshold(), 100_000
 ModelOption = Annotated[
     str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder, in place of the champion.")
 ]
@@ -241,6 +241,7 @@ def serve(
 
     with collecting_no_garbage():
         from landuse.serve import serve
+    gc.set_threshold(*USUAL_OBJECTS)  # requests wait less for many short searches than for a long one
     serve(params.serve, model or champion(), int8, host, port)
 
 
