@@ -1,7 +1,7 @@
 """Run a preset from the archive to the registered model in a fresh clone, and say what it took.
 
     LANDUSE_SOURCE=UCMerced_LandUse.zip LANDUSE_WEIGHTS=weights.h5 \\
-    python benchmarks/real_job.py tutorial --at-least 0.94
+    python benchmarks/real_job.py tutorial --at-least 0.93
 
 `--seeds 3` splits and trains twice more, from other seeds, and gives the mean. Without the variables, source and
 weights are those of the preset. Exit code 1 where the accuracy is lower than asked.
