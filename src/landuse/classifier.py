@@ -20,7 +20,6 @@ from landuse.quiet import native_stderr_muted
 MODEL_FILE, INT8_FILE = "model.tflite", "model.int8.tflite"
 CARD_FILE = "model.json"
 PROBABILITIES, EMBEDDING = "probabilities", "embedding"
-ONLY = "output_0"  # what LiteRT calls the output of a network that has just one
 TOP = 5
 
 
@@ -75,7 +74,7 @@ class LiteModel:
 
 def main(outputs: dict[str, NDArray]) -> NDArray:
     """The probabilities among the outputs of a network, or its only output."""
-    return outputs[PROBABILITIES if PROBABILITIES in outputs else ONLY]
+    return outputs[PROBABILITIES] if PROBABILITIES in outputs else next(iter(outputs.values()))
 
 
 def start_interpreter(flatbuffer: bytes) -> Interpreter:
