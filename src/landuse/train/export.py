@@ -19,7 +19,7 @@ from landuse.paths import DATA, MODEL
 
 TOLERANCE = 1e-3
 CHECKED_IMAGES = 32
-CALIBRATION_IMAGES = 32
+CALIBRATION_IMAGES = 8
 PREPROCESSING = (
     "RGB, upright by EXIF, resized to a square with Pillow's bilinear filter, uint8; scaled inside the model"
 )
