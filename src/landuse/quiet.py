@@ -14,7 +14,8 @@ one_at_a_time = Lock()
 def tensorflow_starts() -> Iterator[None]:
     """For the import of TensorFlow and Keras: in silence, and a quarter sooner.
 
-    Keras does without matplotlib and scikit-learn where they cannot be imported, as here; afterwards they can.
+    Keras does without matplotlib and scikit-learn where they cannot be imported, as here; afterwards they can. What
+    is imported later is not kept compiled: of code that TensorFlow generates that would stay among temporary files.
     """
     missing = [name for name in UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(missing))
@@ -24,6 +25,7 @@ def tensorflow_starts() -> Iterator[None]:
     finally:
         for name in missing:
             del sys.modules[name]
+        sys.dont_write_bytecode = True
 
 
 @contextmanager
