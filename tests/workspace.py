@@ -33,8 +33,9 @@ class Workspace:
         return f"sqlite:///{self.folder}/mlflow.db"
 
     def env(self, **more: str) -> dict[str, str]:
-        """The environment of a user of this project alone."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        """The environment of a user of this project alone, where Python keeps what it compiled, as it does by itself."""
+        unusual = ("MLFLOW_", "PYTHONDONTWRITEBYTECODE")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(unusual)}
         path = f"{Path(sys.executable).parent}:{kept['PATH']}"
         site = str(self.folder.parent / "dvc-site-cache")
         own = {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "DVC_SITE_CACHE_DIR": site, "COLUMNS": "200"}

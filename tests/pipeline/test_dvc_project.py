@@ -54,6 +54,19 @@ def test_a_change_of_shared_code_makes_what_runs_through_it_stale(work: Workspac
     assert set(work.stale()) == THROUGH_DATASET
 
 
+def test_an_edited_expectation_makes_the_validation_stale(work: Workspace) -> None:
+    path = work.folder / "gx" / "expectations" / "images.json"
+    path.write_text(path.read_text() + "\n")
+    assert work.stale() == {"validate": [{"changed deps": {"gx": "modified"}}]}
+
+
+def test_what_python_compiles_makes_nothing_stale(work: Workspace) -> None:
+    folder = work.folder / "src" / "landuse" / "train" / "__pycache__"
+    folder.mkdir(exist_ok=True)
+    (folder / "other.pyc").touch()
+    assert work.stale() == {}
+
+
 def test_another_content_of_the_weights_file_is_seen(work: Workspace) -> None:
     content = work.weights.read_bytes()
     try:

@@ -44,7 +44,7 @@ def test_a_version_of_an_untouched_project_is_verified_and_leaves_no_trace(
     whole_run: Workspace, tmp_path: Path
 ) -> None:
     before = traces(whole_run)
-    printed = whole_run.ok("landuse", "verify", "1", TMPDIR=str(tmp_path), PYTHONDONTWRITEBYTECODE="")
+    printed = whole_run.ok("landuse", "verify", "1", TMPDIR=str(tmp_path))
     assert [line for line in printed.splitlines() if line.startswith("> ")][-1] == "> landuse evaluate"
     found = table(printed)
     expected = {"commit", "data", "params", "weights", "packages", "split", "accuracy", "tag test.accuracy", "labels"}
