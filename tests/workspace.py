@@ -33,7 +33,7 @@ class Workspace:
         return f"sqlite:///{self.folder}/mlflow.db"
 
     def env(self, **more: str) -> dict[str, str]:
-        """The environment of a user of this project alone, where Python keeps what it compiled, as it does by itself."""
+        """The environment of a user of this project alone, in which Python keeps what it compiles, as usual."""
         unusual = ("MLFLOW_", "PYTHONDONTWRITEBYTECODE")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(unusual)}
         path = f"{Path(sys.executable).parent}:{kept['PATH']}"
