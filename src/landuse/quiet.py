@@ -14,8 +14,8 @@ one_at_a_time = Lock()
 def tensorflow_starts() -> Iterator[None]:
     """For the import of TensorFlow and Keras: in silence, and a quarter sooner.
 
-    Keras does without matplotlib and scikit-learn where they cannot be imported, as here; afterwards they can. What
-    is imported later is not kept compiled: of code that TensorFlow generates that would stay among temporary files.
+    Keras does without matplotlib and scikit-learn where they cannot be imported, as here; afterwards they can. From
+    then on Python keeps nothing that it compiles: TensorFlow's generated code would litter the temporary folder.
     """
     missing = [name for name in UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(missing))

@@ -139,7 +139,7 @@ def test_whoever_is_named_is_told_of_a_promotion_a_refusal_and_a_failure(
     fresh.work.change(lambda params: params["promote"].update(accuracy=0.0))
     fresh.finished(fresh.trigger("ingestion", source="nowhere.zip"))
     # Prefect knows that a flow failed before the hook that tells of it has run.
-    wait_for(lambda: "nowhere.zip" in told.received[-1] and "ingestion failed" in told.received[-1], 60)
+    assert wait_for(lambda: "nowhere.zip" in told.received[-1] and "ingestion failed" in told.received[-1], 60)
 
 
 def test_two_runs_and_a_dvc_repro_at_once_wait_for_each_other(fresh: Fresh, scheduled: dict) -> None:
