@@ -88,10 +88,20 @@ def test_a_study_that_was_stopped_goes_on_and_one_that_is_done_tries_nothing(
     assert ended(open_study(TRAIN, params(4))) == 2
     told: list[str] = []
     best = tune(TRAIN, params(4), EXTRACT, told.append)
-    assert told[0].startswith("2 of 4 trials are done") and len(trial_runs(latest_parent().info.run_id)) == 2
+    assert told[0].startswith("2 of 4 trials are done") and len(trial_runs(first.info.run_id)) == 4
+    assert latest_parent().info.run_id == first.info.run_id and latest_parent().info.status == "FINISHED"
     assert tune(TRAIN, params(4), EXTRACT, told.append) == best and told[-2].startswith("4 of 4")
     trials = [trial for trial in open_study(TRAIN, params(4)).trials if "values" in trial.user_attrs]
     assert len({trial.params["learning_rate"] for trial in trials}) == len(trials) == 4, "none is tried again"
+
+
+def test_trials_of_other_params_than_before_hang_below_a_run_of_their_own(trained_copy: Path) -> None:
+    tune(TRAIN, params(1), EXTRACT, lambda _: None)
+    first = latest_parent()
+    PARAMS.write_text(PARAMS.read_text().replace("calibration_bins: 10", "calibration_bins: 12"))
+    tune(TRAIN, params(2), EXTRACT, lambda _: None)
+    assert latest_parent().data.params["evaluate.calibration_bins"] == "12"
+    assert [len(trial_runs(parent.info.run_id)) for parent in (first, latest_parent())] == [1, 1]
 
 
 def test_stopped_before_a_trial_came_to_its_end_it_has_nothing_to_say(

@@ -149,9 +149,14 @@ def continued_run() -> Iterator[mlflow.ActiveRun]:
 
 def find_run(model_sha256: str) -> Run | None:
     """The latest run that made this model."""
+    return latest_run(f"tags.`{MODEL_TAG}` = '{model_sha256}'")
+
+
+def latest_run(condition: str) -> Run | None:
+    """The latest run of which a condition holds, in the words of MLflow's search."""
     runs = mlflow.search_runs(
         experiment_names=[EXPERIMENT],
-        filter_string=f"tags.`{MODEL_TAG}` = '{model_sha256}'",
+        filter_string=condition,
         order_by=["attributes.start_time DESC"],
         max_results=1,
         output_format="list",
@@ -195,12 +200,15 @@ def log_latency(milliseconds: NDArray[np.float64]) -> None:
 
 
 @contextmanager
-def tuning_run() -> Iterator[str]:
-    """A run that the trials of a study hang below; yields its id."""
+def tuning_run(earlier: str | None) -> Iterator[str]:
+    """A run that the trials of a study hang below: the earlier one, unless code, params or store are others; its id."""
     tags = lineage.tags()
     with store():
         end_lost_runs()
-        with mlflow.start_run(run_name=f"{tags['data.md5'][:6]}-tune", tags=tags | process.identity()) as run:
+        found = latest_run(f"attributes.run_id = '{earlier}'")
+        run_id = earlier if found and tags.items() <= found.data.tags.items() else None
+        name = f"{tags['data.md5'][:6]}-tune"
+        with mlflow.start_run(run_id, run_name=name, tags=tags | process.identity()) as run:
             mlflow.log_params(lineage.params_record())
             yield run.info.run_id
 

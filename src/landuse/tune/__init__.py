@@ -15,6 +15,8 @@ from landuse.quiet import tensorflow_starts
 from landuse.tune.pictures import draw
 from landuse.tune.study import alone, attempt, ended, open_study, refuse_uncached
 
+RUN = "run"
+
 
 def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: Callable[[str], None]) -> dict[str, Any]:
     """Go on with the study of this data, split and space until it has its trials; returns the best values.
@@ -40,7 +42,8 @@ def finish(study: optuna.Study, train: TrainParams, params: TuneParams) -> bool:
     with tensorflow_starts():
         from landuse.train.bench import Bench
     done, complete = ended(study), False
-    with tracking.tuning_run() as parent:
+    with tracking.tuning_run(study.user_attrs.get(RUN)) as parent:
+        study.set_user_attr(RUN, parent)
         bench = Bench(train)
         with suppress(KeyboardInterrupt):
             for _ in track(range(done, params.trials), params.trials - done, "tune"):
