@@ -2,8 +2,55 @@
 
 from pathlib import Path
 
-from landuse.predict.output import cut_half_a_row
+import pytest
+
+from landuse.errors import LanduseError
+from landuse.predict import parquet
+from landuse.predict.output import cut_half_a_row, growing_file, open_alone
+from landuse.predict.rows import Answer
 from landuse.predict.tally import SHOWN, Tally
+
+LABELS, MODEL = ["forest", "water"], "models:/landuse/1"
+
+
+def append(output: Path, name: str) -> int:
+    """Write a row as another command would; the number of rows that are there then."""
+    with growing_file(output, LABELS, MODEL) as rows:
+        rows.write(Answer(name, error="broken"))
+    return rows.tally.images
+
+
+def test_of_two_that_go_on_with_a_finished_parquet_file_at_once_one_is_told_and_no_row_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(output := tmp_path / "out.parquet", "first.png")
+    told, unpack = [], parquet.unpack
+
+    def unpack_while_another_comes(path: Path, lines: Path) -> None:
+        for step in (lambda: None, lambda: unpack(path, lines)):
+            step()
+            with pytest.raises(LanduseError, match="another landuse predict is writing it") as refused:
+                append(output, "lost.png")
+            told.append(refused)
+
+    monkeypatch.setattr(parquet, "unpack", unpack_while_another_comes)
+    assert append(output, "second.png") == 2 and len(told) == 2
+    monkeypatch.undo()
+    assert append(output, "third.png") == 3 and [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_a_file_that_was_put_into_its_place_before_it_was_locked_is_another_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.jsonl"
+
+    def too_late(*_: object) -> None:
+        path.unlink()
+        path.touch()
+
+    monkeypatch.setattr("landuse.predict.output.hold", too_late)
+    with pytest.raises(LanduseError, match="busy"):
+        open_alone(path, "busy")
 
 
 def test_half_a_row_is_cut_however_long_it_is(tmp_path: Path) -> None:

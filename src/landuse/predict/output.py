@@ -1,9 +1,10 @@
 """Where predictions go: a file that grows row by row, so that whatever stops the work, it goes on from there."""
 
 import csv
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from os import SEEK_END
 from pathlib import Path
@@ -93,17 +94,18 @@ def growing_file(path: Path, labels: list[str], model: str) -> Iterator[Output]:
     where it cannot be written.
     """
     text_file = path.with_name(path.name + ".jsonl") if path.suffix == parquet.SUFFIX else path
-    unpacked = path != text_file and path.exists() and not text_file.exists()
+    busy = f"--output {path}: another landuse predict is writing it, wait for it"
     try:
-        if unpacked:
-            parquet.unpack(path, text_file)
-        with text_file.open("a+", encoding="utf-8", newline="") as file:
-            hold(file, f"--output {path}: another landuse predict is writing it, wait for it")
-            output = Output(file, KINDS[path.suffix](labels, model))
+        with ExitStack() as files:
+            file = files.enter_context(open_alone(text_file, busy))
+            packed = path != text_file and path.exists() and file.seek(0, SEEK_END) == 0
             try:
+                if packed:
+                    file = files.enter_context(unpacked(path, text_file, busy))
+                output = Output(file, KINDS[path.suffix](labels, model))
                 read_past(output, path)
             except LanduseError:
-                if unpacked:
+                if packed:
                     text_file.unlink()
                 raise
             yield output
@@ -111,6 +113,28 @@ def growing_file(path: Path, labels: list[str], model: str) -> Iterator[Output]:
                 parquet.pack(text_file, path, labels)
     except OSError as error:
         raise LanduseError(f"--output {path}: {error.strerror or error}") from None
+
+
+def open_alone(path: Path, busy: str) -> TextIO:
+    """Open a file for more rows and keep others out. Raises LanduseError with `busy` where another process has it."""
+    file = path.open("a+", encoding="utf-8", newline="")
+    try:
+        hold(file, busy)
+        if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
+            raise LanduseError(busy)  # whoever had it has put another in its place since
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def unpacked(path: Path, lines: Path, busy: str) -> TextIO:
+    """Open the lines of JSON that a Parquet file is unpacked to, in one rename; nobody else ever has them."""
+    unfinished = lines.with_name(lines.name + ".unfinished")
+    parquet.unpack(path, unfinished)
+    file = open_alone(unfinished, busy)
+    os.replace(unfinished, lines)
+    return file
 
 
 def read_past(output: Output, path: Path) -> None:

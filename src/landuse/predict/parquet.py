@@ -43,13 +43,11 @@ def pack(lines: Path, path: Path, labels: list[str]) -> None:
 
 
 def unpack(path: Path, lines: Path) -> None:
-    """Turn a Parquet file of earlier predictions into lines of JSON, in one rename."""
-    unfinished = lines.with_name(lines.name + ".unfinished")
+    """Turn a Parquet file of earlier predictions into lines of JSON."""
     try:
         batches = parquet.ParquetFile(path).iter_batches(ROWS_AT_ONCE)
     except pa.ArrowException:
         raise LanduseError(f"--output {path} is no Parquet file: name another file") from None
-    with unfinished.open("w", encoding="utf-8") as file:
+    with lines.open("w", encoding="utf-8") as file:
         for batch in batches:  # what JSON has no word for is no prediction: whoever reads the lines says so
             file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in batch.to_pylist())
-    os.replace(unfinished, lines)
