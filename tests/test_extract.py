@@ -68,7 +68,7 @@ def test_the_backbone_of_weights_from_a_file_is_that_of_the_file(finished: Path,
 
 
 def test_where_all_is_trained_from_images_only_the_embeddings_are_worth_a_look(trained_copy: Path) -> None:
-    embeddings = features.embeddings()
+    embeddings = np.array(features.embeddings())
     room.extract(load_params().extract, "all")
     assert features.activations().shape == (36, 1, 1280)
     assert np.array_equal(features.embeddings(), embeddings)
@@ -78,7 +78,7 @@ def test_where_all_is_trained_from_images_only_the_embeddings_are_worth_a_look(t
 def test_what_is_done_on_a_gpu_sees_the_same(trained_copy: Path, monkeypatch: pytest.MonkeyPatch, cut: str) -> None:
     params = replace(load_params().extract, views=2)
     room.extract(params, cut)
-    embeddings, activations = features.embeddings(), np.array(features.activations())
+    embeddings, activations = np.array(features.embeddings()), np.array(features.activations())
     monkeypatch.setattr(model, "device", lambda: "GPU")
     room.extract(params, cut)
     assert features.activations().shape == activations.shape and features.activations().dtype == activations.dtype

@@ -126,7 +126,7 @@ def test_an_embedding_of_zeros_is_like_no_other() -> None:
 def test_more_images_than_are_compared_at_once_are_all_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = pd.Series([f"{value:016x}" for value in np.random.default_rng(1).integers(0, 2**10, 50)])
     whole = set(map(tuple, near_hash(hashes, 2).T))
-    monkeypatch.setattr("landuse.split.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("landuse.split.TABLE", 7 * 50)
     assert set(map(tuple, near_hash(hashes, 2).T)) == whole and len(whole) > 50
 
 
@@ -175,7 +175,11 @@ def test_a_division_that_lookalikes_have_bent_out_of_shape_is_refused_with_the_k
 
 @pytest.mark.parametrize("cosine", [0.5, 0.9, 0.97, 0.9999])
 @pytest.mark.parametrize(("images", "channels"), [(1, 8), (50, 64), (400, 200)])
-def test_projections_hide_no_pair_of_alike_embeddings(images: int, channels: int, cosine: float) -> None:
+def test_projections_hide_no_pair_of_alike_embeddings(
+    monkeypatch: pytest.MonkeyPatch, images: int, channels: int, cosine: float
+) -> None:
+    monkeypatch.setattr("landuse.split.ROWS_AT_ONCE", 100)
+    monkeypatch.setattr("landuse.split.TABLE", 30_000)
     random = np.random.default_rng(images)
     embeddings = random.standard_normal((images, channels)).astype(np.float32) ** 2
     noise = 10.0 ** random.uniform(-4, 1, (images, 1))

@@ -38,8 +38,8 @@ class RowFile:
 
 
 def embeddings() -> NDArray[np.float32]:
-    """Pooled embeddings [images, channels] of the images as they are."""
-    return np.load(made(EMBEDDINGS))
+    """Pooled embeddings [images, channels] of the images as they are, left on disk until a row is asked for."""
+    return np.load(made(EMBEDDINGS), mmap_mode="r")
 
 
 def activations() -> NDArray:

@@ -12,6 +12,7 @@ from landuse.paths import MANIFEST, SPLITS
 
 ROWS_AT_ONCE = 1024
 PAIRS_AT_ONCE = 8192
+TABLE = 2**23  # pairs that are compared at a time
 SAMPLED, DIRECTIONS = 256, 128
 ROUNDING = 1e-4
 
@@ -64,20 +65,25 @@ def near_embedding(embeddings: NDArray, cosine: float) -> NDArray[np.intp]:
 
     Unit vectors that are near stay near when projected, so that only those are compared whose projections are.
     """
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    few = unit @ directions(unit)
+    blocks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(embeddings), ROWS_AT_ONCE)]
+    lengths = np.concatenate([np.linalg.norm(embeddings[rows], axis=1, keepdims=True) for rows in blocks])
+
+    def unit(rows: slice | NDArray[np.intp]) -> NDArray:
+        return embeddings[rows] / np.maximum(lengths[rows], 1e-12)
+
+    along = directions(unit(slice(None, None, -(-len(embeddings) // SAMPLED))))
+    few = np.concatenate([unit(rows) @ along for rows in blocks])
     halves = (few**2).sum(axis=1, keepdims=True) / 2
     one, other = np.hstack((few, -halves, np.ones_like(halves))), np.hstack((few, np.ones_like(halves), -halves))
     limit = cosine - 1 - ROUNDING  # the product is half of the squared distance of two projections, below zero
-    near = pairs_by_rows(len(unit), lambda rows, others: one[rows] @ other[others].T >= limit)
+    near = pairs_by_rows(len(few), lambda rows, others: one[rows] @ other[others].T >= limit)
     parts = np.array_split(near, -(-near.shape[1] // PAIRS_AT_ONCE), axis=1)
-    similar = [np.einsum("ij,ij->i", unit[first], unit[second]) >= cosine for first, second in parts]
+    similar = [np.einsum("ij,ij->i", unit(first), unit(second)) >= cosine for first, second in parts]
     return near[:, np.concatenate(similar)]
 
 
-def directions(unit: NDArray) -> NDArray:
-    """Orthogonal directions [channels, up to 128], along which some of the vectors differ most: so they tell most."""
-    some = unit[:: -(-len(unit) // SAMPLED)]
+def directions(some: NDArray) -> NDArray:
+    """Orthogonal directions [channels, up to 128], along which some vectors differ most: so they tell most of all."""
     return np.linalg.svd(some - some.mean(axis=0), full_matrices=False)[2][:DIRECTIONS].T
 
 
@@ -86,9 +92,9 @@ def pairs_by_rows(count: int, alike) -> NDArray[np.intp]:
 
     No square table is ever held.
     """
-    found = [np.empty((2, 0), np.intp)]
-    for start in range(0, count, ROWS_AT_ONCE):
-        first, second = np.nonzero(alike(slice(start, start + ROWS_AT_ONCE), slice(start, None)))
+    found, rows = [np.empty((2, 0), np.intp)], max(1, TABLE // count)
+    for start in range(0, count, rows):
+        first, second = np.nonzero(alike(slice(start, start + rows), slice(start, None)))
         found.append(start + np.stack((first, second))[:, first <= second])
     return np.concatenate(found, axis=1)
 
