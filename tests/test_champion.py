@@ -1,6 +1,7 @@
 """Which model answers: an alias or version of the registry, or a folder; and a name that never means another."""
 
 import gc
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def test_whether_it_calculates_in_int8_is_part_of_the_name(served: Path) -> None
     name, classifier = champion.load("models:/served@champion", int8=True)
     assert name == "models:/served/1 in int8"
     assert classifier.digest == Classifier(MODEL, int8=True).digest != Classifier(MODEL).digest
+
+
+def test_a_model_of_before_int8_knew_when_it_is_unsure_answers_in_float32_only(trained_copy: Path) -> None:
+    card = json.loads((MODEL / "model.json").read_text("utf-8"))
+    del card["int8_unsure_below"]
+    (MODEL / "model.json").write_text(json.dumps(card), "utf-8")
+    champion.load("artifacts/model")
+    with pytest.raises(LanduseError, match="artifacts/model has no int8_unsure_below in its model.json: train and"):
+        champion.load("artifacts/model", int8=True)
 
 
 def test_an_alias_that_moves_on_is_followed_at_once(served: Path) -> None:

@@ -21,6 +21,7 @@ from landuse.examples import EXAMPLES_FILE
 from landuse.params import ExtractParams, TrainParams, load_params
 from landuse.paths import DATA, HISTORY, MODEL, RUN, SPLITS
 from landuse.train import train
+from landuse.train.calibrate import trusted_confidence
 from landuse.train.export import KERAS_FILE, check_agreement, save_keras
 from landuse.train.learner import Learner, learning_rates
 from landuse.train.passes import Passes, passes
@@ -245,7 +246,7 @@ def test_the_keras_file_holds_no_time_of_day(trained: Path) -> None:
         assert json.loads(saved.read("metadata.json"))["date_saved"] == ""
 
 
-def test_the_int8_model_takes_and_gives_the_same_in_a_smaller_file_and_the_card_says_what_it_costs(
+def test_the_int8_model_takes_and_gives_the_same_in_a_smaller_file_and_the_card_says_how_far_to_trust_it(
     trained: Path,
 ) -> None:
     classifier, int8 = Classifier(MODEL), LiteModel((MODEL / INT8_FILE).read_bytes())
@@ -256,3 +257,5 @@ def test_the_int8_model_takes_and_gives_the_same_in_a_smaller_file_and_the_card_
     assert (MODEL / INT8_FILE).stat().st_size < 0.5 * classifier.size
     right = [(np.array(classifier.labels)[p.argmax(axis=1)] == rows["label"]).mean() for p in (plain, small)]
     assert classifier.card["validation"] == {"images": 9, "accuracy": right[0], "int8_accuracy": right[1]}
+    small_right = np.array(classifier.labels)[small.argmax(axis=1)] == rows["label"].to_numpy()
+    assert Classifier(MODEL, int8=True).unsure_below == trusted_confidence(small.max(axis=1), small_right, 0.99)

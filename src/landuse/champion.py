@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from landuse.classifier import Classifier
+from landuse.classifier import Classifier, unsure_key
 from landuse.errors import LanduseError
 from landuse.paths import DEFAULT_STORE
 
@@ -28,7 +28,9 @@ def open_model(model: str, version: str | None, folder: Path, int8: bool) -> tup
     """What `load` returns, for a model whose folder is at hand."""
     classifier = Classifier(folder, int8)
     if classifier.unsure_below is None:
-        raise LanduseError(f"{version or model} has no unsure_below in its model.json: train and register it anew")
+        raise LanduseError(
+            f"{version or model} has no {unsure_key(int8)} in its model.json: train and register it anew"
+        )
     return answering(version or f"sha256:{classifier.digest[:16]}", int8), classifier
 
 

@@ -85,11 +85,16 @@ def start_interpreter(flatbuffer: bytes) -> Interpreter:
     return interpreter
 
 
+def unsure_key(int8: bool) -> str:
+    """Where `model.json` has the confidence below which the one or the other file is unsure."""
+    return "int8_unsure_below" if int8 else "unsure_below"
+
+
 class Classifier:
     """An exported model folder: `model.tflite` and `model.json` with labels, input size and trusted confidence.
 
-    With `int8`, `model.int8.tflite` answers in its place. Models of before there was a trusted confidence have None as
-    `unsure_below`, and give probabilities only.
+    With `int8`, `model.int8.tflite` answers in its place. Models of before there was its trusted confidence have None
+    as `unsure_below`, and give probabilities only.
 
     `size` is that of the model file in bytes, `digest` the sha256 of that file and the card.
     """
@@ -98,7 +103,7 @@ class Classifier:
         self.card: dict[str, Any] = read_record(folder / CARD_FILE)
         self.labels: list[str] = self.card["labels"]
         self.image_size: int = self.card["image_size"]
-        self.unsure_below: float | None = self.card.get("unsure_below")
+        self.unsure_below: float | None = self.card.get(unsure_key(int8))
         flatbuffer = made(folder / (INT8_FILE if int8 else MODEL_FILE)).read_bytes()
         self.size = len(flatbuffer)
         self.digest = hashlib.sha256(flatbuffer + (folder / CARD_FILE).read_bytes()).hexdigest()

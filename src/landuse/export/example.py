@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 
 def main(folder: Path, images: list[str]) -> None:
-    """Print one line per image; model.int8.tflite is used in the same way."""
+    """Print one line per image; model.int8.tflite is used in the same way, with int8_unsure_below."""
     card = json.loads((folder / "model.json").read_text())
     ask = Interpreter(str(folder / "model.tflite")).get_signature_runner()
     for path in images:

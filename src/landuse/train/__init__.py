@@ -28,6 +28,6 @@ def train(params: TrainParams) -> None:
         judged, shown = np.split(seen, [len(validation)])
         facts |= calibrate(network, bench.logits(judged), validation.labels, params.sure_accuracy)
         facts |= {"averaged_views": params.averaged_views}
-        digest = export(network, facts, bench.splits)
+        digest = export(network, facts, bench.splits, params.sure_accuracy)
         write_examples(MODEL, bench.splits.iloc[examples], shown)
         tracking.finish_training(record, digest)

@@ -9,13 +9,24 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from landuse import model
-from landuse.classifier import CARD_FILE, EMBEDDING, INT8_FILE, MODEL_FILE, PROBABILITIES, Classifier, LiteModel
+from landuse.classifier import (
+    CARD_FILE,
+    EMBEDDING,
+    INT8_FILE,
+    MODEL_FILE,
+    PROBABILITIES,
+    Classifier,
+    LiteModel,
+    unsure_key,
+)
 from landuse.dataset import map_ahead, read_image
 from landuse.errors import LanduseError
 from landuse.model import KERAS_FILE
 from landuse.paths import DATA, MODEL
+from landuse.train.calibrate import trusted_confidence
 
 TOLERANCE = 1e-3
 CHECKED_IMAGES = 32
@@ -25,7 +36,7 @@ PREPROCESSING = (
 )
 
 
-def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) -> str:
+def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, sure_accuracy: float) -> str:
     """Write `artifacts/model/`; returns the digest of the LiteRT file and card. The same weights give the same bytes.
 
     Raises LanduseError where the two formats differ by more than 0.001 in a probability.
@@ -40,21 +51,25 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame) ->
     flatbuffer = model.to_litert(served)
     (MODEL / MODEL_FILE).write_bytes(flatbuffer)
     (MODEL / INT8_FILE).write_bytes(model.to_int8(flatbuffer, pixels))
+    confidence, right = int8_answers(rows["validation"], card)
+    card[unsure_key(int8=True)] = trusted_confidence(confidence, right, sure_accuracy)
     card["validation"] = {
         "images": len(rows["validation"]),
         "accuracy": facts["accuracy"],
-        "int8_accuracy": int8_accuracy(rows["validation"], card),
+        "int8_accuracy": float(right.mean()),
     }
     (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     check_agreement([DATA / path for path in rows["validation"]["path"][:CHECKED_IMAGES]])
     return Classifier(MODEL).digest
 
 
-def int8_accuracy(images: pd.DataFrame, card: dict[str, Any]) -> float:
-    """The share of rows (path, label) that the int8 file gets right."""
+def int8_answers(images: pd.DataFrame, card: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """How sure the int8 file is of each row (path, label), and whether it is right."""
     lite = LiteModel((MODEL / INT8_FILE).read_bytes())
-    predicted = map_ahead(lambda path: lite(read_image(DATA / path, card["image_size"])).argmax(), images["path"])
-    return float((np.array(card["labels"])[list(predicted)] == images["label"]).mean())
+    answers = map_ahead(lambda path: lite(read_image(DATA / path, card["image_size"])), images["path"])
+    probabilities = np.stack(list(answers))
+    predicted = np.array(card["labels"])[probabilities.argmax(axis=1)]
+    return probabilities.max(axis=1), predicted == images["label"].to_numpy()
 
 
 def save_keras(network: keras.Model, path: Path) -> None:
@@ -77,7 +92,7 @@ def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -
         "labels": labels,
         "image_size": facts["params"]["image_size"],
         "preprocessing": PREPROCESSING,
-        "unsure_below": facts["unsure_below"],
+        unsure_key(int8=False): facts["unsure_below"],
         "temperature": facts["temperature"],
         "backbone": facts["params"]["backbone"],
         "alpha": facts["params"]["alpha"],
