@@ -66,20 +66,17 @@ def near_embedding(embeddings: NDArray, cosine: float) -> NDArray[np.intp]:
     Unit vectors that are near stay near when projected, so that only those are compared whose projections are.
     """
     blocks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(embeddings), ROWS_AT_ONCE)]
-    lengths = np.concatenate([np.linalg.norm(embeddings[rows], axis=1, keepdims=True) for rows in blocks])
-
-    def unit(rows: slice | NDArray[np.intp]) -> NDArray:
-        return embeddings[rows] / np.maximum(lengths[rows], 1e-12)
-
-    along = directions(unit(slice(None, None, -(-len(embeddings) // SAMPLED))))
-    few = np.concatenate([unit(rows) @ along for rows in blocks])
+    lengths = np.concatenate([np.linalg.norm(embeddings[rows], axis=1) for rows in blocks]).clip(min=1e-12)
+    some = slice(None, None, -(-len(embeddings) // SAMPLED))
+    along = directions(embeddings[some] / lengths[some, None])
+    few = np.concatenate([embeddings[rows] @ along for rows in blocks]) / lengths[:, None]
     halves = (few**2).sum(axis=1, keepdims=True) / 2
     one, other = np.hstack((few, -halves, np.ones_like(halves))), np.hstack((few, np.ones_like(halves), -halves))
     limit = cosine - 1 - ROUNDING  # the product is half of the squared distance of two projections, below zero
     near = pairs_by_rows(len(few), lambda rows, others: one[rows] @ other[others].T >= limit)
     parts = np.array_split(near, -(-near.shape[1] // PAIRS_AT_ONCE), axis=1)
-    similar = [np.einsum("ij,ij->i", unit(first), unit(second)) >= cosine for first, second in parts]
-    return near[:, np.concatenate(similar)]
+    products = [np.einsum("ij,ij->i", embeddings[first], embeddings[second]) for first, second in parts]
+    return near[:, np.concatenate(products) >= cosine * lengths[near].prod(axis=0)]
 
 
 def directions(some: NDArray) -> NDArray:
