@@ -10,6 +10,7 @@ from shutil import copytree, rmtree
 import pytest
 import yaml
 from archives import CHECKS, bring_in, files_in, folder_of, in_step, picture, pictures, zip_of
+from dvc.repo import Repo
 
 from landuse import ingest as room
 from landuse.cli import main
@@ -102,7 +103,8 @@ def test_missing_data_is_not_replaced_by_the_superseded_source(arrived: room.Ing
 
 def test_missing_data_comes_back_from_dvc_as_the_refusal_says(arrived: room.Ingested) -> None:
     rmtree("data")
-    room.dvc("checkout", "data")
+    with Repo() as repo:
+        repo.checkout(["data"])
     assert bring_in("../set.zip") == replace(arrived, changed=False)
 
 
@@ -198,3 +200,29 @@ def test_another_ingest_at_work_is_1_and_another_dvc_may_pass(settled: room.Inge
             arrive(zip_of(Path("../new.zip"), pictures(10)))
         other.kill()
     assert files_in(Path("data")) == pictures() and in_step()
+
+
+STAGE_AT_WORK = """
+import time
+from landuse.versioning import reading_data
+with reading_data():
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_stage_that_reads_the_images_never_has_others_put_below_it(
+    settled: room.Ingested, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swapped: list[Path] = []
+    with (
+        subprocess.Popen([sys.executable, "-c", STAGE_AT_WORK], stdout=subprocess.PIPE) as stage,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(room, "swap_in", swapped.append)
+        stage.stdout.readline()
+        with pytest.raises(Unavailable, match="data' is busy, it is being blocked by: .*; data/ is as it was"):
+            arrive(zip_of(Path("../new.zip"), pictures(10)))
+        stage.kill()
+    assert not swapped and files_in(Path("data")) == pictures() and in_step()
+    assert arrive("../new.zip").changed, "the lock of a killed process is none"

@@ -15,6 +15,7 @@ from archives import CHECKS, bring_in, files_in, folder_of, in_step, picture, pi
 from landuse import ingest as room
 from landuse.errors import LanduseError
 from landuse.ingest import swap
+from landuse.versioning import add_data, repository
 
 
 def test_a_folder_becomes_versioned_data_and_a_second_ingest_does_nothing(project: Path) -> None:
@@ -73,7 +74,8 @@ def test_a_data_dvc_with_merge_conflicts_is_refused(project: Path) -> None:
 
 def test_a_version_added_by_hand_is_not_taken_for_the_recorded_source(settled: room.Ingested) -> None:
     Path("data/field/c.png").write_bytes(picture(99))
-    room.dvc("add", "data")
+    with repository() as repo:
+        add_data(repo)
     assert bring_in("../set.zip") == settled
     assert files_in(Path("data")) == pictures() and in_step()
 
@@ -84,7 +86,7 @@ def test_where_dvc_cannot_follow_the_old_data_comes_back(settled: room.Ingested)
     for number in range(256):  # plain files stand where new objects would need folders
         if not (cache / f"{number:02x}").exists():
             (cache / f"{number:02x}").touch()
-    with pytest.raises(LanduseError, match="dvc add data failed"):
+    with pytest.raises(LanduseError, match="DVC cannot take data/ in: .*; data/ is as it was"):
         bring_in(zip_of(Path("../other.zip"), pictures(10)))
     assert files_in(Path("data")) == pictures() and Path("data.dvc").read_bytes() == before
     assert in_step() and os.listdir(".incoming") == ["lock"]
@@ -92,7 +94,7 @@ def test_where_dvc_cannot_follow_the_old_data_comes_back(settled: room.Ingested)
 
 def test_where_dvc_cannot_follow_the_first_ingest_leaves_nothing(project: Path) -> None:
     Path(".dvc/cache").touch()
-    with pytest.raises(LanduseError, match="dvc add data failed"):
+    with pytest.raises(LanduseError, match="DVC cannot take data/ in: .*; data/ is as it was"):
         bring_in(zip_of(project.parent / "set.zip", pictures()))
     assert not Path("data").exists() and not Path("data.dvc").exists()
 
@@ -113,14 +115,13 @@ from landuse.params import DataParams, ValidateParams
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-dvc = room.dvc
 {fault}
 room.ingest(DataParams(source="../other.zip", checksum=None), {checks!r})
 """
 FAULTS = {
     "before the swap": "room.swap_in = die",
-    "between swap and dvc add": "room.dvc = lambda *words: die() if words[0] == 'add' else dvc(*words)",
-    "between dvc add and the record": "room.write_record = die",
+    "between the swap and its version": "room.add_data = die",
+    "between the version and the record": "room.write_record = die",
 }
 
 

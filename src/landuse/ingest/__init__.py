@@ -3,10 +3,7 @@
 import hashlib
 import json
 import os
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,15 +14,16 @@ from typing import Any
 from dvc.utils.serialize import dumps_yaml
 
 from landuse.dataset import image_paths
-from landuse.errors import LanduseError, Refused, Unavailable
+from landuse.errors import LanduseError, Refused
 from landuse.ingest.sources import Source, find_source
-from landuse.ingest.swap import INCOMING, settle, swap_in, undo_swap, write_whole
+from landuse.ingest.swap import INCOMING, JOURNAL, settle, swap_in, undo_swap, write_whole
 from landuse.ingest.unpack import NO_ROOM
 from landuse.lineage import read_data_dvc
 from landuse.params import DataParams, ValidateParams
 from landuse.paths import DATA, DATA_DVC, QUARANTINE, VALIDATION
 from landuse.process import hold
 from landuse.validate import validate as look_at
+from landuse.versioning import add_data, replacing_data, repository
 
 CANDIDATE = INCOMING / "candidate"
 LOCK = INCOMING / "lock"
@@ -67,11 +65,14 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
     """Make data/ what `data.source` holds, if that passes validation, and version it in data.dvc.
 
     An arrival is a path that is taken in instead; it stays until `data.source` itself holds something else.
-    Raises LanduseError where it cannot be had or data/ was edited, Refused where it is not let in. Then data/ and
-    data.dvc are as before and a set that was not let in lies in quarantine/ with its report.
+    Raises LanduseError where it cannot be had or data/ was edited, Unavailable where a stage reads data/, Refused where
+    it is not let in. Then data/ and data.dvc are as before and a set that was not let in lies in quarantine/ with its
+    report.
     """
     with alone(), room_on_disk():
-        undo_swap()
+        if JOURNAL.exists():
+            with replacing_data():
+                undo_swap()
         clean()
         state, before, checks = state_of_data(), recorded(), digest_of(validate)
         source = source_of(data, arrival)
@@ -125,7 +126,6 @@ def alone() -> Iterator[None]:
     INCOMING.mkdir(exist_ok=True)
     with LOCK.open("w") as lock:
         hold(lock, "another ingest is at work in this project: wait until it has ended")
-        os.set_inheritable(lock.fileno(), True)  # a dvc that outlives a killed ingest keeps the others out
         yield
 
 
@@ -149,21 +149,6 @@ def clean() -> None:
         path.unlink()
 
 
-def dvc(*arguments: str) -> str:
-    """Run DVC and return what it printed.
-
-    Raises LanduseError with its last line where it fails, Unavailable where another DVC command is at work.
-    """
-    command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, close_fds=False)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        reason = next((line for line in lines if line.startswith("ERROR")), lines[0])
-        kind = Unavailable if re.search("acquire lock|is busy", reason) else LanduseError
-        raise kind(f"dvc {' '.join(arguments)} failed: {reason.removeprefix('ERROR: ')}; data/ is as it was")
-    return done.stdout
-
-
 def state_of_data() -> str:
     """`missing` or `unchanged`: how data/ compares with data.dvc.
 
@@ -175,12 +160,13 @@ def state_of_data() -> str:
         if any(DATA.iterdir()):
             raise LanduseError("data/ is not versioned: move it elsewhere and set data.source to that folder")
         return "missing"
-    changes = dvc("status", str(DATA_DVC), "--json")
+    with repository() as repo:
+        changes = str(repo.status([str(DATA_DVC)]))
+        if "not in cache" in changes and "modified" not in changes:
+            add_data(repo)
     if "modified" in changes:
         remedy = "go back with `dvc checkout --force data`, or move data/ elsewhere and set data.source to that folder"
         raise LanduseError(f"data/ is not what data.dvc says, it was edited: {remedy}")
-    if "not in cache" in changes:
-        dvc("add", str(DATA))
     return "unchanged"
 
 
@@ -242,16 +228,17 @@ def facts_of(source: Source, ignored: int) -> dict[str, Any]:
 def replace(facts: dict[str, Any]) -> dict[str, Any]:
     """Swap the candidate with data/ and let data.dvc follow; what is now recorded in it.
 
-    Whatever goes wrong, data/ and data.dvc are as they were.
+    Whatever goes wrong, data/ and data.dvc are as they were. Raises Unavailable where a stage reads data/.
     """
-    try:
-        swap_in(CANDIDATE / DATA)
-        dvc("add", str(DATA))
-        record = write_record(facts)
-    except BaseException:
-        undo_swap()
-        raise
-    settle()
+    with replacing_data() as repo:
+        try:
+            swap_in(CANDIDATE / DATA)
+            add_data(repo)
+            record = write_record(facts)
+        except BaseException:
+            undo_swap()
+            raise
+        settle()
     return record
 
 

@@ -1,0 +1,60 @@
+"""data/ in DVC's hands: a new version of it, and nobody else there while it is replaced or looked at."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo, lock_repo
+from dvc.rwlock import rwlock
+
+from landuse.errors import LanduseError, Unavailable
+from landuse.paths import DATA
+
+
+@contextmanager
+def repository() -> Iterator[Repo]:
+    """This project as DVC sees it, its errors in one line.
+
+    Raises Unavailable where another DVC command is in the way, LanduseError for whatever else DVC refuses.
+    """
+    try:
+        with Repo() as repo:
+            yield repo
+    except DvcException as error:
+        kind = Unavailable if isinstance(error, LockError) else LanduseError
+        raise kind(f"DVC: {' '.join(str(error).split())[:240]}; data/ is as it was") from None
+
+
+@contextmanager
+def replacing_data() -> Iterator[Repo]:
+    """Have data/ alone: no stage reads it, and no DVC command begins. Raises Unavailable where one is at work."""
+    with repository() as repo, lock_repo(repo), held(repo, write=True):
+        yield repo
+
+
+@contextmanager
+def reading_data() -> Iterator[None]:
+    """Keep data/ from being replaced. Raises Unavailable where it is being replaced."""
+    with repository() as repo, held(repo, write=False):
+        yield
+
+
+def held(repo: Repo, write: bool) -> AbstractContextManager[None]:
+    """DVC's own lock on data/, as a stage that reads or writes it has; what this process asks of DVC passes."""
+    place, hardlink = [os.path.join(repo.root_dir, DATA)], repo.config["core"].get("hardlink_lock", False)
+    reads, writes = ([], place) if write else (place, [])
+    return rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), reads, writes, hardlink)
+
+
+def add_data(repo: Repo) -> None:
+    """Put what is in data/ into DVC's cache and its version into data.dvc.
+
+    Raises LanduseError where the cache cannot be written; a full disk is an OSError.
+    """
+    try:
+        repo.add(str(DATA))
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise LanduseError(f"DVC cannot take {DATA}/ in: {error}; data/ is as it was") from None
