@@ -1,5 +1,6 @@
 """Subsets that are fair to every class and share nothing that looks alike."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,13 @@ def grouping(hashes: list[int], digests: list[str] | None = None, embeddings: np
     """The group of each image, numbered as they come."""
     embeddings = np.eye(len(hashes)) if embeddings is None else embeddings
     return pd.factorize(group_lookalikes(manifest_of(hashes, digests), embeddings, settings()))[0].tolist()
+
+
+def unlike(labels: Iterable[str], group: Iterable[int] | None = None) -> pd.DataFrame:
+    """Images of these classes, each a group of its own where none are given, and each another content."""
+    labels = list(labels)
+    digests = [f"{number:064x}" for number in range(len(labels))]
+    return pd.DataFrame({"label": labels, "group": range(len(labels)) if group is None else group, "sha256": digests})
 
 
 def random_set(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
@@ -72,7 +80,7 @@ def test_nothing_that_looks_alike_is_in_two_subsets(seed: int) -> None:
 @pytest.mark.parametrize("shares", [(0.2, 0.2), (0.3, 0), (0.1, 0.1)])
 def test_where_no_image_looks_like_another_every_class_gives_its_share_to_the_image(shares: tuple, seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(["a"] * 20 + ["b"] * 33 + ["c"] * 57)
-    rows = pd.DataFrame({"label": labels, "group": np.arange(110)})
+    rows = unlike(labels)
     rows["subset"] = assign_subsets(rows, settings(*shares, seed=seed))
     wanted = {"validation": shares[0], "test": shares[1]}
     for label, own in rows.groupby("label"):
@@ -82,13 +90,27 @@ def test_where_no_image_looks_like_another_every_class_gives_its_share_to_the_im
 
 
 def test_the_same_seed_divides_alike_and_another_differently() -> None:
-    rows = pd.DataFrame({"label": ["a", "b"] * 30, "group": range(60)})
+    rows = unlike(["a", "b"] * 30)
     first, again, other = (assign_subsets(rows, settings(seed=seed)) for seed in (1, 1, 2))
     assert (first == again).all() and (first != other).any()
 
 
+@pytest.mark.parametrize("gone", [0, 1, 10])
+def test_held_out_images_stay_held_out_when_images_come_and_go(gone: int) -> None:
+    """Or a champion could not be compared with what was trained on more: it has seen the images of everybody's test."""
+    before = unlike(label for label in "abcdefgh" for _ in range(100))
+    more = unlike("abcdefgh" * 5).assign(sha256=[f"{number:064x}" for number in range(10_000, 10_040)])
+    after = pd.concat([more, before.iloc[gone:]], ignore_index=True).assign(group=lambda rows: range(len(rows)))
+    subsets = [rows.set_index("sha256").assign(subset=assign_subsets(rows, settings())) for rows in (before, after)]
+    both = subsets[0].join(subsets[1], suffixes=("", "_now"), how="inner")
+    assert len(both) == 800 - gone
+    moved = pd.crosstab(both["subset"], both["subset_now"])
+    assert moved.loc["test", "test"] >= 0.9 * moved.loc["test"].sum()
+    assert moved.loc["train", "test"] <= 0.02 * moved.loc["train"].sum()
+
+
 def test_without_a_test_share_there_are_two_subsets() -> None:
-    rows = pd.DataFrame({"label": ["a", "b"] * 10, "group": range(20)})
+    rows = unlike(["a", "b"] * 10)
     assert set(assign_subsets(rows, settings(0.3, 0))) == {"train", "validation"}
 
 
@@ -132,7 +154,7 @@ def test_more_images_than_are_compared_at_once_are_all_compared(monkeypatch: pyt
 
 @pytest.mark.parametrize(("images", "test"), [(2, 0.2), (1, 0)])
 def test_a_class_with_too_few_images_is_named_with_the_keys_to_change(images: int, test: float) -> None:
-    rows = pd.DataFrame({"label": ["a"] * 10 + ["rare"] * images, "group": range(10 + images)})
+    rows = unlike(["a"] * 10 + ["rare"] * images)
     with pytest.raises(LanduseError, match=f"class rare: its {images} images leave none for") as caught:
         assign_subsets(rows, settings(test=test))
     assert "\n" not in str(caught.value)
@@ -165,8 +187,7 @@ def test_splitting_again_writes_the_same_bytes_and_says_how_many_images_went_whe
 
 
 def test_a_division_that_lookalikes_have_bent_out_of_shape_is_refused_with_the_keys_to_change() -> None:
-    group = [*range(20), *[20] * 80]
-    rows = pd.DataFrame({"label": ["a", "b"] * 50, "group": group})
+    rows = unlike(["a", "b"] * 50, [*range(20), *[20] * 80])
     with pytest.raises(
         LanduseError, match=r"of the images it should: .*\(up to 80 in one group\); raise split\.cosine"
     ):

@@ -1,5 +1,7 @@
 """Split: train, validation and test, stratified by class, with everything that looks alike in one subset."""
 
+from hashlib import blake2b
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -27,7 +29,7 @@ def split(params: SplitParams) -> pd.Series:
     manifest = pd.read_parquet(made(MANIFEST), columns=["path", "label", "phash", "sha256"])
     groups = group_lookalikes(manifest, features.embeddings(), params)
     rows = manifest[["path", "label"]].assign(group=groups)
-    rows["subset"] = assign_subsets(rows, params)
+    rows["subset"] = assign_subsets(rows.assign(sha256=manifest["sha256"]), params)
     rows.to_csv(SPLITS, index=False)
     return rows["subset"].value_counts()
 
@@ -97,25 +99,36 @@ def pairs_by_rows(count: int, alike) -> NDArray[np.intp]:
 
 
 def assign_subsets(rows: pd.DataFrame, params: SplitParams) -> NDArray[np.str_]:
-    """The subset of each row (columns label, group).
+    """The subset of each row (columns label, group, sha256).
 
-    Groups come in a seeded order, large ones first; each goes where its classes will still lack the largest share.
-    Raises LanduseError where a class is then missing from a subset, or a subset is far from its share.
+    Each group has a place in its class by what its images hold, and the first ones are held out, as many as the shares
+    say: so an image stays where it is when others come and go, but for a few at the border. A group is held out where
+    at least half of it is still lacking. Raises LanduseError where a class is then missing from a subset, or a subset
+    is far from its share.
     """
     shares = {"train": 1 - params.validation - params.test, "validation": params.validation, "test": params.test}
-    names = np.array([name for name, share in shares.items() if share > 0])
-    counts = pd.crosstab(rows["group"], rows["label"]).to_numpy()
-    wanted = np.outer([shares[name] for name in names], counts.sum(axis=0))
-    lacking = wanted.copy()
-    order = np.random.default_rng(params.seed).permutation(len(counts))
-    chosen = np.empty(len(counts), np.intp)
-    for group in order[np.argsort(-counts[order].sum(axis=1), kind="stable")]:
-        chosen[group] = np.argmax((counts[group] * (lacking - counts[group]) / wanted).sum(axis=1))
-        lacking[chosen[group]] -= counts[group]
-    subsets = names[chosen[rows["group"]]]
+    images, sizes = rows["label"].value_counts(), rows["group"].value_counts()
+    lacking = {name: (share * images).to_dict() for name, share in shares.items()}
+    placed = rows.assign(**dict(zip(("place", "side"), draw(rows["sha256"], params.seed), strict=True)))
+    chosen = {}
+    for group in placed.sort_values("place").drop_duplicates("group").itertuples():
+        size, test_first = sizes[group.group], group.side * (params.test + params.validation) < params.test
+        held_out = ("test", "validation") if test_first else ("validation", "test")
+        fitting = [name for name in held_out if lacking[name][group.label] >= size / 2]
+        chosen[group.group] = subset = (*fitting, "train")[0]
+        lacking[subset][group.label] -= size
+    subsets = rows["group"].map(chosen)
+    names = [name for name, share in shares.items() if share > 0]
     refuse_missing_classes(pd.crosstab(rows["label"], subsets).reindex(columns=names, fill_value=0))
-    refuse_wrong_shares(pd.Series(lacking.sum(axis=1) / wanted.sum(axis=1), names), counts.sum(axis=1).max())
-    return subsets
+    wanted = pd.Series(shares)[names] * len(rows)
+    refuse_wrong_shares(1 - subsets.value_counts().reindex(names, fill_value=0) / wanted, sizes.max())
+    return subsets.to_numpy(str)
+
+
+def draw(digests: pd.Series, seed: int) -> NDArray[np.float64]:
+    """Two numbers from 0 to 1 for each content [2, images], always the same for the same content and seed."""
+    drawn = [blake2b(f"{seed} {digest}".encode(), digest_size=16).digest() for digest in digests]
+    return np.frombuffer(b"".join(drawn), "<u8").reshape(-1, 2).T / 2.0**64
 
 
 def refuse_missing_classes(images: pd.DataFrame) -> None:
