@@ -4,9 +4,8 @@ from pathlib import Path
 
 from prefect import task
 
-from landuse.files import read_record
+from landuse import ledger, registry, tracking
 from landuse.params import load_params
-from landuse.paths import BLESSING, REGISTRATION
 from pipelines.commands import CommandFailed, run
 
 REASONS = {
@@ -49,11 +48,14 @@ def succeeds(*command: str, folder: Path = Path()) -> bool:
 
 
 def is_judged() -> bool:
-    """Whether the gate has seen that version, and nothing is left to be done about it."""
-    if not BLESSING.exists():
-        return False
-    blessing, registration = read_record(BLESSING), read_record(REGISTRATION)
-    if any(blessing[key] != registration[key] for key in ("model", "version")):
-        return False
-    waits = blessing["verdict"] == "passed" and not blessing["promoted"]
-    return not (waits and load_params().promote.automatic)
+    """Whether the gate has seen the challenger, and nothing is left to be done about it."""
+    params = load_params()
+    name = params.register.model
+    with tracking.store():
+        challenger = registry.aliases(name).get(registry.CHALLENGER)
+        if challenger is None:
+            return True
+        verdict = registry.get_version(name, challenger).tags.get("gate.verdict")
+        was_champion = challenger in {entry.after for entry in ledger.done(name)}
+    waits = verdict == "passed" and params.promote.automatic and not was_champion
+    return verdict is not None and not waits

@@ -10,7 +10,7 @@ import pytest
 from landuse.classifier import Classifier
 from landuse.paths import DATA, MODEL, SPLITS
 from landuse.scores import calibration_error, trust
-from landuse.train.calibrate import best_temperature, tempered, trusted_confidence
+from landuse.train.calibrate import NEVER, best_temperature, tempered, trusted_confidence
 
 
 def drawn(images: int, classes: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -45,8 +45,8 @@ def test_a_network_that_errs_nowhere_does_not_become_sure_beyond_what_its_images
         ([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1], 1.0, 0.8),
         ([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1], 0.75, 0.6),
         ([0.6, 0.9, 0.7, 0.8], [1, 1, 0, 1], 1.0, 0.8),
-        ([0.9, 0.9, 0.7, 0.6], [1, 0, 0, 0], 0.6, 1.0),
-        ([0.9, 0.8], [0, 1], 0.99, 1.0),
+        ([0.9, 0.9, 0.7, 0.6], [1, 0, 0, 0], 0.6, NEVER),
+        ([0.9, 0.8], [0, 1], 0.99, NEVER),
     ],
 )
 def test_the_trusted_confidence_is_the_lowest_from_which_enough_images_are_right(
@@ -60,7 +60,13 @@ def test_the_trusted_confidence_is_that_of_trying_every_one() -> None:
     for _ in range(50):
         confidence, right = random.integers(5, 10, 30) / 10, random.random(30) < 0.9
         good = [value for value in confidence if right[confidence >= value].mean() >= 0.95]
-        assert trusted_confidence(confidence, right, 0.95) == min(good, default=1.0)
+        assert trusted_confidence(confidence, right, 0.95) == min(good, default=NEVER)
+
+
+def test_where_none_is_trusted_not_even_one_of_which_the_network_is_certain_is() -> None:
+    certain = np.array([[0, 1]], np.float32)
+    assert trust(np.array([0]), certain, NEVER) == {"coverage": 0.0}
+    assert float(certain.max()) < NEVER == float(np.float32(NEVER))
 
 
 def test_coverage_is_the_share_of_sure_images_and_their_accuracy_that_among_them() -> None:

@@ -13,7 +13,11 @@ from sklearn.metrics import recall_score
 from landuse import paths
 from landuse.classifier import Classifier
 from landuse.evaluate import evaluate
-from landuse.params import EvaluateParams
+from landuse.files import read_table
+from landuse.params import EvaluateParams, load_params
+from landuse.split import split
+from landuse.train import train
+from landuse.validate import validate
 
 EVALUATE = EvaluateParams(**tiny.CHANGES["evaluate"])
 TABLES = [paths.METRICS, paths.PREDICTIONS, paths.PER_CLASS]
@@ -78,3 +82,17 @@ def test_without_a_test_subset_the_validation_images_are_scored(trained_copy: Pa
     assert metrics()["subset"] == "validation" and metrics()["images"] == 9
     expected = splits["path"][splits["subset"] == "validation"].tolist()
     assert pd.read_csv(paths.PREDICTIONS)["path"].tolist() == expected
+
+
+def test_classes_may_have_the_names_of_numbers_and_of_nothing(trained_copy: Path) -> None:
+    names = dict(zip(tiny.LABELS, ("1", "NA", "None"), strict=True))
+    for label, name in names.items():
+        (paths.DATA / label).rename(paths.DATA / name)
+    tiny.write_params(trained_copy, tiny.changed({"validate": {"classes": list(names.values())}}))
+    params = load_params()
+    validate(params.validate)
+    split(params.split)
+    train(params.train)
+    found = evaluate(params.evaluate)
+    assert Classifier(paths.MODEL).labels == ["1", "NA", "None"] and found["accuracy"] > 0.8
+    assert set(read_table(paths.PREDICTIONS)["actual"]) == {"1", "NA", "None"}

@@ -1,6 +1,7 @@
 """The gate: every check is driven to pass and to fail by small real models."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import tiny
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from landuse import paths, registry, tracking
+from landuse import lineage, paths, registry, tracking
 from landuse.errors import LanduseError
 from landuse.gate import judge
 from landuse.gate.blessing import Blessing, Check
@@ -185,7 +186,19 @@ def test_a_version_that_answers_with_no_numbers_cannot_be_judged() -> None:
 def test_a_version_of_another_data_set_is_judged_only_beside_its_own_data() -> None:
     record = paths.DATA_DVC.read_text()
     paths.DATA_DVC.write_text(record.replace("0123", "4567"))
-    with pytest.raises(LanduseError, match="gallery version 1 was trained on data 0123.*dvc checkout data.dvc"):
+    with pytest.raises(LanduseError, match="gallery version 1 was trained on data 0123.*: ingest tiny.zip again"):
+        blessed(GOOD)
+
+
+def test_the_remedy_names_the_commit_that_has_the_data() -> None:
+    author = ("-c", "user.name=A", "-c", "user.email=a@b")
+    for command in (["init", "--quiet"], ["add", "data.dvc"], [*author, "commit", "--quiet", "-m", "Data"]):
+        subprocess.run(["git", *command], check=True)
+    record = paths.DATA_DVC.read_text()
+    paths.DATA_DVC.write_text(record.replace("0123", "4567"))
+    subprocess.run(["git", *author, "commit", "--quiet", "-a", "-m", "Other data"], check=True)
+    first = lineage.git("rev-parse", "--short", "HEAD~")
+    with pytest.raises(LanduseError, match=f"git checkout {first} data.dvc && dvc checkout data.dvc"):
         blessed(GOOD)
 
 

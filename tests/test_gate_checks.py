@@ -70,6 +70,8 @@ def test_the_interval_is_that_of_the_normal_approximation_and_the_same_every_tim
     expected = 1.96 * differences.std() / np.sqrt(len(differences))
     assert (low, high) == (pytest.approx(-expected, abs=0.004), pytest.approx(expected, abs=0.004))
     assert interval(differences) == (low, high)
+    many, _ = interval(np.repeat(differences, 1000))
+    assert many == pytest.approx(-expected / np.sqrt(1000), rel=0.05), "memory does not grow with the images"
 
 
 def test_few_images_leave_the_difference_open_however_equal_the_models_look() -> None:

@@ -105,7 +105,8 @@ def test_a_champion_whose_version_was_deleted_leaves_room_for_the_next(at_hand: 
     crown(2)
     MlflowClient().delete_model_version(NAME, "2")
     with tracking.store():
-        assert settled_champion(NAME, mind_the_ledger=False) is None
+        assert settled_champion(NAME) is None
+    assert rollback(NAME) == "1"
 
 
 @pytest.mark.slow

@@ -63,6 +63,15 @@ def test_a_run_on_the_sample_is_told_from_one_on_real_images(folder: Path, meta:
     assert tags["data.md5"] == tiny.DATA_MD5 and len(tags["data.md5"]) <= 36
 
 
+@pytest.mark.parametrize(("source", "kind"), [("sample", "sample"), ("set.zip", "real")])
+def test_data_that_was_edited_since_it_came_in_is_not_called_what_it_was(folder: Path, source: str, kind: str) -> None:
+    write_record({"source": source, "version": tiny.DATA_MD5})
+    assert lineage.tags()["data.source"] == source
+    write_record({"source": source, "version": "another"})
+    tags = lineage.tags()
+    assert tags["data.source"] == f"{source}, edited since" and tags["data.kind"] == kind
+
+
 def test_outside_of_a_repository_there_is_no_commit(folder: Path) -> None:
     assert (lineage.tags()["git.commit"], lineage.tags()["git.dirty"]) == ("none", "unknown")
 

@@ -46,9 +46,19 @@ def tail(network: keras.Model, cut: str) -> keras.Model:
     return keras.Model(seeing.input, network.get_layer("head")(seeing.output))
 
 
+def parameters_by_block(backbone: keras.Model) -> dict[str, int]:
+    """Parameters of each block in order, BatchNorm statistics included."""
+    counts: dict[str, int] = {}
+    for layer in backbone.layers:
+        if layer.count_params():
+            block = model.block_of(layer)
+            counts[block] = counts.get(block, 0) + layer.count_params()
+    return counts
+
+
 def test_the_network_is_the_published_one_block_by_block() -> None:
     backbone = model.build_backbone(replace(TINY, alpha=1.0))
-    assert list(model.parameters_by_block(backbone).values()) == PUBLISHED
+    assert list(parameters_by_block(backbone).values()) == PUBLISHED
     network = model.build_network(backbone, classes=21)
     model.unfreeze(network, "head")
     assert network.count_params() == 2_284_885
@@ -58,7 +68,7 @@ def test_the_network_is_the_published_one_block_by_block() -> None:
 @pytest.mark.parametrize("backbone", BLOCKS)
 def test_the_blocks_of_the_table_add_up_to_the_backbone(backbone: str) -> None:
     network = tiny_network(backbone).get_layer(backbone)
-    counts = model.parameters_by_block(network)
+    counts = parameters_by_block(network)
     assert sum(counts.values()) == network.count_params() and len(counts) > BLOCKS[backbone]
 
 

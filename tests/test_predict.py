@@ -175,7 +175,7 @@ def test_a_file_of_something_else_is_refused_and_left_alone(images: Path, name: 
 def test_parquet_of_something_else_is_refused_and_left_alone(images: Path, value: object) -> None:
     pd.DataFrame({"a": [value]}).to_parquet("out.parquet")
     before = Path("out.parquet").read_bytes()
-    with pytest.raises(LanduseError, match="--output out.parquet holds no predictions with these classes"):
+    with pytest.raises(LanduseError, match="--output out.parquet has the column a of somebody else: name another file"):
         ask(Path("out.parquet"))
     assert Path("out.parquet").read_bytes() == before and len(list(Path().glob("out*"))) == 1
 

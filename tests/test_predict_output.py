@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from landuse.errors import LanduseError
@@ -37,6 +38,26 @@ def test_of_two_that_go_on_with_a_finished_parquet_file_at_once_one_is_told_and_
     assert append(output, "second.png") == 2 and len(told) == 2
     monkeypatch.undo()
     assert append(output, "third.png") == 3 and [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_a_parquet_file_with_the_columns_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    append(output := tmp_path / "out.parquet", "first.png")
+    rows = pyarrow.parquet.read_table(output)
+    pyarrow.parquet.write_table(rows.append_column("reviewed", [[True]]), output)
+    before = output.read_bytes()
+    with pytest.raises(LanduseError, match="out.parquet has the column reviewed of somebody else: name another file"):
+        append(output, "second.png")
+    assert output.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_a_parquet_file_with_damaged_pages_is_left_alone(tmp_path: Path) -> None:
+    append(output := tmp_path / "out.parquet", "first.png")
+    content = bytearray(output.read_bytes())
+    content[4:60] = bytes(byte ^ 0x5A for byte in content[4:60])
+    output.write_bytes(content)
+    with pytest.raises(LanduseError, match="out.parquet is no Parquet file of predictions: name another file"):
+        append(output, "second.png")
+    assert output.read_bytes() == content and [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
 
 
 def test_a_file_that_was_put_into_its_place_before_it_was_locked_is_another_s(

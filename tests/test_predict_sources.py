@@ -91,6 +91,11 @@ def test_a_link_out_of_the_folder_is_trouble_and_is_not_followed(folder: Path, p
     assert not any("6.png" in name for name in found(path))
 
 
+def test_a_link_to_itself_is_one_file_that_cannot_be_read_and_hides_no_other(folder: Path) -> None:
+    Path("a/loop.png").symlink_to("loop.png")
+    assert found(".") == ALL | {"a/loop.png"} and troubles(".") == {}
+
+
 def test_a_link_that_is_named_itself_is_followed(folder: Path) -> None:
     Path("away").symlink_to(folder.parent / "outside")
     assert found("away") == {"away/6.png"} == found("away/*.png")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from landuse.process import HOST, PID, STARTED, end_group, identity, is_gone, note
@@ -33,6 +34,14 @@ def test_a_process_that_was_killed_is_gone_before_and_after_its_parent_takes_not
 
 def test_a_process_that_was_given_the_number_of_another_is_not_the_other() -> None:
     assert is_gone(identity() | {STARTED: "1.00"})
+
+
+def test_a_process_is_the_same_after_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, boot = identity(), psutil.boot_time()
+    for place in ("psutil.boot_time", "psutil._pslinux.boot_time"):
+        monkeypatch.setattr(place, lambda: boot + 3600)
+    assert psutil.Process().create_time() > time.time(), "as if the clock had been an hour behind until now"
+    assert not is_gone(before)
 
 
 def test_nothing_is_known_of_a_process_of_another_machine_or_of_none() -> None:

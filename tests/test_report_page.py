@@ -54,7 +54,7 @@ def again(dossier: Dossier, **changes) -> str:
 def test_the_headline_is_the_accuracy_of_the_metrics_and_the_verdict(html: str, dossier: Dossier) -> None:
     assert dossier.metrics["accuracy"] == 1 and dossier.metrics["images"] == 60
     assert "<h1>100.0% of 60 held-out images are right</h1>" in html
-    assert '<p class="verdict">It passed the gate and is the champion.</p>' in html
+    assert '<p class="verdict">It passed the gate and became the champion.</p>' in html
 
 
 def test_every_check_of_the_blessing_is_a_row_with_its_figures(html: str) -> None:
@@ -153,7 +153,9 @@ def test_the_run_keeps_the_page_and_the_slices_and_the_version_leads_there(html:
     version = registry.get_version(NAME, "1")
     assert version.tags["report"] == f"runs:/{run.run_id}/report.html"
     link = f"[Report](#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/report.html)"
-    assert version.description == f"It passed the gate and is the champion. {link}"
+    day, _, verdict = version.description.partition(": ")
+    assert day == version.tags["gate.moment"][:10]
+    assert verdict == f"It passed the gate and became the champion. {link}"
 
 
 def test_the_page_of_the_champion_is_made_again_as_it_was(html: str, dossier: Dossier) -> None:

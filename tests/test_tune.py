@@ -108,8 +108,25 @@ def test_stopped_before_a_trial_came_to_its_end_it_has_nothing_to_say(
     trained_copy: Path, interrupted: Callable[[int], None]
 ) -> None:
     interrupted(1)
-    with pytest.raises(LanduseError, match="no trial came to its end"):
+    with pytest.raises(KeyboardInterrupt):
         tune(TRAIN, params(2), EXTRACT, lambda _: None)
+    assert "best_validation_accuracy" not in latest_parent().data.metrics
+
+
+def test_where_every_trial_diverges_the_rate_is_named_whenever_it_is_asked(trained_copy: Path) -> None:
+    wild = TuneParams(trials=2, space={"learning_rate": Range(low=1e30, high=1e31, log=True)})
+    for _ in range(2):
+        with pytest.raises(LanduseError, match="no trial came to its end: lower tune.space.learning_rate"):
+            tune(TRAIN, wild, EXTRACT, lambda _: None)
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"rubbish" * 999), lambda file: file.mkdir()])
+def test_a_study_that_is_damaged_is_named_with_the_remedy(trained_copy: Path, damage: Callable[[Path], object]) -> None:
+    TUNE.mkdir(exist_ok=True)
+    damage(TUNE / "study.db")
+    with pytest.raises(LanduseError, match="artifacts/tune/study.db cannot be used .*: remove it") as caught:
+        tune(TRAIN, params(1), EXTRACT, lambda _: None)
+    assert "\n" not in str(caught.value)
 
 
 def test_another_split_or_space_is_another_study_and_a_value_that_is_tried_anyway_is_not(trained_copy: Path) -> None:

@@ -4,10 +4,14 @@ import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import cpu_count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from landuse.classifier import Classifier, unsure_key
+from landuse.dataset import map_ahead
 from landuse.errors import LanduseError
 from landuse.paths import DEFAULT_STORE
 
@@ -25,13 +29,33 @@ def load(model: str, int8: bool = False) -> tuple[str, Classifier]:
 
 
 def open_model(model: str, version: str | None, folder: Path, int8: bool) -> tuple[str, Classifier]:
-    """What `load` returns, for a model whose folder is at hand."""
-    classifier = Classifier(folder, int8)
-    if classifier.unsure_below is None:
-        raise LanduseError(
-            f"{version or model} has no {unsure_key(int8)} in its model.json: train and register it anew"
-        )
-    return answering(version or f"sha256:{classifier.digest[:16]}", int8), classifier
+    """What `load` returns, for a model whose folder is at hand: loaded whole, and tried before anybody asks it."""
+    title = version or model
+    try:
+        classifier = Classifier(folder, int8)
+    except LanduseError as error:
+        raise LanduseError(str(error).replace(str(folder), title)) from None
+    except (KeyError, TypeError) as error:
+        raise LanduseError(f"{title} is damaged: its model.json is no card of a model ({error})") from None
+    if not isinstance(classifier.unsure_below, int | float):
+        raise LanduseError(f"{title} has no {unsure_key(int8)} in its model.json: train and register it anew")
+    name = answering(version or f"sha256:{classifier.digest[:16]}", int8)
+    warm_up(name, classifier)
+    return name, classifier
+
+
+def warm_up(version: str, classifier: Classifier) -> None:
+    """Let every core look at a blank image, so that the first request waits for nothing.
+
+    Raises LanduseError where the model does not run, or answers what is no probability of each class.
+    """
+    blank = np.zeros((classifier.image_size, classifier.image_size, 3), np.uint8)
+    try:
+        said = np.stack(list(map_ahead(classifier.model, [blank] * (cpu_count() or 1))))
+    except (ValueError, RuntimeError) as error:
+        raise LanduseError(f"{version} does not run: {' '.join(str(error).split())[:160]}") from None
+    if said.shape[1:] != (len(classifier.labels),) or not np.isfinite(said).all():
+        raise LanduseError(f"{version} does not answer with one probability for each of its classes")
 
 
 def answering(version: str, int8: bool) -> str:

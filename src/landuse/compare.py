@@ -30,7 +30,8 @@ def table(before: Evidence, after: Evidence, evaluation: EvaluateParams) -> list
     """What, and how much of it in both: the scores, then the recall of every class where they differ."""
     found = [scores(model.actual, model.probabilities, evaluation.calibration_bins) for model in (before, after)]
     rows = [(name.replace("_", " "), *(f"{values[name]:.4f}" for values in found)) for name in found[0]]
-    changed = [label for label in after.labels if before.recall[label] != after.recall[label]]
+    differ = after.recall.notna() & (before.recall != after.recall)
+    changed = [label for label in after.labels if differ[label]]
     return rows + [
         (f"recall {label}", f"{before.recall[label]:.4f}", f"{after.recall[label]:.4f}") for label in changed
     ]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from landuse import report, tracking
 from landuse.classifier import Classifier, latencies
-from landuse.files import made
+from landuse.files import read_table
 from landuse.params import EvaluateParams
 from landuse.paths import DATA, METRICS, MODEL, PER_CLASS, PICTURES, PREDICTIONS, SPLITS
 from landuse.progress import track
@@ -25,7 +25,7 @@ def evaluate(params: EvaluateParams) -> dict[str, Any]:
     so that the files are the same whenever the model is.
     """
     classifier = Classifier(MODEL)
-    held_out = held_out_images(pd.read_csv(made(SPLITS)))
+    held_out = held_out_images(read_table(SPLITS))
     images = [DATA / path for path in held_out["path"]]
     probabilities = np.stack(list(track(classifier.probabilities_of(images), len(images), "evaluate")))
     actual = np.array([classifier.labels.index(label) for label in held_out["label"]])

@@ -2,9 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from landuse.errors import LanduseError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT = ("path", "label", "subset", "actual", "predicted", "class")
 
 
 def made(path: Path) -> Path:
@@ -18,5 +23,15 @@ def read_record(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises LanduseError where it is missing or damaged."""
     try:
         return json.loads(made(path).read_text(encoding="utf-8"))
+    except ValueError:
+        raise LanduseError(f"{path} is damaged: dvc repro makes it again") from None
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    """The rows of a CSV file, where classes may be called `1` or `NA`. Raises LanduseError as `read_record` does."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(made(path), dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False)
     except ValueError:
         raise LanduseError(f"{path} is damaged: dvc repro makes it again") from None

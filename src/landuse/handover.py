@@ -29,9 +29,14 @@ def settled_champion(name: str, mind_the_ledger: bool = True) -> str | None:
 
 
 def disagreement(name: str) -> str | None:
-    """How the alias and the ledger differ, and what to do about it; None where they agree or there is no ledger yet."""
+    """How the alias and the ledger differ, and what to do about it; None where they agree or there is no ledger yet.
+
+    The registry takes the alias of a version away that it deletes: then they agree too.
+    """
     champion, recorded = registry.aliases(name).get(CHAMPION), standing(name)
     if not recorded or recorded[-1] == champion:
+        return None
+    if champion is None and ledger.champions(ledger.done(name))[-1] not in registry.numbers(name):
         return None
     now = "gone" if champion is None else f"version {champion}"
     return (

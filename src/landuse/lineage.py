@@ -17,6 +17,7 @@ PACKAGES = (
 )
 # A repro writes dvc.lock; of the others, what they say is recorded beside the commit.
 NOT_CODE = tuple(f":!{path}" for path in ("dvc.lock", DATA_DVC, PARAMS))
+EDITED = ", edited since"
 RESULTLESS = frozenset({"promote", "tune", "serve", "pipelines"})
 
 
@@ -36,9 +37,20 @@ def read_data_dvc() -> dict[str, Any]:
 
 
 def data_record() -> dict[str, Any]:
-    """The `md5` of the data set as DVC versions it, and whatever ingestion recorded as `meta`."""
+    """The `md5` of the data set as DVC versions it, and whatever ingestion recorded as `meta`.
+
+    Where data/ was edited since and DVC took that for a new version, its `source` says so.
+    """
     content = read_data_dvc()
-    return {"md5": content["outs"][0]["md5"], **content.get("meta", {})}
+    md5, meta = content["outs"][0]["md5"], dict(content.get("meta") or {})
+    if meta.get("version", md5) != md5:
+        meta["source"] = f"{meta.get('source')}{EDITED}"
+    return {"md5": md5, **meta}
+
+
+def commit_of_data(md5: str) -> str | None:
+    """The commit that brought this version into data.dvc, or None where there is none."""
+    return (git("log", "--all", "--format=%h", "-S", md5, "--", str(DATA_DVC)) or "").split("\n")[-1] or None
 
 
 def git(*arguments: str) -> str | None:
@@ -60,12 +72,13 @@ def params_record() -> dict[str, Any]:
 def tags() -> dict[str, str]:
     """Data, code and params of this very moment, as tags of a run; `git.dirty` is of the code alone."""
     data = data_record()
+    source = str(data.get("source", "unknown"))
     changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", *NOT_CODE)
     params = json.dumps(params_record(), sort_keys=True)
     return {
         "data.md5": data["md5"],
-        "data.source": str(data.get("source", "unknown")),
-        "data.kind": "sample" if data.get("source") == "sample" else "real",
+        "data.source": source,
+        "data.kind": "sample" if source.removesuffix(EDITED) == "sample" else "real",
         "git.commit": git("rev-parse", "HEAD") or "none",
         "git.dirty": "unknown" if changes is None else str(bool(changes)).lower(),
         "params.sha256": hashlib.sha256(params.encode()).hexdigest(),

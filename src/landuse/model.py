@@ -235,16 +235,6 @@ def block_of(layer: keras.Layer) -> str:
     return re.match(r"block_\d+|expanded_conv|Conv_1|conv_[dp]w_\d+|", layer.name)[0] or "Conv1"
 
 
-def parameters_by_block(backbone: keras.Model) -> dict[str, int]:
-    """Parameters of each block in order, BatchNorm statistics included."""
-    counts: dict[str, int] = {}
-    for layer in backbone.layers:
-        if layer.count_params():
-            block = block_of(layer)
-            counts[block] = counts.get(block, 0) + layer.count_params()
-    return counts
-
-
 def depthwise_peaks(backbone: keras.Model) -> dict[str, np.ndarray]:
     """The largest weight [filters] of every depthwise filter once BatchNorm is folded in, by block."""
     return {

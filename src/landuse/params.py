@@ -251,16 +251,30 @@ class Params:
         return self
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error; usually the second one would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A section. Raises ConstructorError for a second value of a key."""
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key, _ in reversed(node.value) if keys.count(key.value) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice.value} stands there twice", twice.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_params(path: Path = PARAMS) -> Params:
     """Read and check a params file.
 
     Raises LanduseError naming the file, the key's path, the value and what is allowed.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
     except FileNotFoundError:
         raise LanduseError(f"{path} is not here: run landuse in the project's folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise LanduseError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LanduseError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise LanduseError(f"{path} holds no sections: start from presets/sample.yaml")

@@ -16,13 +16,18 @@ import psutil
 from landuse.errors import LanduseError
 
 DEATH_SECONDS = 10
-HOST, PID, STARTED = "process.host", "process.id", "process.started"
+HOST, PID, STARTED = "process.host", "process.id", "process.started_after_boot"
 
 
 def identity(pid: int | None = None) -> dict[str, str]:
     """What tells a process of this machine (by default this one) from any other, as tags."""
     process = psutil.Process(pid or os.getpid())
-    return {HOST: socket.gethostname(), PID: str(process.pid), STARTED: f"{process.create_time():.2f}"}
+    return {HOST: socket.gethostname(), PID: str(process.pid), STARTED: started(process)}
+
+
+def started(process: psutil.Process) -> str:
+    """Seconds from the start of the machine to that of a process, which stay true when the clock is set."""
+    return f"{process.create_time() - psutil.boot_time():.2f}"
 
 
 def hold(file: IO, busy: str) -> None:
@@ -42,11 +47,11 @@ def note(path: Path, pid: int) -> None:
 
 def is_gone(tags: Mapping[str, str]) -> bool:
     """Whether the process is known to have ended: it ran on this machine and does so no more."""
-    if tags.get(HOST) != socket.gethostname():
+    if tags.get(HOST) != socket.gethostname() or STARTED not in tags:
         return False
     try:
         process = psutil.Process(int(tags[PID]))
-        return f"{process.create_time():.2f}" != tags[STARTED] or process.status() == psutil.STATUS_ZOMBIE
+        return started(process) != tags[STARTED] or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 

@@ -5,13 +5,12 @@ import json
 from pathlib import Path
 
 import mlflow
-import pandas as pd
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 
 from landuse import lineage, tracking
 from landuse.classifier import Classifier
-from landuse.files import read_record
+from landuse.files import read_record, read_table
 from landuse.params import RegisterParams
 from landuse.paths import DATA, METRICS, MODEL, PREDICTIONS, REGISTRATION
 from landuse.registry import CHALLENGER, set_alias, version_of_model
@@ -66,5 +65,5 @@ def create_name(client: MlflowClient, name: str) -> None:
 
 def example() -> list[str]:
     """The first held-out image as base64 text, as the model is asked."""
-    path = DATA / pd.read_csv(PREDICTIONS, usecols=["path"])["path"].iloc[0]
+    path = DATA / read_table(PREDICTIONS)["path"].iloc[0]
     return [base64.b64encode(path.read_bytes()).decode()]

@@ -12,8 +12,9 @@ def rollback(name: str) -> str:
     """
     with tracking.store():
         champion = settled_champion(name)
-        before = standing(name)[:-1]
-        if champion is None or not before:
+        before = [number for number in standing(name) if number != champion]
+        if not before:
             raise LanduseError(f"{name} has no champion to go back to: landuse history shows which there were")
-        hand_over(name, before[-1], "rollback", f"back from version {champion}", champion, None)
+        left = "a version that was deleted" if champion is None else f"version {champion}"
+        hand_over(name, before[-1], "rollback", f"back from {left}", champion, None)
         return before[-1]

@@ -11,7 +11,6 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd
 from mlflow import MlflowClient, MlflowException
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
@@ -21,7 +20,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from landuse import lineage, process
 from landuse.errors import LanduseError, Unavailable
-from landuse.files import read_record
+from landuse.files import read_record, read_table
 from landuse.paths import (
     DATA,
     DATA_DOCS,
@@ -168,7 +167,7 @@ def record_again(record: dict[str, Any]) -> str:
     """A run of this store for a model that was trained with another one; returns its id."""
     with mlflow.start_run(run_name=run_name(record), tags={"recorded": "again, from artifacts/run.json"}) as run:
         log_record(record)
-        for row in pd.read_csv(HISTORY).to_dict("records"):
+        for row in read_table(HISTORY).to_dict("records"):
             log_epoch(row)
         log_training_files()
         if METRICS.exists():

@@ -15,7 +15,7 @@ from processes import python, wait_until
 
 from landuse.errors import LanduseError
 from landuse.paths import SERVICES
-from landuse.process import identity, is_gone
+from landuse.process import STARTED, identity, is_gone
 from pipelines.commands import (
     JOB,
     Busy,
@@ -251,7 +251,7 @@ def test_a_child_that_outlived_the_command_of_a_killed_flow_is_ended_too(flow) -
 
 def test_a_stranger_with_the_number_of_a_command_that_is_gone_is_left_alone(place: Path) -> None:
     with subprocess.Popen(python("input()"), stdin=subprocess.PIPE, start_new_session=True) as stranger:
-        JOB.write_text(json.dumps(identity(stranger.pid) | {"process.started": "1.00"}))
+        JOB.write_text(json.dumps(identity(stranger.pid) | {STARTED: "1.00"}))
         end_job()
         time.sleep(0.2)
         assert psutil.pid_exists(stranger.pid) and stranger.poll() is None and not JOB.exists()

@@ -16,7 +16,7 @@ import pytest
 from processes import python, wait_until
 
 from landuse.errors import LanduseError
-from landuse.process import identity, is_gone
+from landuse.process import STARTED, identity, is_gone
 from pipelines import services
 from pipelines.services import Service, answers, environment, is_running, is_up, start, stop
 
@@ -166,11 +166,11 @@ def test_a_service_that_does_not_end_when_asked_is_killed_with_what_it_started(
 
 def test_a_process_that_was_given_the_number_of_a_service_is_not_the_service(web: Service) -> None:
     with subprocess.Popen(python("input()"), stdin=subprocess.PIPE, start_new_session=True) as stranger:
-        web.note.write_text(json.dumps(identity(stranger.pid) | {"process.started": "1.00"}))
+        web.note.write_text(json.dumps(identity(stranger.pid) | {STARTED: "1.00"}))
         assert not is_running(web)
         start(web)
         assert noted(web)["process.id"] != str(stranger.pid) and stop(web)
-        web.note.write_text(json.dumps(identity(stranger.pid) | {"process.started": "1.00"}))
+        web.note.write_text(json.dumps(identity(stranger.pid) | {STARTED: "1.00"}))
         assert not stop(web) and stranger.poll() is None
         stranger.communicate(b"\n")
 

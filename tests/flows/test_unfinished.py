@@ -1,32 +1,41 @@
 """What there is to do: new images, what changed, and what an earlier run left undone."""
 
-import json
 from pathlib import Path
 
+import mlflow
 import pytest
 import tiny
+from mlflow import MlflowClient
 from processes import python
 
-from landuse.errors import LanduseError
-from landuse.paths import BLESSING, REGISTRATION
+from landuse import ledger, registry, tracking
 from pipelines import unfinished
 from pipelines.commands import CommandFailed
 from pipelines.unfinished import REASONS, is_judged, succeeds
+
+NAME = "landuse"
 
 look = unfinished.what_is_new.fn  # the function behind the task
 
 
 @pytest.fixture(autouse=True)
-def registered(place: Path) -> None:
-    """Version 3 was registered last, and the gate has let it pass."""
-    tiny.write_params(place, {"promote": {"automatic": True}})
-    REGISTRATION.parent.mkdir()
-    REGISTRATION.write_text(json.dumps({"model": "landuse", "version": "3"}))
-    bless(verdict="passed", promoted=True)
+def store(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that knows the model, and params that promote what passes."""
+    tiny.write_params(place, {"promote": {"automatic": True}, "register": {"model": NAME}})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
+    mlflow.set_tracking_uri(None)
+    with tracking.store():
+        MlflowClient().create_registered_model(NAME)
 
 
-def bless(**what: object) -> None:
-    BLESSING.write_text(json.dumps({"model": "landuse", "version": "3"} | what))
+def challenge(verdict: str | None, promoted: bool) -> None:
+    """A new version of which the gate said this, if it was asked, and what came of it."""
+    with tracking.store():
+        tags = {} if verdict is None else {"gate.verdict": verdict}
+        number = str(MlflowClient().create_model_version(NAME, "nowhere", tags=tags).version)
+        registry.set_alias(NAME, registry.CHALLENGER, number)
+        if promoted:
+            ledger.close(ledger.write(ledger.open_entry(NAME, "promote", "a test"), {"to": number}), ledger.DONE)
 
 
 @pytest.fixture
@@ -44,12 +53,13 @@ def codes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def test_after_a_run_that_came_to_its_end_there_is_nothing_but_what_is_asked_for(codes: dict[str, int]) -> None:
+    challenge("passed", promoted=True)
     assert look(False, force=False) is None
     assert look(False, force=True) == "forced"
 
 
 def test_the_first_reason_in_the_order_of_the_pipeline_is_the_one_that_is_told(codes: dict[str, int]) -> None:
-    bless(verdict="passed", promoted=False)
+    challenge("passed", promoted=False)
     found = [look(False, force=True)]
     codes["landuse"] = 1
     found.append(look(False, force=True))
@@ -81,30 +91,31 @@ def test_dvc_says_by_its_exit_code_whether_something_changed(place: Path, projec
 
 
 @pytest.mark.parametrize(
-    ("blessing", "judged"),
-    [
-        ({"verdict": "passed", "promoted": True}, True),
-        ({"verdict": "refused", "promoted": False}, True),
-        ({"verdict": "refused", "promoted": True}, True),
-        ({"verdict": "passed", "promoted": False}, False),
-        ({"verdict": "passed", "promoted": True, "version": "2"}, False),
-        ({"verdict": "passed", "promoted": True, "model": "other"}, False),
-    ],
+    ("verdict", "promoted", "judged"),
+    [("passed", True, True), ("refused", False, True), ("refused", True, True), ("passed", False, False)],
 )
-def test_a_version_is_judged_when_the_gate_has_seen_it_and_it_does_not_wait(blessing: dict, judged: bool) -> None:
-    bless(**blessing)
+def test_a_version_is_judged_when_the_gate_has_seen_it_and_it_does_not_wait(
+    verdict: str, promoted: bool, judged: bool
+) -> None:
+    challenge(verdict, promoted)
     assert is_judged() is judged
 
 
 def test_where_promotion_is_for_people_a_version_that_passed_waits_for_them(place: Path) -> None:
-    tiny.write_params(place, {"promote": {"automatic": False}})
-    bless(verdict="passed", promoted=False)
+    tiny.write_params(place, {"promote": {"automatic": False}, "register": {"model": NAME}})
+    challenge("passed", promoted=False)
     assert is_judged()
 
 
-def test_a_version_without_a_blessing_is_not_judged_and_a_damaged_one_is_named() -> None:
-    BLESSING.unlink()
+def test_a_version_that_the_gate_has_not_seen_is_not_judged_whoever_is_champion() -> None:
+    challenge("passed", promoted=True)
+    challenge(None, promoted=False)
     assert not is_judged()
-    BLESSING.write_text("{")
-    with pytest.raises(LanduseError, match="artifacts/blessing.json is damaged"):
-        is_judged()
+
+
+def test_who_was_champion_and_was_replaced_by_a_person_is_not_judged_again() -> None:
+    challenge("refused", promoted=True)
+    challenge("passed", promoted=True)
+    with tracking.store():
+        ledger.close(ledger.write(ledger.open_entry(NAME, "force", "bad in the field"), {"to": "1"}), ledger.DONE)
+    assert is_judged()

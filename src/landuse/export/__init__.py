@@ -4,7 +4,6 @@ from pathlib import Path
 from shutil import copy, copytree
 
 from landuse import champion
-from landuse.classifier import Classifier
 from landuse.errors import LanduseError
 
 EXAMPLE = Path(__file__).with_name("example.py")
@@ -18,8 +17,9 @@ def export(folder: Path, model: str) -> str:
     """
     if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
         raise LanduseError(f"{folder} is there and not empty: name a new folder")
-    with champion.model_folder(model) as (_, source):
-        classifier = Classifier(source)
+    with champion.model_folder(model) as (version, source):
+        for int8 in (True, False):
+            _, classifier = champion.open_model(model, version, source, int8)
         found = classifier.card.get("validation")
         if found is None:
             raise LanduseError(f"{model} has no validation in its model.json: train and register it anew")

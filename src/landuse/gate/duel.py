@@ -37,10 +37,10 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean of paired differences [images]; the same every time."""
-    random = np.random.default_rng(SEED)
-    counts = random.multinomial(len(differences), np.full(len(differences), 1 / len(differences)), RESAMPLES)
-    low, high = np.quantile(counts @ differences / len(differences), ENDS)
+    """The 95 % bootstrap interval of the mean of paired differences [images] of -1, 0 or 1; the same every time."""
+    values, images = np.unique(differences, return_counts=True)
+    drawn = np.random.default_rng(SEED).multinomial(len(differences), images / len(differences), RESAMPLES)
+    low, high = np.quantile(drawn @ values / len(differences), ENDS)
     return float(low), float(high)
 
 

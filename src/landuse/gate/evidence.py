@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from landuse import lineage, registry
 from landuse.classifier import Classifier
 from landuse.errors import LanduseError
+from landuse.files import read_table
 from landuse.paths import DATA, DATA_DVC
 from landuse.scores import held_out_images
 
@@ -77,7 +78,7 @@ def splits_of(version: ModelVersion, folder: Path) -> pd.DataFrame:
             f"{title(version)}: its run {version.run_id} has no {SPLITS_FILE}, so nobody knows "
             "which images it never saw; register it again with dvc repro --single-item --force register"
         )
-    splits, manifest = pd.read_csv(path), registry.fetch_run_file(version, MANIFEST_FILE, folder)
+    splits, manifest = read_table(path), registry.fetch_run_file(version, MANIFEST_FILE, folder)
     if manifest is None:
         return splits.assign(sha256=None)
     return splits.merge(pd.read_parquet(manifest, columns=["path", "sha256"]), on="path", how="left")
@@ -90,11 +91,9 @@ def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
     """
     wanted, here = version.tags.get("data.md5"), lineage.data_record()["md5"]
     if wanted != here:
-        commit = version.tags.get("git.commit", "none")[:12]
-        raise LanduseError(
-            f"{title(version)} was trained on data {wanted}, {DATA_DVC} says {here}: "
-            f"git checkout {commit} {DATA_DVC} && dvc checkout {DATA_DVC}"
-        )
+        commit, source = lineage.commit_of_data(wanted), version.tags.get("data.source")
+        remedy = f"git checkout {commit} {DATA_DVC} && dvc checkout {DATA_DVC}" if commit else f"ingest {source} again"
+        raise LanduseError(f"{title(version)} was trained on data {wanted}, {DATA_DVC} says {here}: {remedy}")
     held_out = held_out_images(splits)
     try:
         found = [sha256((DATA / path).read_bytes()).hexdigest() for path in held_out["path"]]

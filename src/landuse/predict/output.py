@@ -47,6 +47,8 @@ class Output:
     def past(self) -> Iterator[int]:
         """The hashes of the paths of all whole rows."""
         for row in self.lines.read(line for line in self.file if line.endswith("\n")):
+            if not isinstance(row.path, str):
+                raise ValueError("a row without a path")
             if row.model != self.lines.model:
                 raise LanduseError(f"holds predictions of {row.model}, and now {self.lines.model} would answer")
             self.tally.count(row.path, unsure=row.unsure, error=row.error)

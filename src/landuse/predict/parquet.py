@@ -45,9 +45,17 @@ def pack(lines: Path, path: Path, labels: list[str]) -> None:
 def unpack(path: Path, lines: Path) -> None:
     """Turn a Parquet file of earlier predictions into lines of JSON."""
     try:
-        batches = parquet.ParquetFile(path).iter_batches(ROWS_AT_ONCE)
-    except pa.ArrowException:
-        raise LanduseError(f"--output {path} is no Parquet file: name another file") from None
-    with lines.open("w", encoding="utf-8") as file:
-        for batch in batches:  # what JSON has no word for is no prediction: whoever reads the lines says so
-            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in batch.to_pylist())
+        with lines.open("w", encoding="utf-8") as file, parquet.ParquetFile(path) as earlier:
+            more = set(earlier.schema_arrow.names) - set(schema([]).names)
+            if more:
+                raise LanduseError(f"--output {path} has the column {min(more)} of somebody else: name another file")
+            for batch in earlier.iter_batches(ROWS_AT_ONCE):
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
+    except (pa.ArrowException, OSError, TypeError) as error:
+        lines.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise LanduseError(f"--output {path} is no Parquet file of predictions: name another file") from None
+    except LanduseError:
+        lines.unlink()
+        raise

@@ -71,24 +71,26 @@ def walk(folder: Path) -> Iterator[Found]:
     while waiting:
         inner = waiting.pop()
         try:
-            with os.scandir(inner) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(inner / entry.name)
-                    elif entry.is_file() or entry.is_symlink():
-                        yield from look(inner / entry.name, home, entry.is_symlink())
+            entries = os.scandir(inner)
         except OSError as error:
             yield Found(inner, error.strerror)
+            continue
+        with entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(inner / entry.name)
+                elif entry.is_symlink() or entry.is_file():
+                    yield from look(inner / entry.name, home, entry.is_symlink())
 
 
 def look(path: Path, home: Path, is_link: bool) -> Iterator[Found]:
     """The file, if it is an image of this folder. A link to another folder inside is passed over: it is met there."""
     target = Path(os.path.realpath(path)) if is_link else path
-    is_image = path.suffix.lower() in IMAGE_SUFFIXES
+    is_image, is_folder = path.suffix.lower() in IMAGE_SUFFIXES, os.path.isdir(target)
     if is_link and not target.is_relative_to(home):
-        if is_image or target.is_dir():
+        if is_image or is_folder:
             yield Found(path, "it is a link that leads out of the folder")
-    elif is_image and not target.is_dir():
+    elif is_image and not is_folder:
         yield Found(path)

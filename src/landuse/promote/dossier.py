@@ -13,6 +13,8 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from landuse import registry
+from landuse.errors import LanduseError
+from landuse.files import read_table
 from landuse.gate.evidence import MANIFEST_FILE, SPLITS_FILE
 
 HISTORY_COLUMNS = ("epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
@@ -80,7 +82,7 @@ def table(path: Path | None, columns: Sequence[str]) -> pd.DataFrame | None:
     if path is None:
         return None
     try:
-        rows = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (ValueError, OSError):  # pandas and Arrow raise these for files of another kind
+        rows = pd.read_parquet(path) if path.suffix == ".parquet" else read_table(path)
+    except (LanduseError, ValueError, OSError):  # pandas and Arrow raise these for files of another kind
         return None
     return rows if len(rows) and {*columns} <= {*rows.columns} else None

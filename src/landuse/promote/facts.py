@@ -28,7 +28,7 @@ def verdict(blessing: Blessing) -> str:
     """What the gate found and what came of it, as one sentence."""
     failure = blessing.first_failure()
     if failure is None:
-        return "It passed the gate" + (" and is the champion." if blessing.promoted else "; nothing was moved.")
+        return "It passed the gate" + (" and became the champion." if blessing.promoted else "; nothing was moved.")
     if blessing.promoted:
         return f"The gate refused it ({failure.sentence}), and it was made champion by force: {blessing.reason}."
     return f"The gate refused it: {failure.sentence}."

@@ -52,5 +52,5 @@ def describe(version: ModelVersion, dossier: Dossier, blessing: Blessing) -> Non
     run = dossier.run.info
     link = f"(#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{REPORT.name})"
     if not version.description or link in version.description:
-        text = f"{facts.verdict(blessing)} [Report]{link}"
+        text = f"{blessing.moment[:10]}: {facts.verdict(blessing)} [Report]{link}"
         MlflowClient().update_model_version(version.name, version.version, text)

@@ -12,6 +12,7 @@ from landuse.tracking import MODEL_TAG
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 MODEL_FOLDER = "artifacts/model"
+SHOWN = 10
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -38,7 +39,9 @@ def get_version(name: str, number: str) -> ModelVersion:
     """A version by its number. Raises LanduseError where the registry does not have it."""
     version = find_version(name, number)
     if version is None:
-        raise LanduseError(f"{name} has no version {number} in the registry: landuse history shows which it has")
+        there = sorted(numbers(name), key=int)
+        has = f"it has {', '.join(there[-SHOWN:])}" if there else "it has no model of this name (register.model)"
+        raise LanduseError(f"{name} has no version {number} in the registry: {has}")
     return version
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from matplotlib.figure import Figure
 
+from landuse.files import read_table
 from landuse.params import EvaluateParams
 from landuse.paths import HISTORY, PER_CLASS, PREDICTIONS
 from landuse.report import charts, thumbnails
@@ -15,11 +15,11 @@ from landuse.report.ink import save
 def draw_pictures(folder: Path, params: EvaluateParams, filters: dict[str, dict[str, Any]] | None) -> None:
     """Write a PNG for each figure that the tables of train and evaluate, and the filters of the model card, give."""
     folder.mkdir(parents=True, exist_ok=True)
-    predictions = pd.read_csv(PREDICTIONS)
+    predictions = read_table(PREDICTIONS)
     pictures: dict[str, Figure] = {
-        "curves": charts.curves(pd.read_csv(HISTORY)),
+        "curves": charts.curves(read_table(HISTORY)),
         "confusion": charts.confusion(predictions),
-        "per_class": charts.per_class(pd.read_csv(PER_CLASS)),
+        "per_class": charts.per_class(read_table(PER_CLASS)),
         "reliability": charts.reliability(predictions, params.calibration_bins),
         "mistakes": thumbnails.worst_mistakes(predictions, params.mistakes),
         "uncertain": thumbnails.least_certain(predictions, params.mistakes),

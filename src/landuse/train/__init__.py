@@ -1,11 +1,13 @@
 """Train: the head, the last blocks on cached activations, or everything from the images; then export."""
 
+from hashlib import sha256
+
 import numpy as np
 
 from landuse import model, tracking
 from landuse.examples import choose, write_examples
 from landuse.params import TrainParams
-from landuse.paths import HISTORY, MODEL
+from landuse.paths import HISTORY, MODEL, SPLITS
 from landuse.train.bench import Bench
 from landuse.train.calibrate import calibrate
 from landuse.train.export import export
@@ -27,7 +29,8 @@ def train(params: TrainParams) -> None:
         seen = bench.embeddings(np.concatenate((validation.rows, examples)), params)
         judged, shown = np.split(seen, [len(validation)])
         facts |= calibrate(network, bench.logits(judged), validation.labels, params.sure_accuracy)
-        facts |= {"averaged_views": params.averaged_views}
+        facts |= {"averaged_views": params.averaged_views, "data_md5": record["tags"]["data.md5"]}
+        facts |= {"split_sha256": sha256(SPLITS.read_bytes()).hexdigest()}
         digest = export(network, facts, bench.splits, params.sure_accuracy)
         write_examples(MODEL, bench.splits.iloc[examples], shown)
         tracking.finish_training(record, digest)

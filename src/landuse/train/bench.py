@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from landuse import features, model
 from landuse.errors import LanduseError
-from landuse.files import made
+from landuse.files import read_table
 from landuse.params import ExtractParams, TrainParams
 from landuse.paths import SPLITS
 from landuse.train.learner import Learner, Outcome
@@ -28,7 +28,7 @@ class Bench:
     def __init__(self, params: TrainParams) -> None:
         tf.config.experimental.enable_op_determinism()
         keras.utils.clear_session()  # layers are numbered per process, and their names stand in the files
-        self.facts, self.splits = features.facts(), pd.read_csv(made(SPLITS))
+        self.facts, self.splits = features.facts(), read_table(SPLITS)
         refuse_other_cut(self.facts["cut"], params.unfreeze_from)
         self.extracted = ExtractParams(**self.facts["params"])
         with model.training_precision():

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from landuse import model
 
 COLDEST, HOTTEST = 0.01, 100.0
+NEVER = float(np.nextafter(np.float32(1), np.float32(2)))  # no answer is as sure as this
 
 
 def calibrate(
@@ -59,9 +60,9 @@ def tempered(logits: NDArray[np.float32], temperature: float) -> NDArray[np.floa
 
 
 def trusted_confidence(confidence: NDArray[np.float64], right: NDArray[np.bool_], share: float) -> float:
-    """The lowest confidence of an image at which `share` of the images at least as sure are right; else 1."""
+    """The lowest confidence of an image at which `share` of the images at least as sure are right; else beyond 1."""
     order = np.argsort(-confidence)
     falling = -confidence[order]
     accepted = np.searchsorted(falling, falling, side="right")
     good = np.cumsum(right[order])[accepted - 1] >= share * accepted
-    return float(-falling[good].max()) if good.any() else 1.0
+    return float(-falling[good].max()) if good.any() else NEVER

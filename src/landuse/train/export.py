@@ -99,6 +99,8 @@ def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -
         "weights": facts["params"]["weights"],
         "weights_sha256": facts["weights_sha256"],
         "unfrozen_from": facts["cut"],
+        "data_md5": facts["data_md5"],
+        "split_sha256": facts["split_sha256"],
         "averaged_views": facts["averaged_views"],
         "parameters": network.count_params(),
         "trained_parameters": sum(int(np.prod(weight.shape)) for weight in network.trainable_weights),

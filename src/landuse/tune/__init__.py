@@ -13,7 +13,7 @@ from landuse.paths import TUNE
 from landuse.progress import track
 from landuse.quiet import tensorflow_starts
 from landuse.tune.pictures import draw
-from landuse.tune.study import alone, attempt, ended, open_study, refuse_uncached
+from landuse.tune.study import alone, attempt, came_to_an_end, ended, open_study, refuse_uncached
 
 RUN = "run"
 
@@ -32,6 +32,8 @@ def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: C
         stopped = done < params.trials and not finish(study, train, params)
     if stopped:
         raise KeyboardInterrupt
+    if not came_to_an_end(study):
+        raise LanduseError("no trial came to its end: lower tune.space.learning_rate, or give it more time")
     best = study.best_trial
     tell(f"trial {best.number} is the best: validation accuracy {best.value:.4f}")
     return best.user_attrs["values"]
@@ -49,8 +51,7 @@ def finish(study: optuna.Study, train: TrainParams, params: TuneParams) -> bool:
             for _ in track(range(done, params.trials), params.trials - done, "tune"):
                 attempt(study, bench, train, params, parent)
             complete = True
-        if not any(trial.value is not None for trial in study.trials):
-            raise LanduseError("no trial came to its end: lower tune.space.learning_rate, or give it more time")
-        draw(study, TUNE)
-        tracking.finish_tuning(study.best_trial.user_attrs["values"], study.best_value, TUNE)
+        if came_to_an_end(study):
+            draw(study, TUNE)
+            tracking.finish_tuning(study.best_trial.user_attrs["values"], study.best_value, TUNE)
     return complete

@@ -8,7 +8,9 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from landuse import features, lineage, tracking
 from landuse.errors import LanduseError
@@ -52,15 +54,23 @@ def alone() -> Iterator[None]:
 
 
 def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
-    """The study of these features, split, space and all that is not in the space: begun, or gone on with."""
+    """The study of these features, split, space and all that is not in the space: begun, or gone on with.
+
+    Raises LanduseError where its file is damaged or cannot be written.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name=study_name(train, params),
-        storage=f"sqlite:///{TUNE / 'study.db'}",
-        load_if_exists=True,
-        direction="maximize",
-        pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS),
-    )
+    file = TUNE / "study.db"
+    try:
+        study = optuna.create_study(
+            study_name=study_name(train, params),
+            storage=f"sqlite:///{file}",
+            load_if_exists=True,
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS),
+        )
+    except (SQLAlchemyError, StorageInternalError, ValueError) as error:
+        reason = str(getattr(error, "orig", error)).splitlines()[0]
+        raise LanduseError(f"{file} cannot be used ({reason}): remove it, and the search begins anew") from None
     study.sampler = optuna.samplers.TPESampler(seed=train.seed + len(study.trials))  # else it tried the same again
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)  # the command that ran it was killed
@@ -78,6 +88,11 @@ def study_name(train: TrainParams, params: TuneParams) -> str:
 def ended(study: optuna.Study) -> int:
     """How many trials came to an end: completed, or stopped early because others did better."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+def came_to_an_end(study: optuna.Study) -> bool:
+    """Whether there is a best trial: one that was not ended early."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
 class Judge:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from landuse.files import read_record
+from landuse.files import read_record, read_table
 from landuse.paths import METRICS, PREDICTIONS, RUN, SPLITS
 
 TOLERANCE = 1e-6
@@ -77,7 +77,7 @@ def installed(package: str) -> str:
 def results(then: Then, project: Path) -> list[Row]:
     """Split, metrics and predictions: what comes out."""
     splits, predictions = (
-        [pd.read_csv(file) for file in (then.folder / path.name, project / path)] for path in (SPLITS, PREDICTIONS)
+        [read_table(file) for file in (then.folder / path.name, project / path)] for path in (SPLITS, PREDICTIONS)
     )
     return [compare_splits(*splits), *compare_metrics(then, project), *compare_predictions(*predictions)]
 
