@@ -1,5 +1,6 @@
 """data/ in DVC's hands: a new version of it, and nobody else there while it is replaced or looked at."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from landuse.paths import DATA
 
 @contextmanager
 def repository() -> Iterator[Repo]:
-    """This project as DVC sees it, its errors in one line.
+    """This project as DVC sees it, its errors in one line and nothing else said.
 
     Raises Unavailable where another DVC command is in the way, LanduseError for whatever else DVC refuses.
     """
+    logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
         with Repo() as repo:
             yield repo

@@ -174,6 +174,12 @@ def test_not_let_in_is_3_with_the_report_and_damaged_too(code: Code) -> None:
     assert code("ingest", checksum="md5:" + "0" * 32)[0] == 3
 
 
+def test_an_ingest_says_one_line(settled: room.Ingested, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    arrive(zip_of(Path("../new.zip"), pictures(10)))
+    assert capfd.readouterr() == ("", ""), "what is said is said by the command"
+
+
 def test_a_mistake_is_1(code: Code) -> None:
     for verb in ("fetch", "ingest"):
         assert code(verb, source="nowhere.zip")[0] == 1
