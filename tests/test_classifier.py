@@ -97,6 +97,13 @@ def test_what_is_no_image_is_refused_and_the_next_one_is_answered(classifier: Cl
     assert classifier.probabilities(DATA / "water" / "00.png").shape == (3,)
 
 
+def test_the_card_names_data_and_split_so_that_the_same_weights_on_other_images_are_another_model(
+    classifier: Classifier,
+) -> None:
+    assert classifier.card["data_md5"] == tiny.DATA_MD5
+    assert classifier.card["split_sha256"] == sha256(SPLITS.read_bytes()).hexdigest()
+
+
 def test_the_card_says_where_the_model_comes_from(classifier: Classifier) -> None:
     card = json.loads((MODEL / "model.json").read_text("utf-8"))
     assert (

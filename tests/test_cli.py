@@ -93,6 +93,14 @@ def test_the_real_command_ends_with_one_line_and_exit_code_1(tmp_path: Path) -> 
     assert done.stderr == "landuse: params.yaml is not here: run landuse in the project's folder\n"
 
 
+def test_a_full_disk_is_named_with_the_file_and_the_remedy(trained_copy: Path) -> None:
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))"
+    limited = f"import os, resource, sys; {limit}; os.execv(sys.argv[1], sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", limited, LANDUSE, "split"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "landuse: File too large: free some space, then the same command goes on\n"
+
+
 def test_info_before_any_ingest_says_what_to_run(complaint: Refusal, project: Path) -> None:
     assert complaint("info") == "landuse: data.dvc is not here: bring in a data set with landuse ingest\n"
 

@@ -1,5 +1,9 @@
 """The errors a user is meant to read."""
 
+import errno
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # of an OSError: the disk is full
+
 
 class LanduseError(Exception):
     """What is wrong, where, and what to do about it, in one line. The command line prints it without a traceback."""

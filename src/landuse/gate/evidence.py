@@ -112,6 +112,7 @@ def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
 def seen(held_out: pd.DataFrame, splits: pd.DataFrame) -> NDArray[np.bool_]:
     """Which held-out images [images] another version had in its training, be it to learn or to stop.
 
+    What it is scored on itself does not count, which are validation images where it has no test subset.
     The same image is known by its content where the other version's run tells that, and by its path otherwise.
     """
     known = splits.drop(held_out_images(splits).index)

@@ -14,10 +14,9 @@ from typing import Any
 from dvc.utils.serialize import dumps_yaml
 
 from landuse.dataset import image_paths
-from landuse.errors import LanduseError, Refused
+from landuse.errors import NO_ROOM, LanduseError, Refused
 from landuse.ingest.sources import Source, find_source
 from landuse.ingest.swap import INCOMING, JOURNAL, settle, swap_in, undo_swap, write_whole
-from landuse.ingest.unpack import NO_ROOM
 from landuse.lineage import read_data_dvc
 from landuse.params import DataParams, ValidateParams
 from landuse.paths import DATA, DATA_DVC, QUARANTINE, VALIDATION

@@ -1,6 +1,5 @@
 """Images out of an archive or a folder: each to `<class>/<image>`, its bytes unchanged, and nothing anywhere else."""
 
-import errno
 import lzma
 import os
 import re
@@ -16,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from landuse.dataset import IMAGE_SUFFIXES
-from landuse.errors import LanduseError, Refused
+from landuse.errors import NO_ROOM, LanduseError, Refused
 
 # An archive may unpack to this many bytes and this many times its own size more: images hardly compress, bombs do.
 UNPACKED_BYTES = 2**30
@@ -26,7 +25,6 @@ CHUNK = 2**20
 TAR_BLOCK = 512
 TAR_PADDING = 16 * CHUNK
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError)
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Member = tuple[str, int, Callable[[], IO[bytes]]]
 
