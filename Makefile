@@ -42,7 +42,7 @@ ui: .venv/run    ## the MLflow UI on this machine
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
 	mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
 
-bench: .venv/run    ## the tutorial's recipe and this project side by side, about 35 minutes; ARGS=--quick is a short form
+bench: .venv/run    ## the tutorial's recipe and this project side by side, about half an hour; ARGS=--quick is a short form
 	python benchmarks/bench.py $(ARGS)
 
 lock:    ## pin the requirements anew; needs uv

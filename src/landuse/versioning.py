@@ -1,10 +1,10 @@
-"""data/ in DVC's hands: a new version of it, and nobody else there while it is replaced or looked at."""
+"""data/ in DVC's hands: a new version of it, and nobody else there while it is replaced."""
 
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
@@ -32,23 +32,14 @@ def repository() -> Iterator[Repo]:
 
 @contextmanager
 def replacing_data() -> Iterator[Repo]:
-    """Have data/ alone: no stage reads it, and no DVC command begins. Raises Unavailable where one is at work."""
-    with repository() as repo, lock_repo(repo), held(repo, write=True):
-        yield repo
+    """Have data/ alone: no stage reads it, and no DVC command begins. Raises Unavailable where one is at work.
 
-
-@contextmanager
-def reading_data() -> Iterator[None]:
-    """Keep data/ from being replaced. Raises Unavailable where it is being replaced."""
-    with repository() as repo, held(repo, write=False):
-        yield
-
-
-def held(repo: Repo, write: bool) -> AbstractContextManager[None]:
-    """DVC's own lock on data/, as a stage that reads or writes it has; what this process asks of DVC passes."""
-    place, hardlink = [os.path.join(repo.root_dir, DATA)], repo.config["core"].get("hardlink_lock", False)
-    reads, writes = ([], place) if write else (place, [])
-    return rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), reads, writes, hardlink)
+    It is DVC's own lock, as a stage that writes data/ would hold it; what this process asks of DVC passes.
+    """
+    with repository() as repo, lock_repo(repo):
+        place, hardlink = os.path.join(repo.root_dir, DATA), repo.config["core"].get("hardlink_lock", False)
+        with rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), [], [place], hardlink):
+            yield repo
 
 
 def add_data(repo: Repo) -> None:

@@ -210,8 +210,10 @@ def test_another_ingest_at_work_is_1_and_another_dvc_may_pass(settled: room.Inge
 
 STAGE_AT_WORK = """
 import time
-from landuse.versioning import reading_data
-with reading_data():
+from dvc.repo import Repo
+from dvc.rwlock import rwlock
+repo = Repo()
+with rwlock(repo.tmp_dir, repo.fs, "a stage", [repo.root_dir + "/data"], [], False):
     print("in", flush=True)
     time.sleep(60)
 """

@@ -51,11 +51,8 @@ def unpack(path: Path, lines: Path) -> None:
                 raise LanduseError(f"--output {path} has the column {min(more)} of somebody else: name another file")
             for batch in earlier.iter_batches(ROWS_AT_ONCE):
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
-    except (pa.ArrowException, OSError, TypeError) as error:
+    except (pa.ArrowException, OSError, TypeError, LanduseError) as error:
         lines.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno:
+        if isinstance(error, LanduseError) or getattr(error, "errno", None):
             raise
         raise LanduseError(f"--output {path} is no Parquet file of predictions: name another file") from None
-    except LanduseError:
-        lines.unlink()
-        raise

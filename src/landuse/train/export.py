@@ -37,9 +37,10 @@ PREPROCESSING = (
 
 
 def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, sure_accuracy: float) -> str:
-    """Write `artifacts/model/`; returns the digest of the LiteRT file and card. The same weights give the same bytes.
+    """Write `artifacts/model/`; returns the digest of the LiteRT file and card.
 
-    Raises LanduseError where the two formats differ by more than 0.001 in a probability.
+    The same weights, data and split give the same bytes. Raises LanduseError where the two formats differ by more than
+    0.001 in a probability.
     """
     MODEL.mkdir(parents=True, exist_ok=True)
     save_keras(network, MODEL / KERAS_FILE)

@@ -59,16 +59,16 @@ def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
     Raises LanduseError where its file is damaged or cannot be written.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = TUNE / "study.db"
+    file, name = TUNE / "study.db", study_name(train, params)
     try:
         study = optuna.create_study(
-            study_name=study_name(train, params),
+            study_name=name,
             storage=f"sqlite:///{file}",
             load_if_exists=True,
             direction="maximize",
             pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS),
         )
-    except (SQLAlchemyError, StorageInternalError, ValueError) as error:
+    except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(getattr(error, "orig", error)).splitlines()[0]
         raise LanduseError(f"{file} cannot be used ({reason}): remove it, and the search begins anew") from None
     study.sampler = optuna.samplers.TPESampler(seed=train.seed + len(study.trials))  # else it tried the same again
