@@ -141,10 +141,10 @@ def test_back_at_earlier_params_the_earlier_model_is_the_challenger_again_untrai
     work.change(lambda params: params["train"].update(learning_rate=0.02))
     work.ok("dvc", "repro")
     client = MlflowClient(work.store, work.store)
-    assert client.get_model_version_by_alias(NAME, "challenger").version == "2"
+    assert client.get_model_version_by_alias(NAME, "challenger").version == 2
     (work.folder / "params.yaml").write_bytes(params)
     assert work.stages_run("dvc", "repro") == ["register"]
-    assert client.get_model_version_by_alias(NAME, "challenger").version == "1"
+    assert client.get_model_version_by_alias(NAME, "challenger").version == 1
 
 
 def test_a_registry_that_was_wiped_is_filled_again_as_info_says(work: Workspace) -> None:
