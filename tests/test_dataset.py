@@ -1,6 +1,7 @@
 """From an image file to the pixels a network sees, whatever the file is like."""
 
 import io
+import os
 import struct
 import threading
 import zlib
@@ -12,7 +13,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from landuse import dataset
-from landuse.dataset import image_paths, map_ahead, orientation, read_image, view
+from landuse.dataset import cores, image_paths, map_ahead, orientation, read_image, view
 from landuse.errors import LanduseError
 
 QUARTERS = np.kron(np.array([[[200, 30, 30], [30, 200, 30]], [[30, 30, 200], [120, 120, 120]]]), np.ones((16, 16, 1)))
@@ -228,6 +229,17 @@ def test_images_are_found_by_suffix_in_class_folders_only_and_sorted(tmp_path: P
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert [path.as_posix() for path in image_paths(tmp_path)] == ["a/3.Tif", "b/1.jpeg", "b/2.PNG", "c/6.webp"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are given cores on Linux alone")
+def test_a_process_that_was_given_one_core_counts_on_one() -> None:
+    given = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(given)})
+    try:
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, given)
+    assert cores() == len(given)
 
 
 def test_map_ahead_keeps_the_order_although_threads_do_not() -> None:

@@ -4,14 +4,13 @@ import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from os import cpu_count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from landuse.classifier import Classifier, unsure_key
-from landuse.dataset import map_ahead
+from landuse.dataset import cores, map_ahead
 from landuse.errors import LanduseError
 from landuse.paths import DEFAULT_STORE
 
@@ -51,7 +50,7 @@ def warm_up(version: str, classifier: Classifier) -> None:
     """
     blank = np.zeros((classifier.image_size, classifier.image_size, 3), np.uint8)
     try:
-        said = np.stack(list(map_ahead(classifier.model, [blank] * (cpu_count() or 1))))
+        said = np.stack(list(map_ahead(classifier.model, [blank] * cores())))
     except (ValueError, RuntimeError) as error:
         raise LanduseError(f"{version} does not run: {' '.join(str(error).split())[:160]}") from None
     if said.shape[1:] != (len(classifier.labels),) or not np.isfinite(said).all():

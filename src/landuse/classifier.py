@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from os import cpu_count
 from pathlib import Path
 from queue import LifoQueue
 from time import perf_counter
@@ -13,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from landuse.dataset import map_ahead, read_image
+from landuse.dataset import cores, map_ahead, read_image
 from landuse.files import made, read_record
 from landuse.quiet import native_stderr_muted
 
@@ -52,7 +51,7 @@ class LiteModel:
     def __init__(self, flatbuffer: bytes) -> None:
         self.flatbuffer = flatbuffer
         self.free: LifoQueue[Interpreter | None] = LifoQueue()
-        for _ in range(cpu_count() or 1):
+        for _ in range(cores()):
             self.free.put(None)
 
     def __call__(self, item: NDArray) -> NDArray:

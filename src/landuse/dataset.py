@@ -1,11 +1,11 @@
 """Images in: from a file to the pixels that a network sees. The same for training, evaluation and serving."""
 
+import os
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
-from os import cpu_count
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -120,9 +120,14 @@ def data_uri(jpeg: bytes) -> str:
     return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
 
 
+def cores() -> int:
+    """How many cores this process may use, which are fewer than the machine's where it was given some of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+
+
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`map` by as many threads as there are cores: results in order, a bounded number ahead, so memory is flat."""
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         ahead: deque[Future[Result]] = deque()
         for item in items:
             ahead.append(pool.submit(function, item))

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from os import cpu_count
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from landuse.dataset import cores
 from landuse.errors import LanduseError
 from landuse.serve.answers import Answers, ScoringModel
 from landuse.serve.door import Door
@@ -67,7 +67,7 @@ def build_app(answers: Answers, helpers: Sequence[Helper], address: str) -> Door
     @asynccontextmanager
     async def at_work(_: Starlette) -> AsyncIterator[None]:
         # One more than there are interpreters: an image is decoded while every core looks at another.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor((cpu_count() or 1) + 1))
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(cores() + 1))
         for helper in helpers:
             helper.start()
         print(f"{answers.model.version} answers at {address}", flush=True)
