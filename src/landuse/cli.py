@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from landuse.errors import NO_ROOM, LanduseError
+from landuse.errors import REMEDIES, LanduseError
 from landuse.quiet import tensorflow_starts
 
 app = typer.Typer(
@@ -305,10 +305,10 @@ def main() -> None:
         print(f"landuse: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in REMEDIES:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"landuse: {place}{error.strerror}: free some space, then the same command goes on", file=sys.stderr)
+        print(f"landuse: {place}{error.strerror}: {REMEDIES[error.errno]}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("landuse: stopped", file=sys.stderr)

@@ -3,6 +3,13 @@
 import errno
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # of an OSError: the disk is full
+REMEDIES = {
+    **dict.fromkeys(NO_ROOM, "free some space, then the same command goes on"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "let the user who runs this read and write it"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "move away what stands there"),
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+}
 
 
 class LanduseError(Exception):

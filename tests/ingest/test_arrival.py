@@ -19,6 +19,7 @@ from landuse.lineage import data_record
 from landuse.params import DataParams
 
 SET = DataParams(source="../set.zip", checksum=None)
+NAMELESS = "what arrived has no name: name an archive or a folder, or nothing for data.source"
 NOWHERE = "http://127.0.0.1:9/set.zip"  # the port of the discard service, which no machine runs any more
 
 
@@ -185,6 +186,13 @@ def test_a_mistake_is_1(code: Code) -> None:
         assert code(verb, source="nowhere.zip")[0] == 1
         assert code(verb, "nowhere.zip", source="sample")[0] == 1
         assert code(verb, source=NOWHERE)[0] == 1
+        assert code(verb, "") == (1, f"landuse: {NAMELESS}\n")
+        assert code(verb, "x" * 300)[1].endswith(": File name too long: use a shorter name\n")
+
+
+def test_a_file_in_the_way_is_named_with_the_remedy(code: Code) -> None:
+    Path(".incoming").touch()
+    assert code("ingest") == (1, "landuse: .incoming: File exists: move away what stands there\n")
 
 
 OTHER_DVC = """

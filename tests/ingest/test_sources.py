@@ -46,6 +46,8 @@ SENSELESS = {
     "no URL": ("http://[host/a.zip", WRONG, "check the URL"),
     "checksum of a folder": (".", WRONG, "data.checksum is for archives"),
     "checksum of the sample": ("sample", WRONG, "data.checksum is for archives"),
+    "its own data": (".", None, "data/ is what would be replaced"),
+    "the home of nobody": ("~nobody-knows/a.zip", None, "there is no such file or folder"),
     "another checksum": ("params.yaml", WRONG, f"params.yaml has md5:.* instead of {WRONG}"),
 }
 

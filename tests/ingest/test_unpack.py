@@ -96,6 +96,14 @@ def tar_of_latin1_names(path: Path) -> Path:
     return path
 
 
+def tar_of_senseless_headers(path: Path) -> Path:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("field/a.png")
+        info.pax_headers = {"GNU.sparse.map": "no numbers"}
+        archive.addfile(info, io.BytesIO())
+    return path
+
+
 REFUSED = {
     "climbs out": (lambda path: zip_of(path, {"../../field/a.png": b""}), "outside of the data folder"),
     "climbs out the Windows way": (
@@ -116,6 +124,7 @@ REFUSED = {
     "empty zip": (lambda path: zip_of(path, {}), "holds no image"),
     "no class folder": (lambda path: tar_of(path, {"a.png": b"image"}), "lies in no class folder"),
     "undecodable name": (tar_of_latin1_names, "not valid UTF-8"),
+    "senseless headers": (tar_of_senseless_headers, "is damaged"),
     "no archive": (lambda path: path.write_bytes(b"hello" * 500), "is no zip or tar"),
     "empty file": (lambda path: path.touch(), "is no zip or tar"),
     "cut zip": (lambda path: cut(zip_of(path, pictures()), 5000), "is damaged"),

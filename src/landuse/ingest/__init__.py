@@ -87,8 +87,12 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
 
 
 def source_of(data: DataParams, arrival: str | None) -> Source:
-    """The arrival if there is one, else `data.source`."""
-    return find_source(data if arrival is None else DataParams(source=arrival, checksum=None))
+    """The arrival if there is one, else `data.source`. Raises LanduseError where there is no such thing."""
+    if arrival is None:
+        return find_source(data)
+    if not arrival:
+        raise LanduseError("what arrived has no name: name an archive or a folder, or nothing for data.source")
+    return find_source(DataParams(source=arrival, checksum=None))
 
 
 def is_current(source: Source, state: str, before: dict[str, Any], checks: str) -> bool:

@@ -1,6 +1,7 @@
 """Where the images come from: the kinds of `data.source`, each with its name, its digest and a way to unpack it."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from landuse.errors import LanduseError
 from landuse.ingest.download import checksum_of, fetch, public, verify
 from landuse.ingest.unpack import copy_folder, folder_members, one_line_errors, unpack_archive
 from landuse.params import DataParams
+from landuse.paths import DATA
 
 # Yang and Newsam, UC Merced Land Use (2010): the official archive, as mirrored by torchgeo.
 UCMERCED_URL = (
@@ -49,9 +51,10 @@ def find_source(data: DataParams) -> Source:
         return web_source("ucmerced", UCMERCED_URL, data.checksum or UCMERCED_CHECKSUM)
     if "://" in data.source:
         return web_source(public(data.source), data.source, data.checksum)
-    path = Path(data.source).expanduser()
+    path = Path(os.path.expanduser(data.source))  # which leaves a user that nobody knows as it is
     if path.is_dir():
         refuse_checksum(data)
+        refuse_own_data(path)
         return folder_source(path)
     if path.is_file():
         return archive_source(path, data.checksum)
@@ -68,6 +71,13 @@ def refuse_checksum(data: DataParams) -> None:
     """A checksum that nothing is compared with would be a false promise."""
     if data.checksum:
         raise LanduseError(f"data.checksum is for archives, but data.source = {data.source} is none: set it to null")
+
+
+def refuse_own_data(folder: Path) -> None:
+    """The folder that is replaced is no source of what replaces it, nor is one around or inside it."""
+    own, folder_itself = DATA.resolve(), folder.resolve()
+    if own.is_relative_to(folder_itself) or folder_itself.is_relative_to(own):
+        raise LanduseError(f"data.source = {folder}: data/ is what would be replaced; copy the images elsewhere first")
 
 
 def web_source(name: str, url: str, checksum: str | None) -> Source:

@@ -24,7 +24,7 @@ MEMBERS = 1_000_000
 CHUNK = 2**20
 TAR_BLOCK = 512
 TAR_PADDING = 16 * CHUNK
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError)
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError)
 
 Member = tuple[str, int, Callable[[], IO[bytes]]]
 
