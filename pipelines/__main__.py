@@ -26,7 +26,7 @@ def up() -> None:
 
 def down() -> None:
     """End what `up` started, the last first."""
-    for service in reversed(services.services()):
+    for service in reversed(services.every_service()):
         print(f"{service.name:<10} {'ended' if services.stop(service) else 'was not up'}")
 
 

@@ -7,25 +7,30 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 from prefect.logging import get_logger, get_run_logger
 
 from landuse.errors import LanduseError, Unavailable
-from landuse.paths import DEFAULT_STORE, SERVICES
+from landuse.paths import SERVICES
 from landuse.process import end_group, note
 from pipelines.lockfile import restore
 from pipelines.lost import note_process
+from pipelines.services import store_address
 
+BUSY_SECONDS = 5
 LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"
 KEPT_LINES = 200
 TEMPORARY = Unavailable.exit_code
 BUSY = "Unable to acquire lock|is busy, it is being blocked by"
+Result = TypeVar("Result")
 
 
 class CommandFailed(LanduseError):
@@ -131,12 +136,20 @@ def run(
     return "\n".join(lines)
 
 
+def when_free(work: Callable[[], Result]) -> Result:
+    """What the work gives, begun anew for as long as another DVC command is at work in the project."""
+    while True:
+        try:
+            return work()
+        except Busy:
+            get_run_logger().info("Another DVC command is at work in this project: waiting for it to end")
+            time.sleep(BUSY_SECONDS)
+
+
 def command_environment() -> dict[str, str]:
     """That of a command: this Python's commands first, and the MLflow store of the project in whatever folder."""
-    kind, _, path = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_STORE).partition(":///")
-    store = f"{kind}:///{Path(path).resolve()}" if kind == "sqlite" else os.environ["MLFLOW_TRACKING_URI"]
-    bin_folder = Path(sys.executable).parent
-    own = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "MLFLOW_TRACKING_URI": store, "PYTHONUNBUFFERED": "1"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    own = {"PATH": path, "MLFLOW_TRACKING_URI": store_address(), "PYTHONUNBUFFERED": "1"}
     return os.environ | own
 
 

@@ -1,5 +1,8 @@
 """Ingestion: new images are fetched, validated beside the old ones, swapped in, versioned and pushed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prefect import flow, task
 
 from landuse.errors import Refused
@@ -7,7 +10,7 @@ from landuse.lineage import data_record
 from landuse.params import load_params
 from landuse.paths import DATA_DVC
 from pipelines import inbox
-from pipelines.commands import CommandFailed, alone, may_pass, run
+from pipelines.commands import CommandFailed, alone, may_pass, run, when_free
 from pipelines.seen import show_refused_images
 from pipelines.tell import tell_failure
 
@@ -40,26 +43,34 @@ def patient(step):
 @task(task_run_name="fetch")
 def fetch(arrival: str | None) -> None:
     """Have the archive on this machine, its checksum verified, within a time limit."""
-    run("landuse", "fetch", *filter(None, [arrival]), seconds=60 * load_params().pipelines.fetch_minutes)
+    with setting_aside(arrival):
+        run("landuse", "fetch", *filter(None, [arrival]), seconds=60 * load_params().pipelines.fetch_minutes)
 
 
 @task(task_run_name="ingest")
 def take_in(arrival: str | None) -> None:
     """Build beside the old images, validate, swap in, version; what is refused goes to quarantine/ with its report."""
+    with setting_aside(arrival):
+        when_free(lambda: run("landuse", "ingest", *filter(None, [arrival])))
+    if arrival:
+        inbox.put_away(arrival, inbox.DONE)
+
+
+@contextmanager
+def setting_aside(arrival: str | None) -> Iterator[None]:
+    """Move an arrival that is refused out of the way of the next one, and show why."""
     try:
-        run("landuse", "ingest", *filter(None, [arrival]))
+        yield
     except CommandFailed as error:
         if error.exit_code == Refused.exit_code:
             show_refused_images(str(error))
             if arrival:
                 inbox.set_aside(arrival, str(error))
         raise
-    if arrival:
-        inbox.put_away(arrival, inbox.DONE)
 
 
 @task(task_run_name="push")
 def push() -> None:
     """Copy the data set to the DVC remote, if one is set; nothing to do where it is there already."""
     if run("dvc", "config", "--quiet", "core.remote").strip():
-        run("dvc", "push", str(DATA_DVC))
+        when_free(lambda: run("dvc", "push", str(DATA_DVC)))

@@ -33,12 +33,14 @@ def rename_run(name: str) -> None:
 
 
 class Meter:
-    """Shows the progress that the lines of a stage tell of."""
+    """Shows the progress that the lines of a stage tell of, and knows whether DVC ran it."""
 
     def __init__(self) -> None:
         self.artifact: UUID | None = None
+        self.ran = False
 
     def __call__(self, line: str) -> None:
+        self.ran |= line.startswith("Running stage ")
         told = PROGRESS.match(line)
         if not told:
             return

@@ -68,23 +68,35 @@ def mlflow_server() -> Service:
     return Service("mlflow", command, port, "/health", "LANDUSE_MLFLOW_PORT")
 
 
-def services() -> tuple[Service, ...]:
-    """All that `up` starts, in this order. The MLflow server only where no other is named."""
-    own_store = () if is_elsewhere() else (mlflow_server(),)
+def every_service() -> tuple[Service, ...]:
+    """All that `up` may have started, in this order."""
     worker = Service("worker", ("prefect", "worker", "start", "--pool", POOL, "--name", POOL))
     inbox = Service("inbox", ("python", "-m", "pipelines.inbox"))
-    return (prefect_server(), *own_store, worker, inbox)
+    return (prefect_server(), mlflow_server(), worker, inbox)
+
+
+def services() -> tuple[Service, ...]:
+    """What `up` starts: the MLflow server only where the store is ours to serve."""
+    left_out = mlflow_server().name if is_elsewhere() else None
+    return tuple(service for service in every_service() if service.name != left_out)
+
+
+def store_address() -> str:
+    """What `MLFLOW_TRACKING_URI` names, else the store of the project: the same from whatever folder."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    kind, _, path = uri.partition(":///")
+    return f"{kind}:///{Path(path).resolve()}" if kind == "sqlite" else uri
 
 
 def is_elsewhere() -> bool:
-    """Whether `MLFLOW_TRACKING_URI` names a server that is not ours to start."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return uri.startswith("http") and uri != mlflow_server().address
+    """Whether `MLFLOW_TRACKING_URI` names another store than the file beside the project, which is ours to serve."""
+    own = f"sqlite:///{Path(DEFAULT_STORE.removeprefix('sqlite:///')).resolve()}"
+    return store_address() not in (own, mlflow_server().address)
 
 
 def environment() -> dict[str, str]:
     """That of every service and flow: this project's servers, this Python, nothing sent to anybody."""
-    store = os.environ["MLFLOW_TRACKING_URI"] if is_elsewhere() else mlflow_server().address
+    store = store_address() if is_elsewhere() else mlflow_server().address
     return os.environ | {
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PREFECT_HOME": str((SERVICES / "prefect").resolve()),

@@ -1,23 +1,19 @@
 """Training: the stages of dvc.yaml as tasks. DVC decides what is to be done; what is unchanged shows as Cached."""
 
-import re
-import time
 from pathlib import Path
 from typing import Any
 
 import yaml
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.states import Completed, State
 
-from pipelines.commands import Busy, alone, run
+from pipelines.commands import alone, run, when_free
 from pipelines.ingestion import patient
 from pipelines.lockfile import kept_whole
 from pipelines.seen import Meter, show_classes, show_validation
 from pipelines.tell import tell_failure
 from pipelines.unfinished import is_registered
 from pipelines.workspace import workspace
-
-BUSY_SECONDS = 5
 
 
 @flow(flow_run_name="train", on_failure=[tell_failure])
@@ -51,21 +47,18 @@ def run_stage(name: str, folder: Path) -> str:
 def make_sure_of_registration(folder: Path) -> None:
     """Register the model again where the registry lost it."""
     if not is_registered(folder):
-        run("dvc", "repro", "--single-item", "--force", "register", folder=folder)
+        when_free(lambda: run("dvc", "repro", "--single-item", "--force", "register", folder=folder))
 
 
 @task
 def stage(name: str, folder: Path) -> State:
     """Let DVC run a stage if it changed. It waits while another DVC command is at work in the project."""
-    command, meter = ("dvc", "repro", "--single-item", name), Meter()
-    while True:
-        try:
-            with kept_whole(folder):
-                lines = run(*command, folder=folder, watch=meter)
-        except Busy:
-            get_run_logger().info("Another DVC command is at work in this project: waiting for it to end")
-            time.sleep(BUSY_SECONDS)
-        else:
-            meter.finish()
-            ran = re.search(rf"^Running stage '{name}'", lines, re.MULTILINE)
-            return Completed() if ran else Completed(name="Cached", message="Nothing it depends on has changed")
+    meter = Meter()
+
+    def reproduce() -> None:
+        with kept_whole(folder):
+            run("dvc", "repro", "--single-item", name, folder=folder, watch=meter)
+
+    when_free(reproduce)
+    meter.finish()
+    return Completed() if meter.ran else Completed(name="Cached", message="Nothing it depends on has changed")

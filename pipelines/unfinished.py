@@ -6,7 +6,7 @@ from prefect import task
 
 from landuse import ledger, registry, tracking
 from landuse.params import load_params
-from pipelines.commands import CommandFailed, run
+from pipelines.commands import CommandFailed, run, when_free
 
 REASONS = {
     "new-data": "the images",
@@ -39,7 +39,7 @@ def is_registered(folder: Path = Path()) -> bool:
 def succeeds(*command: str, folder: Path = Path()) -> bool:
     """Whether a command says yes. Raises CommandFailed where it cannot tell."""
     try:
-        run(*command, folder=folder)
+        when_free(lambda: run(*command, folder=folder))
     except CommandFailed as error:
         if error.exit_code != 1:
             raise

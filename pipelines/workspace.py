@@ -1,5 +1,6 @@
 """Where a training works: in the project's folder, or, with other params, in a copy that leaves the folder alone."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -67,8 +68,13 @@ def make_copy() -> None:
     changed = command("git", "diff", "--name-only", "-z", "HEAD")
     changed += command("git", "ls-files", "--others", "--exclude-standard", "-z")
     for name in filter(None, changed.split("\0")):
-        (COPY / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(name, COPY / name) if Path(name).exists() else (COPY / name).unlink(missing_ok=True)
+        here, there = Path(name), COPY / name
+        if here.is_dir() and not here.is_symlink():
+            continue  # a repository of its own
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.unlink(missing_ok=True)
+        if os.path.lexists(here):
+            shutil.copy2(here, there, follow_symlinks=False)
     lend(COPY)
     command("dvc", "checkout", "--quiet", str(DATA), folder=COPY)
 

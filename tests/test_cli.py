@@ -159,12 +159,20 @@ def test_a_missing_file_of_an_earlier_stage_is_named_with_the_way_to_have_it_aga
 
 @pytest.mark.parametrize(
     ("verb", "name"),
-    [("train", "features/features.json"), ("evaluate", "model/model.json"), ("register", "run.json")],
+    [
+        ("extract", "manifest.parquet"),
+        ("split", "features/embeddings.npy"),
+        ("train", "features/activations.npy"),
+        ("train", "features/features.json"),
+        ("evaluate", "model/model.json"),
+        ("evaluate", "model/model.tflite"),
+        ("register", "run.json"),
+    ],
 )
 def test_a_truncated_file_of_an_earlier_stage_is_named_with_the_way_to_have_it_again(
     complaint: Refusal, trained_copy: Path, verb: str, name: str
 ) -> None:
     path = Path("artifacts", name)
-    path.write_bytes(path.read_bytes()[:20])
-    found = complaint(verb)
-    assert f"artifacts/{name}" in found and "dvc" in found
+    for length in (20, 0):
+        path.write_bytes(path.read_bytes()[:length])
+        assert f"artifacts/{name} is damaged: dvc repro makes it again" in complaint(verb)

@@ -82,13 +82,20 @@ def test_without_git_there_is_no_commit(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_commit_is_clean_until_a_file_in_it_changes(folder: Path) -> None:
-    (folder / "code.py").touch()
+    code = folder / "src" / "code.py"
+    code.parent.mkdir()
+    code.touch()
+    (folder / "README.md").touch()
     commit()
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     assert (lineage.tags()["git.commit"], lineage.tags()["git.dirty"]) == (head, "false")
+    (folder / "README.md").write_text("changed")
     (folder / "untracked.txt").touch()
-    assert lineage.tags()["git.dirty"] == "false"
-    (folder / "code.py").write_text("changed")
+    assert lineage.tags()["git.dirty"] == "false", "no result depends on them"
+    code.write_text("changed")
+    assert lineage.tags()["git.dirty"] == "true"
+    commit()
+    (folder / "src" / "another.py").touch()
     assert lineage.tags()["git.dirty"] == "true"
 
 

@@ -89,9 +89,11 @@ def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path
         ({}, "tune.space = {}: Dictionary should have at least 1 item after validation, not 0"),
         (
             {"dropout": [0.1]},
-            "tune.space.dropout.list = [0.1]: Tuple should have at least 2 items after validation, not 1",
+            "tune.space.dropout = [0.1]: List should have at least 2 items after validation, not 1",
         ),
         ({"dropout": {"low": 0.5, "high": 0.1}}, "low: 0.5, high: 0.1: low must be below high, and above 0 with log"),
+        ({"dropout": 0.1}, "tune.space.dropout = 0.1: Input should be a valid list"),
+        ({"dropout": {"low": 0, "high": 0.5, "logs": True}}, "tune.space.dropout.logs: unknown key (did you mean log?)"),
         ({"dropout": {"low": 0, "high": 1}}, "tune.space.dropout = 1.0: Input should be less than 1"),
     ],
 )
@@ -157,7 +159,7 @@ WRONG_VALUES = {
 def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(tmp_path: Path, key: str, value: object) -> None:
     message = refusal(changed(tmp_path / "params.yaml", key, value))
     assert re.match(rf"{re.escape(key)}(\.\d)? = ", message) and re.search(
-        ": (Input|String|Tuple|Value) should ", message
+        ": (Input|String|List|Value) should ", message
     )
     assert repr(value) in message or isinstance(value, list)
 

@@ -3,11 +3,13 @@
 import base64
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from landuse import register as room
@@ -20,6 +22,11 @@ def register(name: str) -> ModelVersion:
 
 def aliases(name: str) -> dict[str, int]:
     return MlflowClient().get_registered_model(name).aliases
+
+
+def latest_run() -> Run:
+    (run,) = mlflow.search_runs(experiment_names=["landuse"], max_results=1, output_format="list")
+    return run
 
 
 def another_model() -> None:
@@ -37,6 +44,21 @@ def test_the_same_model_is_registered_once(trained_copy: Path) -> None:
     first, second = register("once"), register("once")
     assert first.version == second.version
     assert len(MlflowClient().search_model_versions("name = 'once'")) == 1
+
+
+def test_the_same_model_from_code_that_was_committed_since_is_a_version_that_can_be_traced(trained_copy: Path) -> None:
+    run = latest_run()
+    run_tag = partial(MlflowClient().set_tag, run.info.run_id, "git.dirty")
+    run_tag("true")
+    dirty = register("traced")
+    assert register("traced").version == dirty.version
+    run_tag("false")
+    clean = register("traced")
+    assert clean.version != dirty.version and clean.tags["git.dirty"] == "false"
+    assert register("traced").version == clean.version
+    run_tag("true")
+    assert register("traced").version == clean.version, "a version is never made worse"
+    run_tag(run.data.tags["git.dirty"])
 
 
 def test_a_model_that_says_unsure_elsewhere_is_another_model(trained_copy: Path) -> None:

@@ -1,5 +1,6 @@
 """The search for better values: what is tried, what it leaves behind, and that it goes on where it stopped."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import optuna
 import pytest
 import tiny
 import yaml
+from optuna.trial import TrialState
 
 from landuse import tune as room
 from landuse.errors import LanduseError
@@ -17,6 +19,7 @@ from landuse.paths import PARAMS, TUNE
 from landuse.tune import study as study_room
 from landuse.tune import tune
 from landuse.tune.apply import apply, replaced
+from landuse.tune.pictures import draw
 from landuse.tune.study import Judge, ended, open_study
 
 EXTRACT = ExtractParams(**tiny.CHANGES["extract"])
@@ -205,6 +208,30 @@ def test_values_are_written_whatever_their_length_and_place() -> None:
         "train": {"dropout": 0.12345, "seed": 22},
         "other": {"dropout": 0.2},
     }
+
+
+def test_where_the_disk_is_full_params_stay_what_they_were(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    before, there = PARAMS.read_bytes(), set(Path().iterdir())
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        apply({"learning_rate": 0.0123})
+    assert PARAMS.read_bytes() == before and set(Path().iterdir()) == there
+
+
+@pytest.mark.parametrize("scores", [[0.5], [0.5, 0.5]])
+def test_trials_that_all_score_alike_are_drawn_without_their_importance(tmp_path: Path, scores: list[float]) -> None:
+    study = optuna.create_study(direction="maximize")
+    space = {"learning_rate": optuna.distributions.FloatDistribution(0, 1)}
+    for number, score in enumerate([*scores, 0.25]):
+        state = TrialState.COMPLETE if number < len(scores) else TrialState.PRUNED
+        values = {"params": {"learning_rate": number / 10}, "distributions": space, "intermediate_values": {1: score}}
+        study.add_trial(optuna.trial.create_trial(state=state, value=score, **values))
+    draw(study, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["parallel_coordinates.png"]
 
 
 def test_where_ctrl_c_comes_nothing_is_written_into_params(

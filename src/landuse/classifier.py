@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from landuse.dataset import cores, map_ahead, read_image
-from landuse.files import made, read_record
+from landuse.files import opened, read_record
 from landuse.quiet import native_stderr_muted
 
 MODEL_FILE, INT8_FILE = "model.tflite", "model.int8.tflite"
@@ -45,14 +45,16 @@ class Prediction(BaseModel):
 class LiteModel:
     """A LiteRT model of one input, for any number of threads: as many interpreters as there are cores.
 
-    An interpreter is started when all others are at work; beyond that, callers wait for one.
+    An interpreter is started when all others are at work; beyond that, callers wait for one. Raises ValueError where
+    the flatbuffer is none.
     """
 
     def __init__(self, flatbuffer: bytes) -> None:
         self.flatbuffer = flatbuffer
         self.free: LifoQueue[Interpreter | None] = LifoQueue()
-        for _ in range(cores()):
+        for _ in range(cores() - 1):
             self.free.put(None)
+        self.free.put(start_interpreter(flatbuffer))
 
     def __call__(self, item: NDArray) -> NDArray:
         """The probabilities, or whatever is the only output, for one item; both without the batch dimension."""
@@ -103,10 +105,11 @@ class Classifier:
         self.labels: list[str] = self.card["labels"]
         self.image_size: int = self.card["image_size"]
         self.unsure_below: float | None = self.card.get(unsure_key(int8))
-        flatbuffer = made(folder / (INT8_FILE if int8 else MODEL_FILE)).read_bytes()
+        with opened(folder / (INT8_FILE if int8 else MODEL_FILE)) as path:
+            flatbuffer = path.read_bytes()
+            self.model = LiteModel(flatbuffer)
         self.size = len(flatbuffer)
         self.digest = hashlib.sha256(flatbuffer + (folder / CARD_FILE).read_bytes()).hexdigest()
-        self.model = LiteModel(flatbuffer)
 
     def probabilities(self, image: Path | BinaryIO) -> NDArray[np.float32]:
         """Probabilities [classes] of one image, in the order of `labels`. Raises LanduseError if unreadable."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from shutil import disk_usage
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from landuse import model
@@ -17,7 +16,7 @@ from landuse.classifier import LiteModel
 from landuse.dataset import map_ahead, read_image, view
 from landuse.errors import LanduseError
 from landuse.features import ACTIVATIONS, BACKBONE, EMBEDDINGS, FACTS, RowFile
-from landuse.files import made
+from landuse.files import read_table
 from landuse.params import ExtractParams
 from landuse.paths import DATA, FEATURES, MANIFEST
 from landuse.progress import track
@@ -34,7 +33,7 @@ def extract(params: ExtractParams, unfreeze_from: str) -> None:
 
     Raises LanduseError where the weights cannot be had, the disk is too small, or an image cannot be decoded.
     """
-    paths = [DATA / path for path in pd.read_parquet(made(MANIFEST), columns=["path"])["path"]]
+    paths = [DATA / path for path in read_table(MANIFEST, ["path"])["path"]]
     backbone = model.build_backbone(params)
     FEATURES.mkdir(parents=True, exist_ok=True)
     FACTS.unlink(missing_ok=True)  # what is half written has no facts, and is not used

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from landuse.files import made, read_record
+from landuse.files import opened, read_record
 from landuse.paths import FEATURES
 
 EMBEDDINGS = FEATURES / "embeddings.npy"
@@ -39,12 +39,18 @@ class RowFile:
 
 def embeddings() -> NDArray[np.float32]:
     """Pooled embeddings [images, channels] of the images as they are, left on disk until a row is asked for."""
-    return np.load(made(EMBEDDINGS), mmap_mode="r")
+    return mapped(EMBEDDINGS)
 
 
 def activations() -> NDArray:
     """Activations at the cut [images, views, …], left on disk until a row is asked for."""
-    return np.load(made(ACTIVATIONS), mmap_mode="r")
+    return mapped(ACTIVATIONS)
+
+
+def mapped(path: Path) -> NDArray:
+    """An array that stays on disk. Raises LanduseError where its file is missing or damaged."""
+    with opened(path):
+        return np.load(path, mmap_mode="r")
 
 
 def facts() -> dict[str, Any]:

@@ -1,6 +1,9 @@
-"""Files that an earlier stage wrote, or an error that says how to have them again."""
+"""Files that an earlier stage wrote, or an error that says how to have them again; and files that are written whole."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +22,39 @@ def made(path: Path) -> Path:
     return path
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """The path, to be read within the context. Raises LanduseError where it is missing, or what it holds is damaged."""
+    try:
+        yield made(path)
+    except (ValueError, EOFError):  # so say the parsers of every format here
+        raise LanduseError(f"{path} is damaged: dvc repro makes it again") from None
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises LanduseError where it is missing or damaged."""
-    try:
-        return json.loads(made(path).read_text(encoding="utf-8"))
-    except ValueError:
-        raise LanduseError(f"{path} is damaged: dvc repro makes it again") from None
+    with opened(path):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_table(path: Path) -> "pd.DataFrame":
-    """The rows of a CSV file, where classes may be called `1` or `NA`. Raises LanduseError as `read_record` does."""
+def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
+    """The rows of a CSV or Parquet file, all columns or some. Raises LanduseError as `read_record` does.
+
+    Classes may be called `1` or `NA`.
+    """
     import pandas as pd
 
+    with opened(path):
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path, columns=columns)
+        return pd.read_csv(path, usecols=columns, dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one rename, so that nobody ever reads half of it, and a full disk leaves the old one."""
+    part = path.with_name(f"{path.name}.part")
     try:
-        return pd.read_csv(made(path), dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False)
-    except ValueError:
-        raise LanduseError(f"{path} is damaged: dvc repro makes it again") from None
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

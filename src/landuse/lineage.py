@@ -15,8 +15,8 @@ PACKAGES = (
     *("landuse", "tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert", "mlflow", "dvc", "great-expectations"),
     *("numpy", "pandas", "pillow", "scikit-learn", "scipy"),
 )
-# A repro writes dvc.lock; of the others, what they say is recorded beside the commit.
-NOT_CODE = tuple(f":!{path}" for path in ("dvc.lock", DATA_DVC, PARAMS))
+CODE = ("dvc.yaml", "gx", "src")  # what a result depends on beside data, params, weights and packages
+DIRTY = "git.dirty"
 EDITED = ", edited since"
 RESULTLESS = frozenset({"promote", "tune", "serve", "pipelines"})
 
@@ -70,17 +70,17 @@ def params_record() -> dict[str, Any]:
 
 
 def tags() -> dict[str, str]:
-    """Data, code and params of this very moment, as tags of a run; `git.dirty` is of the code alone."""
+    """Data, code and params of this very moment, as tags of a run; `git.dirty` is of CODE alone."""
     data = data_record()
     source = str(data.get("source", "unknown"))
-    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", *NOT_CODE)
+    changes = git("status", "--porcelain", "--", *CODE)
     params = json.dumps(params_record(), sort_keys=True)
     return {
         "data.md5": data["md5"],
         "data.source": source,
         "data.kind": "sample" if source.removesuffix(EDITED) == "sample" else "real",
         "git.commit": git("rev-parse", "HEAD") or "none",
-        "git.dirty": "unknown" if changes is None else str(bool(changes)).lower(),
+        DIRTY: "unknown" if changes is None else str(bool(changes)).lower(),
         "params.sha256": hashlib.sha256(params.encode()).hexdigest(),
     }
 

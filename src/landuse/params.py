@@ -182,6 +182,7 @@ class PipelinesParams:
     notify: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None
 
 
+SPACE = ["tune", "space"]
 UNSCORED = frozenset({"averaged_views", "sure_accuracy"})  # what is only looked at after a training
 
 
@@ -287,18 +288,20 @@ def load_params(path: Path = PARAMS) -> Params:
 def explain(problem: dict[str, Any]) -> str:
     """One pydantic problem as `key = value: what is allowed`."""
     keys = [str(key) for key in problem["loc"]]
+    if keys[:2] == SPACE:
+        del keys[3:4]  # which kind of choices it is taken for: that stands in no file
     key = ".".join(keys)
     if problem["type"] == "unexpected_keyword_argument":
         return f"{key}: unknown key{suggestion(keys)}"
     if problem["type"] == "missing":
         return f"{key}: missing; presets/sample.yaml shows every key"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
     return f"{key} = {problem['input']!r}: {message}" if key and problem["type"] != "value_error" else message
 
 
 def suggestion(keys: list[str]) -> str:
     """The allowed keys beside an unknown one, the likeliest first."""
     owner = Params if len(keys) == 1 else Params.__dataclass_fields__[keys[0]].type
-    allowed = list(owner.__dataclass_fields__)
+    allowed = list((Range if keys[:2] == SPACE else owner).__dataclass_fields__)
     close = get_close_matches(keys[-1], allowed, n=1)
     return f" (did you mean {close[0]}?)" if close else f" (allowed: {', '.join(allowed)})"

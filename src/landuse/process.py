@@ -14,6 +14,7 @@ from typing import IO
 import psutil
 
 from landuse.errors import LanduseError
+from landuse.files import write_whole
 
 DEATH_SECONDS = 10
 HOST, PID, STARTED = "process.host", "process.id", "process.started_after_boot"
@@ -40,9 +41,7 @@ def hold(file: IO, busy: str) -> None:
 
 def note(path: Path, pid: int) -> None:
     """Write down, in one rename, which process is at work: a note is whole or not there, whatever is killed."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(identity(pid)), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(identity(pid)))
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:

@@ -22,17 +22,25 @@ NEEDED = ("ai-edge-litert", "mlflow", "numpy", "pillow", "pydantic")
 def register(params: RegisterParams) -> ModelVersion:
     """Write `artifacts/registration.json` and return the version.
 
-    The same model is never registered twice: a version with its sha256 is used again. It becomes `challenger`.
+    The same model is never registered twice: a version with its sha256 is used again, unless its code was never
+    committed and now is. It becomes `challenger`.
     """
     sha256 = Classifier(MODEL).digest
     with tracking.continued_run() as run:
         client = MlflowClient()
-        version = version_of_model(params.model, sha256) or add_version(client, params.model, sha256, run)
+        version = known_version(params.model, sha256, run) or add_version(client, params.model, sha256, run)
         set_alias(params.model, CHALLENGER, version.version)
         tracking.log_validation()
     registration = {"model": params.model, "version": str(version.version), tracking.MODEL_TAG: sha256}
     REGISTRATION.write_text(json.dumps(registration, indent=2) + "\n", encoding="utf-8")
     return version
+
+
+def known_version(name: str, sha256: str, run: mlflow.ActiveRun) -> ModelVersion | None:
+    """The version that holds this very model, if one does that can be traced as well as this run."""
+    found = version_of_model(name, sha256)
+    betters = found and found.tags.get(lineage.DIRTY) != "false" and run.data.tags.get(lineage.DIRTY) == "false"
+    return None if betters else found
 
 
 def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.ActiveRun) -> ModelVersion:

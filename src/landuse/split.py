@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from landuse import features
 from landuse.errors import LanduseError
-from landuse.files import made
+from landuse.files import read_table
 from landuse.params import SplitParams
 from landuse.paths import MANIFEST, SPLITS
 
@@ -26,7 +26,7 @@ def split(params: SplitParams) -> pd.Series:
 
     Raises LanduseError where a class has too few images that differ to stand in every subset.
     """
-    manifest = pd.read_parquet(made(MANIFEST), columns=["path", "label", "phash", "sha256"])
+    manifest = read_table(MANIFEST, ["path", "label", "phash", "sha256"])
     groups = group_lookalikes(manifest, features.embeddings(), params)
     rows = manifest[["path", "label"]].assign(group=groups)
     rows["subset"] = assign_subsets(rows.assign(sha256=manifest["sha256"]), params)

@@ -16,6 +16,7 @@ from processes import python, wait_until
 from landuse.errors import LanduseError
 from landuse.paths import SERVICES
 from landuse.process import STARTED, identity, is_gone
+from pipelines import commands
 from pipelines.commands import (
     JOB,
     Busy,
@@ -28,6 +29,7 @@ from pipelines.commands import (
     kill_group,
     may_pass,
     run,
+    when_free,
 )
 
 FAMILY = """
@@ -106,6 +108,14 @@ def test_a_command_finds_this_environment_and_the_store_of_the_project(place: Pa
     assert command_environment()["MLFLOW_TRACKING_URI"] == f"sqlite:///{place}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert command_environment()["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+
+
+def test_what_finds_another_dvc_at_work_is_begun_anew_until_it_is_free(place: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(commands, "BUSY_SECONDS", 0)
+    busy = "import pathlib as p; n = p.Path('n'); n.open('a').write('x'); n.stat().st_size < 3 and exit('ERROR: {}')"
+    when_free(lambda: run(*python(busy.format("data is busy, it is being blocked by: dvc repro"))))
+    assert Path("n").read_text() == "xxx"
+    assert [line for line in caplog.messages if "waiting for it to end" in line][1:] != []
 
 
 def test_a_command_that_takes_too_long_is_ended_with_all_it_started(place: Path) -> None:

@@ -71,7 +71,7 @@ def test_without_servers_a_flow_speaks_to_none_whatever_the_shell_says(place: Pa
 
 
 def test_a_store_that_the_user_named_is_kept(place: Path) -> None:
-    for store in ("sqlite:///own.db", "http://127.0.0.1:1"):
+    for store in (f"sqlite:///{place}/own.db", "http://127.0.0.1:1"):
         with patch.dict(os.environ, {"MLFLOW_TRACKING_URI": store}):
             prepare()
             assert os.environ["MLFLOW_TRACKING_URI"] == store

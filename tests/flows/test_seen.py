@@ -98,7 +98,15 @@ def test_a_stage_that_counts_nothing_shows_no_progress(meter: list[tuple[str, fl
     for line in ("Running stage 'split':", "> landuse split", "240 train, 80 validation, 80 test", "re-extract 3/4"):
         show(line)
     show.finish()
-    assert meter == []
+    assert meter == [] and show.ran
+
+
+def test_a_stage_ran_however_much_it_said_afterwards_and_one_that_did_not_change_did_not() -> None:
+    ran, cached = Meter(), Meter()
+    for line in ("Running stage 'train':", "> landuse train", *("nothing of note" for _ in range(1000))):
+        ran(line)
+    cached("Stage 'train' didn't change, skipping")
+    assert ran.ran and not cached.ran
 
 
 # Words

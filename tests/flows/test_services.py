@@ -91,6 +91,25 @@ def test_an_mlflow_server_of_ones_own_is_used_and_none_started(shell: None) -> N
     assert len(services.services()) == 4, "the address of the server that is started is nobody else's"
 
 
+def test_a_store_of_ones_own_is_used_from_whatever_folder_and_no_server_started_for_it(shell: None) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///shared.db"
+    assert [service.name for service in services.services()] == ["prefect", "worker", "inbox"]
+    assert environment()["MLFLOW_TRACKING_URI"] == f"sqlite:///{Path.cwd()}/shared.db"
+    os.environ["MLFLOW_TRACKING_URI"] = "postgresql://db/runs"
+    assert environment()["MLFLOW_TRACKING_URI"] == "postgresql://db/runs"
+
+
+def test_the_store_of_the_project_by_its_name_is_served_like_one_that_is_not_named(shell: None) -> None:
+    for own in ("sqlite:///mlflow.db", f"sqlite:///{Path.cwd()}/mlflow.db"):
+        os.environ["MLFLOW_TRACKING_URI"] = own
+        assert environment()["MLFLOW_TRACKING_URI"] == services.mlflow_server().address
+
+
+def test_a_server_that_was_started_is_ended_whatever_store_is_named_now(shell: None) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:8080"
+    assert [service.name for service in services.every_service()] == ["prefect", "mlflow", "worker", "inbox"]
+
+
 # Up and down
 
 

@@ -94,6 +94,9 @@ def test_what_is_not_committed_is_carried_over(committed: Path) -> None:
     Path("presets/own.yaml").write_text("staged and changed again\n")
     command("git", "add", "presets")
     Path("presets/own.yaml").write_text("own\n")
+    Path("link").symlink_to("presets")
+    Path("own").mkdir()
+    command("git", "init", "--quiet", "own")
     params = Path("params.yaml").read_text().replace("epochs: 20", "epochs: 7")
     Path("params.yaml").write_text(params)
     before = facts()
@@ -102,6 +105,7 @@ def test_what_is_not_committed_is_carried_over(committed: Path) -> None:
         assert (folder / "gx/great_expectations.yml").read_text() == "changed: true\n"
         assert (folder / "with a space\N{LATIN SMALL LETTER E WITH ACUTE}.txt").read_text() == "new"
         assert (folder / "presets/own.yaml").read_text() == "own\n"
+        assert (folder / "link").is_symlink() and not (folder / "own").exists()
         assert load_params(folder / "params.yaml").train.epochs == 7 and learning_rate(folder) == 0.5
     assert facts() == before
 

@@ -117,6 +117,13 @@ def test_an_arrival_that_is_refused_changes_nothing(settled: room.Ingested, arri
     assert bring_in("../set.zip") == replace(arrived, changed=False)
 
 
+def test_a_name_that_no_page_can_show_is_refused_with_the_source_and_nothing_is_left(settled: room.Ingested) -> None:
+    words = r"^\.\./odd\.zip is not let in: image 'field/5\" tile\.png' has <, >, a quote .*: rename it$"
+    with pytest.raises(Refused, match=words):
+        arrive(zip_of(Path("../odd.zip"), pictures(20) | {'field/5" tile.png': picture(1)}))
+    assert files_in(Path("data")) == pictures() and not Path("quarantine").exists()
+
+
 # Fetch
 
 

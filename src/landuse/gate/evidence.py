@@ -81,7 +81,7 @@ def splits_of(version: ModelVersion, folder: Path) -> pd.DataFrame:
     splits, manifest = read_table(path), registry.fetch_run_file(version, MANIFEST_FILE, folder)
     if manifest is None:
         return splits.assign(sha256=None)
-    return splits.merge(pd.read_parquet(manifest, columns=["path", "sha256"]), on="path", how="left")
+    return splits.merge(read_table(manifest, ["path", "sha256"]), on="path", how="left")
 
 
 def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:

@@ -15,8 +15,9 @@ from dvc.utils.serialize import dumps_yaml
 
 from landuse.dataset import image_paths
 from landuse.errors import NO_ROOM, LanduseError, Refused
+from landuse.files import write_whole
 from landuse.ingest.sources import Source, find_source
-from landuse.ingest.swap import INCOMING, JOURNAL, settle, swap_in, undo_swap, write_whole
+from landuse.ingest.swap import INCOMING, JOURNAL, settle, swap_in, undo_swap
 from landuse.lineage import read_data_dvc
 from landuse.params import DataParams, ValidateParams
 from landuse.paths import DATA, DATA_DVC, QUARANTINE, VALIDATION
@@ -197,13 +198,15 @@ def outcome(record: dict[str, Any], changed: bool) -> Ingested:
 def build(source: Source, params: ValidateParams, called: str) -> int:
     """Unpack the source beside data/ and validate it there; the number of files left out.
 
-    Raises Refused where it does not pass; it then lies in quarantine/.
+    Raises Refused where it does not pass; it then lies in quarantine/, but for one with names that no page can show.
     """
     CANDIDATE.mkdir()
     candidate = CANDIDATE / DATA
     ignored = source.fill(candidate)
     try:
         look_at(params, data=candidate, output=CANDIDATE)
+    except Refused as error:
+        raise Refused(f"{called} is not let in: {error}") from None
     except LanduseError as error:
         if not (CANDIDATE / VALIDATION.name).exists():
             raise

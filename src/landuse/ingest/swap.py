@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from landuse.files import write_whole
 from landuse.ingest.download import DOWNLOADS
 from landuse.paths import DATA, DATA_DVC
 
@@ -16,13 +17,6 @@ JOURNAL = INCOMING / "swap.json"
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 NOT_HERE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file in one rename, so that nobody ever reads half of it."""
-    part = INCOMING / f"{path.name}.part"
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def swap_in(candidate: Path) -> None:

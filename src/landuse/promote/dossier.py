@@ -82,7 +82,7 @@ def table(path: Path | None, columns: Sequence[str]) -> pd.DataFrame | None:
     if path is None:
         return None
     try:
-        rows = pd.read_parquet(path) if path.suffix == ".parquet" else read_table(path)
-    except (LanduseError, ValueError, OSError):  # pandas and Arrow raise these for files of another kind
+        rows = read_table(path)
+    except (LanduseError, OSError):  # Arrow raises OSError for some damage
         return None
     return rows if len(rows) and {*columns} <= {*rows.columns} else None

@@ -8,6 +8,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from landuse.classifier import CARD_FILE, Classifier
 from landuse.errors import LanduseError
+from landuse.lineage import DIRTY
 from landuse.tracking import MODEL_TAG
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
@@ -61,9 +62,9 @@ def numbers(name: str) -> set[str]:
 
 
 def version_of_model(name: str, sha256: str) -> ModelVersion | None:
-    """The version that holds this very model, if there is one."""
+    """The version that holds this very model, if there is one; of several, one whose code was committed."""
     found = MlflowClient().search_model_versions(f"name = '{name}' and tag.`{MODEL_TAG}` = '{sha256}'")
-    return found[0] if found else None
+    return min(found, key=lambda version: version.tags.get(DIRTY) != "false", default=None)
 
 
 def fetch_model(version: ModelVersion, folder: Path) -> Classifier:

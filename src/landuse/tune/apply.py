@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from landuse.files import write_whole
 from landuse.paths import PARAMS
 
 
@@ -12,7 +13,7 @@ def apply(values: dict[str, Any]) -> str:
     """Put the values into the section `train`, comments and all else as they were; returns the diff."""
     before = PARAMS.read_text(encoding="utf-8")
     after = replaced(before, values)
-    PARAMS.write_text(after, encoding="utf-8")
+    write_whole(PARAMS, after)
     return "\n".join(unified_diff(before.splitlines(), after.splitlines(), str(PARAMS), str(PARAMS), n=0, lineterm=""))
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import optuna
 from matplotlib.axes import Axes
+from optuna.trial import TrialState
 
 SIZE = (11, 5)
 
 
 def draw(study: optuna.Study, folder: Path) -> None:
-    """Write parallel_coordinates.png, and importances.png where the trials differ enough to tell."""
+    """Write parallel_coordinates.png, and importances.png where the trials that came to their end differ in score."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -19,7 +20,7 @@ def draw(study: optuna.Study, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         save(plot_parallel_coordinate(study), folder / "parallel_coordinates.png")
-        if len({trial.value for trial in study.trials if trial.value is not None}) > 1:
+        if len({trial.value for trial in study.get_trials(states=(TrialState.COMPLETE,))}) > 1:
             save(plot_param_importances(study), folder / "importances.png")
 
 

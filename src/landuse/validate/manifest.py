@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image, ImageStat
 
 from landuse.dataset import decode, image_paths, map_ahead, upright
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Refused
 
 COLUMNS = {
     "path": "str",
@@ -38,12 +38,12 @@ def build_manifest(data: Path) -> pd.DataFrame:
     """One row per image `<class>/<image>` of a folder, sorted by path, with the types of COLUMNS.
 
     Where an image does not decode, `reason` says why and what only its pixels could tell is missing.
-    Raises LanduseError for a name that is not safe in one line of text or in the HTML of the Data Docs.
+    Raises Refused for a name that is not safe in one line of text or in the HTML of the Data Docs.
     """
     paths = image_paths(data)
     for path in paths:
         if not path.as_posix().isprintable() or set('<>"') & set(path.as_posix()):
-            raise LanduseError(f"{data}: {path.as_posix()!a} has <, >, a quote or an unprintable character: rename it")
+            raise Refused(f"image {path.as_posix()!a} has <, >, a quote or an unprintable character: rename it")
     rows = list(map_ahead(partial(describe, data), paths))
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     return frame.sort_values("path", ignore_index=True)

@@ -65,11 +65,13 @@ def refuse_without_commit(tags: Mapping[str, str]) -> None:
     """Raise LanduseError where the code of a version cannot be had again."""
     commit, dirty = tags["git.commit"], tags["git.dirty"]
     if commit == "none":
-        raise LanduseError("it was trained outside of a git repository (git.commit); commit before you train")
+        raise LanduseError(
+            "it was trained outside of a git repository (git.commit); commit, and dvc repro --force trains it anew"
+        )
     if dirty != "false":
         raise LanduseError(
             f"it was trained with changes of the code that were never committed (git.dirty = {dirty}, "
-            f"on top of {commit[:12]}); commit before you train"
+            f"on top of {commit[:12]}); commit, and dvc repro --force trains it anew"
         )
     if lineage.git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise LanduseError(f"its commit {commit} is not in this repository: git fetch it from where it is")
