@@ -70,7 +70,7 @@ def test_garbage_is_collected_again_once_mlflow_is_there(served: Path) -> None:
         ("models:/nobody@champion", "the registry has no model nobody: dvc repro registers one"),
         ("models:/served", "name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder"),
         ("models:served@champion", "name a model as models:/NAME@ALIAS"),
-        ("no/such/folder", "no/such/folder/model.json is not here"),
+        ("no/such/folder", "no/such/folder is no folder with model.json; name a model as models:/NAME@ALIAS, "),
     ],
 )
 def test_a_model_that_there_is_not_is_named_with_what_to_do(served: Path, model: str, words: str) -> None:

@@ -177,6 +177,17 @@ def test_an_image_that_would_unpack_beyond_all_measure_is_refused_at_once(side: 
         read_image(io.BytesIO(bomb), 32)
 
 
+def test_numbers_of_colours_without_a_palette_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.new("P", (8, 8)).save(path)
+    content = path.read_bytes()
+    start = content.index(b"PLTE") - 4
+    length = struct.unpack(">I", content[start : start + 4])[0] + 12
+    path.write_bytes(content[:start] + content[start + length :])
+    with pytest.raises(LanduseError, match="image.png cannot be decoded: .*it has no palette"):
+        read_image(path, 8)
+
+
 @pytest.mark.parametrize(("mode", "words"), [("I", "32-bit levels"), ("F", "floating-point levels")])
 def test_levels_without_a_scale_are_refused(mode: str, words: str) -> None:
     with pytest.raises(LanduseError, match=f"{words}; save it with 8 or 16 bits per channel"):

@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,17 @@ def test_a_look_gives_the_prediction_and_the_embedding_in_float32_and_int8(train
     assert embedding @ rough / np.linalg.norm(embedding) / np.linalg.norm(rough) > 0.9
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish"])
-def test_a_damaged_file_of_examples_is_refused_in_one_line(trained_copy: Path, content: bytes) -> None:
-    (MODEL / EXAMPLES_FILE).write_bytes(content)
+def garble(path: Path) -> None:
+    """The beginning of the first column is another."""
+    content = path.read_bytes()
+    path.write_bytes(content[:60] + b"\xff" * 40 + content[100:])
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"rubbish"), garble]
+)
+def test_a_damaged_file_of_examples_is_refused_in_one_line(trained_copy: Path, write: Callable[[Path], object]) -> None:
+    write(MODEL / EXAMPLES_FILE)
     with pytest.raises(LanduseError, match="examples.parquet is damaged: .*; train and register it anew") as caught:
         Examples(MODEL)
     assert "\n" not in str(caught.value)

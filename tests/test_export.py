@@ -63,6 +63,18 @@ def test_a_folder_that_cannot_be_written_is_named(served: Path, tmp_path: Path) 
         export(tmp_path / "file" / "new", "artifacts/model")
 
 
+@pytest.mark.parametrize("was_there", [True, False])
+def test_where_the_disk_is_full_nothing_is_left_of_the_folder(served: Path, tmp_path: Path, was_there: bool) -> None:
+    folder = tmp_path / "new"
+    if was_there:
+        folder.mkdir()
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    script = f"{limit}; from landuse.export import export; export(Path('{folder}'), 'artifacts/model')"
+    done = subprocess.run([sys.executable, "-c", f"from pathlib import Path; {script}"], capture_output=True, text=True)
+    assert f"{folder} cannot be written: [Errno 27] File too large; mend that" in done.stderr
+    assert folder.exists() == was_there and not list(folder.glob("*"))
+
+
 def test_a_model_of_before_int8_was_scored_is_refused(trained_copy: Path, tmp_path: Path) -> None:
     card = json.loads((MODEL / "model.json").read_text())
     del card["validation"]

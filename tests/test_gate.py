@@ -8,15 +8,16 @@ from pathlib import Path
 
 import gallery
 import keras
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 
 from landuse import lineage, paths, registry, tracking
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
 from landuse.gate import judge
 from landuse.gate.blessing import Blessing, Check
 from landuse.gate.evidence import lookalikes, seen
@@ -153,6 +154,27 @@ def test_a_damaged_champion_is_nothing_to_compare_with(at_hand: None) -> None:
     path.write_bytes(path.read_bytes() + b"\0")
     checks = judged(GOOD, champion.version)
     assert failed(checks) == {"champion"} and "is damaged" in checks["champion"].sentence
+
+
+def test_a_champion_whose_run_is_gone_is_nothing_to_compare_with_and_can_be_overruled(at_hand: None) -> None:
+    good = registry.get_version(gallery.NAME, GOOD)
+    tags = good.tags | {"git.dirty": "false"}
+    champion = MlflowClient().create_model_version(gallery.NAME, good.source, "0" * 32, tags, model_id=good.model_id)
+    checks = judged(GOOD, champion.version)
+    assert failed(checks) == {"champion"} and "has no splits.csv" in checks["champion"].sentence
+
+
+def test_a_store_that_is_out_for_a_while_is_no_verdict_on_the_champion(at_hand: None, monkeypatch) -> None:
+    fetch = mlflow.artifacts.download_artifacts
+
+    def down_for_the_champion(uri: str | None = None, **where: object) -> str:
+        if uri and uri.startswith(f"models:/{gallery.NAME}/{CONFUSED}/"):
+            raise MlflowException("API request failed: Max retries exceeded")
+        return fetch(uri, **where)
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", down_for_the_champion)
+    with pytest.raises(Unavailable, match="gallery version 2 cannot be fetched, its files are there: API request"):
+        blessed(GOOD, CONFUSED)
 
 
 def test_a_champion_of_other_classes_is_nothing_to_compare_with(at_hand: None) -> None:

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from landuse import handover, ledger, registry, tracking
 from landuse.errors import LanduseError
+from landuse.gate import check_past
 from landuse.handover import hand_over, settled_champion
 from landuse.ledger import DONE, OPEN, UNDONE
 from landuse.registry.fresh import check_answers
@@ -107,6 +108,21 @@ def test_a_champion_whose_version_was_deleted_leaves_room_for_the_next(at_hand: 
     with tracking.store():
         assert settled_champion(NAME) is None
     assert rollback(NAME) == "1"
+
+
+def test_a_model_that_was_made_anew_under_its_name_has_no_past(at_hand: None) -> None:
+    crown(1)
+    crown(2)
+    rollback(NAME)
+    sources = [MlflowClient().get_model_version(NAME, str(number)).source for number in (1, 2)]
+    MlflowClient().delete_registered_model(NAME)
+    with tracking.store():
+        MlflowClient().create_registered_model(NAME)
+        for source in sources:
+            MlflowClient().create_model_version(NAME, source)
+        assert settled_champion(NAME) is None and ledger.done(NAME) == []
+        assert list(check_past(registry.get_version(NAME, "2"))) == []
+        assert len(ledger.entries(NAME)) == 3, "history shows them all the same"
 
 
 @pytest.mark.slow

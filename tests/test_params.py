@@ -93,7 +93,7 @@ def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path
         ),
         ({"dropout": {"low": 0.5, "high": 0.1}}, "low: 0.5, high: 0.1: low must be below high, and above 0 with log"),
         ({"dropout": 0.1}, "tune.space.dropout = 0.1: Input should be a valid list"),
-        ({"dropout": {"low": 0, "high": 0.5, "logs": True}}, "tune.space.dropout.logs: unknown key (did you mean log?)"),
+        ({"dropout": {"low": 0, "high": 1, "logs": True}}, "tune.space.dropout.logs: unknown key (did you mean log?)"),
         ({"dropout": {"low": 0, "high": 1}}, "tune.space.dropout = 1.0: Input should be less than 1"),
     ],
 )

@@ -137,9 +137,9 @@ def test_a_rollback_to_a_version_that_is_damaged_leaves_the_champion(landuse, at
     location = MlflowClient().get_logged_model(tags_source(twin)).artifact_location.removeprefix("file://")
     Path(location, "artifacts", "model", "model.tflite").unlink()
     code, _, err = landuse("rollback")
-    assert code == 1 and f"gallery version {twin} cannot be loaded" in err and err.count("\n") == 1
+    assert code == 1 and f"gallery version {twin} is damaged or lost" in err and err.count("\n") == 1
     assert aliases() == {"champion": "3", "previous_champion": twin}
-    assert f"(undone); gallery version {twin} cannot be loaded" in landuse("history")[1].splitlines()[1]
+    assert f"(undone); gallery version {twin} is damaged or lost" in landuse("history")[1].splitlines()[1]
 
 
 def tags_source(number: str) -> str:

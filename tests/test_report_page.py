@@ -15,8 +15,8 @@ from gallery import NAME, judge
 from mlflow import MlflowClient
 
 from landuse import paths, registry, tracking
-from landuse.errors import Refused
-from landuse.gate.blessing import Blessing
+from landuse.errors import LanduseError, Refused
+from landuse.gate.blessing import Blessing, Check
 from landuse.params import load_params
 from landuse.promote.dossier import Dossier, open_dossier
 from landuse.promote.page import render
@@ -223,6 +223,31 @@ def test_a_description_that_people_wrote_stays(other: Path) -> None:
     MlflowClient().update_model_version(NAME, "1", "Ask Ann before you use it")
     judge("1")
     assert registry.get_version(NAME, "1").description == "Ask Ann before you use it"
+
+
+def test_what_people_added_to_a_description_stays_and_one_they_left_alone_follows_the_verdict(other: Path) -> None:
+    judge("1")
+    own = registry.get_version(NAME, "1").description
+    MlflowClient().update_model_version(NAME, "1", own.replace("[Report]", "and more [Report]"))
+    judge("1")
+    assert registry.get_version(NAME, "1").description == own
+    MlflowClient().update_model_version(NAME, "1", f"{own}\nOn the drones since Monday")
+    judge("1")
+    assert registry.get_version(NAME, "1").description == f"{own}\nOn the drones since Monday"
+
+
+def test_where_the_champion_could_not_be_compared_with_the_page_says_why(dossier: Dossier) -> None:
+    sentence = "the champion cannot be compared with: gallery version 2 is damaged"
+    hindrance = Check("champion", None, None, False, sentence)
+    page = words(render(dossier, replace(blessing(), champion="2", checks=(hindrance,)), load_params().evaluate))
+    assert f"Nothing was compared: {sentence}." in page and "Compared with version" not in page
+
+
+def test_a_version_whose_run_is_gone_is_told_so(other: Path) -> None:
+    version = registry.get_version(NAME, "1")
+    version._run_id = "0" * 32
+    with pytest.raises(LanduseError, match="gallery version 1: its run 0+ is gone"):
+        open_dossier(version)
 
 
 def test_an_image_that_is_gone_leaves_a_place_with_a_word(dossier: Dossier) -> None:

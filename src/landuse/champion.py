@@ -9,12 +9,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from landuse.classifier import Classifier, unsure_key
+from landuse.classifier import CARD_FILE, Classifier, unsure_key
 from landuse.dataset import cores, map_ahead
 from landuse.errors import LanduseError
 from landuse.paths import DEFAULT_STORE
 
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+REMEDY = "name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
 SQLITE = "sqlite:///"
 
 
@@ -69,6 +70,8 @@ def model_folder(model: str) -> Iterator[tuple[str | None, Path]]:
     What comes from the registry is there within the context only. Raises LanduseError where there is no such model.
     """
     if not model.startswith("models:"):
+        if not (Path(model) / CARD_FILE).exists():
+            raise LanduseError(f"{model} is no folder with {CARD_FILE}; {REMEDY}")
         yield None, Path(model)
         return
     with TemporaryDirectory(prefix="landuse-") as folder:
@@ -111,7 +114,7 @@ def resolve(model: str) -> tuple[str, str]:
     """
     asked = REGISTERED.fullmatch(model)
     if not asked:
-        raise LanduseError(f"{model}: name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
+        raise LanduseError(f"{model}: {REMEDY}")
     from landuse import registry, tracking
 
     name, alias, number = asked.groups()

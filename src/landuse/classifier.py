@@ -91,6 +91,11 @@ def unsure_key(int8: bool) -> str:
     return "int8_unsure_below" if int8 else "unsure_below"
 
 
+def digest(folder: Path, file: str = MODEL_FILE) -> str:
+    """The sha256 of a model file of a folder, and of the card."""
+    return hashlib.sha256((folder / file).read_bytes() + (folder / CARD_FILE).read_bytes()).hexdigest()
+
+
 class Classifier:
     """An exported model folder: `model.tflite` and `model.json` with labels, input size and trusted confidence.
 
@@ -109,7 +114,7 @@ class Classifier:
             flatbuffer = path.read_bytes()
             self.model = LiteModel(flatbuffer)
         self.size = len(flatbuffer)
-        self.digest = hashlib.sha256(flatbuffer + (folder / CARD_FILE).read_bytes()).hexdigest()
+        self.digest = digest(folder, path.name)
 
     def probabilities(self, image: Path | BinaryIO) -> NDArray[np.float32]:
         """Probabilities [classes] of one image, in the order of `labels`. Raises LanduseError if unreadable."""

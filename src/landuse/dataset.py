@@ -81,9 +81,11 @@ def decode(source: Path | BinaryIO) -> Image.Image:
 
 
 def refuse_unusable(image: Image.Image) -> None:
-    """Raise ValueError for what should not be decoded: a size that takes everybody's memory, levels without a scale."""
+    """Raise ValueError for what should not be decoded: a size that takes everybody's memory, no colours or scale."""
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"it has {image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,}")
+    if image.mode == "P" and image.palette is None:
+        raise ValueError("its pixels are numbers of colours, and it has no palette")
     if image.mode in UNSCALED:
         raise ValueError(f"it has {UNSCALED[image.mode]} levels; save it with 8 or 16 bits per channel")
 

@@ -56,7 +56,7 @@ class Examples:
             self.texts = rows.select(["path", "label", "thumbnail"]).to_pylist()
             flat = rows["embedding"].combine_chunks().flatten().to_numpy().astype(np.float32)
             vectors = flat.reshape(len(self.texts), -1)
-        except (pa.ArrowException, KeyError, ValueError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             reason = " ".join(str(error).split())[:160]
             raise LanduseError(f"{EXAMPLES_FILE} is damaged: {reason}; train and register it anew") from None
         self.units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

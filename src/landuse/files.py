@@ -27,7 +27,7 @@ def opened(path: Path) -> Iterator[Path]:
     """The path, to be read within the context. Raises LanduseError where it is missing, or what it holds is damaged."""
     try:
         yield made(path)
-    except (ValueError, EOFError):  # so say the parsers of every format here
+    except (ValueError, EOFError, RuntimeError):  # so say the parsers of every format here
         raise LanduseError(f"{path} is damaged: dvc repro makes it again") from None
 
 

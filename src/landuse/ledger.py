@@ -21,6 +21,7 @@ from landuse.process import identity, is_gone
 
 EXPERIMENT = "landuse-ledger"
 OPEN, DONE, UNDONE = "RUNNING", "FINISHED", "FAILED"
+CREATED = "model.created"
 BLESSING_FILE = "blessing.json"
 PATIENCE = 60
 HOUR = 3600
@@ -88,8 +89,19 @@ def entries(name: str, status: str | None = None) -> list[Entry]:
 
 
 def done(name: str) -> list[Entry]:
-    """The finished entries of a model in the order in which they moved the aliases, whatever the clocks said."""
-    return sorted(entries(name, DONE), key=lambda entry: int(entry.tags.get("number", 0)))
+    """The finished entries of a model in the order in which they moved the aliases, whatever the clocks said.
+
+    Those of another model of this name, which was deleted, are left out: they tell of other versions.
+    """
+    own = (created(name), None)
+    found = (entry for entry in entries(name, DONE) if entry.tags.get(CREATED) in own)
+    return sorted(found, key=lambda entry: int(entry.tags.get("number", 0)))
+
+
+def created(name: str) -> str:
+    """What tells a registered model from an earlier one of its name: the moment it was made."""
+    found = MlflowClient().search_registered_models(filter_string=f"name = '{name}'")
+    return str(found[0].creation_timestamp) if found else "never"
 
 
 def champions(finished: list[Entry]) -> list[str]:
@@ -108,7 +120,7 @@ def champions(finished: list[Entry]) -> list[str]:
 def open_entry(name: str, action: str, why: str) -> Entry:
     """A new open entry of this process."""
     who = f"{psutil.Process().username()}@{socket.gethostname()}"
-    tags = {"model": name, "action": action, "who": who, "why": why} | identity()
+    tags = {"model": name, "action": action, "who": who, "why": why, CREATED: created(name)} | identity()
     run = MlflowClient().create_run(experiment_id(), int(time() * 1000), tags, f"{action} {name}")
     return Entry.of(run)
 

@@ -1,7 +1,9 @@
 """Export: a registered model as plain files, for use without this project."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from shutil import copy, copytree
+from shutil import Error, copy, copytree, rmtree
 
 from landuse import champion
 from landuse.errors import LanduseError
@@ -23,13 +25,27 @@ def export(folder: Path, model: str) -> str:
         found = classifier.card.get("validation")
         if found is None:
             raise LanduseError(f"{model} has no validation in its model.json: train and register it anew")
-        try:
+        with all_or_nothing(folder):
             copytree(source, folder, dirs_exist_ok=True)
             (folder / "labels.txt").write_text("\n".join(classifier.labels) + "\n", encoding="utf-8")
             copy(EXAMPLE, folder)
-        except OSError as error:
-            raise LanduseError(f"{folder} cannot be written: {error.strerror or error}") from None
     return (
         f"{folder}: float32 gets {found['accuracy']:.1%} of {found['images']} validation images right, "
         f"int8 {found['int8_accuracy']:.1%}"
     )
+
+
+@contextmanager
+def all_or_nothing(folder: Path) -> Iterator[None]:
+    """Leave an empty or a new folder as it was where it cannot be filled. Raises LanduseError with the reason."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BaseException as error:
+        rmtree(folder, ignore_errors=True)
+        if was_there:
+            folder.mkdir(exist_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        reason = error.args[0][0][2].partition(": ")[0] if isinstance(error, Error) else error.strerror
+        raise LanduseError(f"{folder} cannot be written: {reason}; mend that, or name another folder") from None

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from mlflow.entities.model_registry import ModelVersion
 
 from landuse import ledger
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
 from landuse.gate.alone import check_budgets, check_scores
 from landuse.gate.blessing import Blessing, Check
 from landuse.gate.copies import check_answer, check_formats
@@ -73,6 +73,8 @@ def beside(champion: ModelVersion, evidence: Evidence, params: PromoteParams, fo
     """The checks beside the champion, which is scored now, on the images that it was not trained on."""
     try:
         faced = facing(champion, evidence, folder)
+    except Unavailable:
+        raise
     except LanduseError as error:
         yield Check("champion", None, None, False, f"the champion cannot be compared with: {error}")
         return

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
@@ -55,7 +55,7 @@ def open_dossier(version: ModelVersion) -> Dossier:
 
         return Dossier(
             version=version,
-            run=MlflowClient().get_run(version.run_id),
+            run=run_of(version),
             card=record(registry.fetch_card(version, folder)),
             metrics=record(file("metrics.json")),
             versions=record(file("versions.json")),
@@ -66,6 +66,17 @@ def open_dossier(version: ModelVersion) -> Dossier:
             splits=table(file(SPLITS_FILE), ("path", "label", "group", "subset")),
             manifest=table(file(MANIFEST_FILE), ("path", "sha256")),
         )
+
+
+def run_of(version: ModelVersion) -> Run:
+    """The run that made a version. Raises LanduseError where it is gone."""
+    try:
+        return MlflowClient().get_run(version.run_id)
+    except MlflowException as error:
+        if error.error_code not in registry.NOT_THERE:
+            raise
+        title = f"{version.name} version {version.version}"
+        raise LanduseError(f"{title}: its run {version.run_id} is gone, and what its report is made of") from None
 
 
 def record(path: Path | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Publish: the report of a version as a file, in its MLflow run, and linked from the version in the registry."""
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -50,7 +51,8 @@ def describe(version: ModelVersion, dossier: Dossier, blessing: Blessing) -> Non
     The link is one within the UI, whatever its address.
     """
     run = dossier.run.info
-    link = f"(#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{REPORT.name})"
-    if not version.description or link in version.description:
-        text = f"{blessing.moment[:10]}: {facts.verdict(blessing)} [Report]{link}"
+    link = f"[Report](#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{REPORT.name})"
+    written = registry.get_version(version.name, str(version.version)).description
+    if not written or re.fullmatch(rf"\d{{4}}-\d\d-\d\d: .* {re.escape(link)}", written):
+        text = f"{blessing.moment[:10]}: {facts.verdict(blessing)} {link}"
         MlflowClient().update_model_version(version.name, version.version, text)

@@ -6,8 +6,8 @@ import mlflow
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 
-from landuse.classifier import CARD_FILE, Classifier
-from landuse.errors import LanduseError
+from landuse.classifier import CARD_FILE, Classifier, digest
+from landuse.errors import LanduseError, Unavailable
 from landuse.lineage import DIRTY
 from landuse.tracking import MODEL_TAG
 
@@ -24,7 +24,10 @@ def aliases(name: str) -> dict[str, str]:
     except MlflowException as error:
         if error.error_code not in NOT_THERE:
             raise
-        raise LanduseError(f"the registry has no model {name}: dvc repro registers one (register.model)") from None
+        raise LanduseError(
+            f"the registry has no model {name}: dvc repro registers one (register.model), and one that was lost is "
+            "registered again by dvc repro --single-item --force register"
+        ) from None
     return {alias: str(version) for alias, version in held.items()}
 
 
@@ -70,18 +73,21 @@ def version_of_model(name: str, sha256: str) -> ModelVersion | None:
 def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
     """The exported model of a version, copied into the folder as `artifacts/model`. Nothing of it is run or unpickled.
 
-    Raises LanduseError where its files are lost, damaged, or not those that were registered.
+    Raises LanduseError where its files are lost, damaged, or not those that were registered, and Unavailable where they
+    are there and cannot be had.
     """
     title = f"{version.name} version {version.version}"
+    uri = f"models:/{version.name}/{version.version}/{MODEL_FOLDER}"
     try:
-        mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}/{MODEL_FOLDER}", dst_path=folder)
-        classifier = Classifier(folder / MODEL_FOLDER)
+        mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+        if digest(folder / MODEL_FOLDER) != version.tags.get(MODEL_TAG):
+            raise LanduseError(f"they are not those that were registered ({MODEL_TAG})")
+        return Classifier(folder / MODEL_FOLDER)
     except (MlflowException, LanduseError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise LanduseError(f"{title} cannot be loaded, its files are damaged or lost: {reason}") from None
-    if classifier.digest != version.tags.get(MODEL_TAG):
-        raise LanduseError(f"{title} is damaged: its files are not those that were registered ({MODEL_TAG})")
-    return classifier
+        if isinstance(error, MlflowException) and mlflow.artifacts.list_artifacts(artifact_uri=uri):
+            raise Unavailable(f"{title} cannot be fetched, its files are there: {reason}") from None
+        raise LanduseError(f"{title} is damaged or lost: {reason}") from None
 
 
 def fetch_card(version: ModelVersion, folder: Path) -> Path | None:
@@ -94,8 +100,14 @@ def fetch_card(version: ModelVersion, folder: Path) -> Path | None:
 
 
 def fetch_run_file(version: ModelVersion, path: str, folder: Path) -> Path | None:
-    """A file of the run that made a version, copied into the folder, or None where the run does not have it."""
+    """A file of the run that made a version, copied into the folder, or None where that does not have it or is gone."""
     parent = path.rpartition("/")[0] or None
-    if path not in {item.path for item in MlflowClient().list_artifacts(version.run_id, parent)}:
+    try:
+        there = {item.path for item in MlflowClient().list_artifacts(version.run_id, parent)}
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
+        return None
+    if path not in there:
         return None
     return Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=path, dst_path=folder))
