@@ -6,8 +6,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from select import select
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from running import Reply, ask, connected, drawn, score, sent
 
 from landuse.classifier import Classifier
 from landuse.paths import DATA, MODEL
+from landuse.serve import door
 from landuse.serve.answers import Answers
 from landuse.serve.door import LARGEST_BODY
 
@@ -160,6 +162,28 @@ def test_a_body_in_chunks_is_refused_once_it_is_too_large(place: str) -> None:
         with connection.getresponse() as reply:
             assert reply.status == 413 and "33,554,432" in json.load(reply)["message"]
     assert ask(place, "/ping").status == 200
+
+
+def test_many_large_requests_at_once_are_not_all_held_and_the_next_ones_are_answered(place: str, monkeypatch) -> None:
+    monkeypatch.setattr(door, "LARGEST_HELD", 3_000_000)
+    with begun(place, "Content-Length", "2000000") as half, begun(place, "Content-Length", "2000000") as other:
+        half.send(bytes(1_900_000))
+        other.send(bytes(1_900_000))
+        with first_reply(half, other) as reply:
+            assert reply.status == 503 and json.load(reply)["error_code"] == "SERVICE_UNAVAILABLE"
+        assert score(place, sent(IMAGE_BYTES)).status == 200
+
+
+def first_reply(*connections: HTTPConnection) -> HTTPResponse:
+    """What the one says that is answered."""
+    answered, *_ = select([connection.sock for connection in connections], [], [], 10)[0]
+    return next(connection for connection in connections if connection.sock is answered).getresponse()
+
+
+def test_a_body_that_does_not_come_to_its_end_is_not_waited_for(place: str, monkeypatch) -> None:
+    monkeypatch.setattr(door, "BODY_SECONDS", 0.2)
+    with begun(place, "Content-Length", "1000") as connection, connection.getresponse() as reply:
+        assert reply.status == 408 and "within 0.2 s" in json.load(reply)["message"]
 
 
 def test_a_client_that_goes_away_in_the_middle_does_no_harm(place: str, capfd: pytest.CaptureFixture) -> None:

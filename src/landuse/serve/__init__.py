@@ -1,10 +1,11 @@
 """Serve: a registered model over HTTP, and on a page to drop images on."""
 
 import os
+import resource
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -29,6 +30,7 @@ def serve(params: ServeParams, model: str, int8: bool, host: str, port: int) -> 
 
     Raises LanduseError where there is no such model, and where the port is taken.
     """
+    allow_connections()
     with listener(host, port) as door:
         metrics = Metrics()
         log = Log(Path(params.log), metrics) if params.log else None
@@ -40,6 +42,13 @@ def serve(params: ServeParams, model: str, int8: bool, host: str, port: int) -> 
         sys.setswitchinterval(HANDOVER_SECONDS)
         door.listen()  # from here on who comes waits for the start; before, nobody could be answered
         uvicorn.Server(config).run(sockets=[door])
+
+
+def allow_connections() -> None:
+    """As many open files as the system lets this process have: each connection is one, and 1,024 are usual."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError):  # macOS calls its limit infinite, and takes it ill
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager

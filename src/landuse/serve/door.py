@@ -1,5 +1,6 @@
 """The door of the server: what is too large stays outside, and whatever goes wrong leaves as one sentence of JSON."""
 
+import asyncio
 import json
 import traceback
 from collections.abc import AsyncIterator
@@ -12,6 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from landuse.serve.answers import UNEXPECTED, Answers, begun
 
 LARGEST_BODY = 32 * 1024 * 1024
+LARGEST_HELD = 8 * LARGEST_BODY  # of all requests that are being read or answered
+BODY_SECONDS = 60
+TOO_LARGE = f"the request has more than {LARGEST_BODY:,} bytes"
 LONGEST = 300
 VERSION_HEADER = b"x-model-version"
 SCORING = "/invocations"
@@ -35,10 +39,10 @@ class Reply:
 
 
 class Door:
-    """Lets requests of up to 32 MB in, one model for each, and counts them."""
+    """Lets requests of up to 32 MB in, 256 MB at once, one model for each, and counts them."""
 
     def __init__(self, app: ASGIApp, answers: Answers) -> None:
-        self.app, self.answers = app, answers
+        self.app, self.answers, self.held = app, answers, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,9 +60,32 @@ class Door:
         """What the app answers, or why it was not asked."""
         if scope["path"] == SCORING and not header(scope, b"content-type").startswith(b"application/json"):
             return refusal(415, "send JSON, with the header Content-Type: application/json")
-        body = await read(scope, receive)
-        if body is None:
-            return refusal(413, f"the request has more than {LARGEST_BODY:,} bytes")
+        body = bytearray()
+        try:
+            refused = await self.read(scope, receive, body)
+            return refused or await self.answer(scope, receive, bytes(body))
+        finally:
+            self.held -= len(body)
+
+    async def read(self, scope: Scope, receive: Receive, body: bytearray) -> Reply | None:
+        """Take the body of a request in; a refusal for one that is too much or too slow, of which the rest is left."""
+        if int(header(scope, b"content-length") or 0) > LARGEST_BODY:
+            return refusal(413, TOO_LARGE)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for part in parts(receive):
+                    body += part
+                    self.held += len(part)
+                    if len(body) > LARGEST_BODY:
+                        return refusal(413, TOO_LARGE)
+                    if self.held > LARGEST_HELD:
+                        return refusal(503, "the server is busy with other large requests; try again")
+        except TimeoutError:
+            return refusal(408, f"the request did not come to its end within {BODY_SECONDS} s")
+        return None
+
+    async def answer(self, scope: Scope, receive: Receive, body: bytes) -> Reply:
+        """What the app makes of a body."""
         reply = Reply()
         try:
             await self.app(scope, replayed(body, receive), reply.take)
@@ -68,18 +95,6 @@ class Door:
             traceback.print_exc()
             return refusal(500, UNEXPECTED)
         return reply if reply.status < 400 else tidy(reply)
-
-
-async def read(scope: Scope, receive: Receive) -> bytes | None:
-    """The body of a request; None for one that is too large, which is not read to its end."""
-    if int(header(scope, b"content-length") or 0) > LARGEST_BODY:
-        return None
-    body = bytearray()
-    async for part in parts(receive):
-        body += part
-        if len(body) > LARGEST_BODY:
-            return None
-    return bytes(body)
 
 
 def header(scope: Scope, name: bytes) -> bytes:
