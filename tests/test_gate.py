@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import gallery
 import keras
@@ -222,6 +223,17 @@ def test_the_remedy_names_the_commit_that_has_the_data() -> None:
     first = lineage.git("rev-parse", "--short", "HEAD~")
     with pytest.raises(LanduseError, match=f"git checkout {first} data.dvc && dvc checkout data.dvc"):
         blessed(GOOD)
+
+
+def test_images_that_take_the_place_of_others_meanwhile_are_no_evidence(at_hand: None) -> None:
+    def ingest(_: Check) -> None:
+        if not Path("before").exists():
+            paths.DATA.rename("before")
+            copytree("before", paths.DATA)
+
+    params = load_params()
+    with tracking.store(), pytest.raises(Unavailable, match="data/ was replaced while its images were looked at"):
+        judge(registry.get_version(gallery.NAME, GOOD), None, params.promote, params.evaluate, ingest)
 
 
 def test_an_image_that_was_edited_since_is_named() -> None:

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 from landuse import registry, tracking
 from landuse.gate.duel import interval, mcnemar
-from landuse.gate.evidence import Evidence, facing, own_evidence
+from landuse.gate.evidence import Evidence, facing, own_evidence, undisturbed
 from landuse.params import EvaluateParams
 from landuse.scores import scores
 
@@ -17,8 +17,9 @@ def compare(name: str, first: str, second: str, evaluation: EvaluateParams) -> s
     """
     with tracking.store(), TemporaryDirectory() as folder:
         one, other = (registry.get_version(name, number) for number in (first, second))
-        _, evidence = own_evidence(other, Path(folder, "second"))
-        faced = facing(one, evidence, Path(folder, "first"))
+        with undisturbed():
+            _, evidence = own_evidence(other, Path(folder, "second"))
+            faced = facing(one, evidence, Path(folder, "first"))
     before, after = faced.opponent, faced.challenger
     rows = [("", f"version {one.version}", f"version {other.version}"), *table(before, after, evaluation)]
     lines = [f"{what:<24} {left:>12} {right:>12}" for what, left, right in rows]

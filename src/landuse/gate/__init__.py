@@ -14,7 +14,7 @@ from landuse.gate.blessing import Blessing, Check
 from landuse.gate.copies import check_answer, check_formats
 from landuse.gate.disturb import check_robustness
 from landuse.gate.duel import check_duel
-from landuse.gate.evidence import Evidence, Facing, facing, own_evidence
+from landuse.gate.evidence import Evidence, Facing, facing, own_evidence, undisturbed
 from landuse.gate.slices import check_slices
 from landuse.params import EvaluateParams, PromoteParams
 from landuse.registry import MODEL_FOLDER
@@ -27,12 +27,14 @@ def judge(
 ) -> Blessing:
     """Look at a version, and beside the champion if there is one; `tell` hears of each check as it is done.
 
-    Raises LanduseError where it cannot be judged: files that are lost or damaged, or another data set in data/.
+    Raises LanduseError where it cannot be judged: files that are lost or damaged, or another data set in data/, and
+    Unavailable where that takes its place meanwhile.
     """
     checks = []
-    for check in every_check(version, champion, params, evaluation):
-        tell(check)
-        checks.append(check)
+    with undisturbed():
+        for check in every_check(version, champion, params, evaluation):
+            tell(check)
+            checks.append(check)
     return Blessing(
         model=version.name,
         version=str(version.version),

@@ -1,5 +1,7 @@
 """The evidence: held-out images of a version, and what a model makes of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from landuse import lineage, registry
 from landuse.classifier import Classifier
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
 from landuse.files import read_table
 from landuse.paths import DATA, DATA_DVC
 from landuse.scores import held_out_images
@@ -65,6 +67,22 @@ class Facing:
     opponent: Evidence
     seen: int
     alike: int
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Raise Unavailable, whatever came of it, where other images took the place of data/ meanwhile."""
+    before = place_of_data()
+    try:
+        yield
+    finally:
+        if place_of_data() != before:
+            raise Unavailable("data/ was replaced while its images were looked at: try again")
+
+
+def place_of_data() -> int | None:
+    """What tells the folder data/ from another that takes its place; None where there is none."""
+    return DATA.stat().st_ino if DATA.exists() else None
 
 
 def splits_of(version: ModelVersion, folder: Path) -> pd.DataFrame:
