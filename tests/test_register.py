@@ -9,11 +9,13 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from landuse import register as room
+from landuse import tracking
+from landuse.classifier import Classifier
 from landuse.params import RegisterParams
+from landuse.paths import MODEL
 
 
 def register(name: str) -> ModelVersion:
@@ -22,11 +24,6 @@ def register(name: str) -> ModelVersion:
 
 def aliases(name: str) -> dict[str, int]:
     return MlflowClient().get_registered_model(name).aliases
-
-
-def latest_run() -> Run:
-    (run,) = mlflow.search_runs(experiment_names=["landuse"], max_results=1, output_format="list")
-    return run
 
 
 def another_model() -> None:
@@ -47,7 +44,7 @@ def test_the_same_model_is_registered_once(trained_copy: Path) -> None:
 
 
 def test_the_same_model_from_code_that_was_committed_since_is_a_version_that_can_be_traced(trained_copy: Path) -> None:
-    run = latest_run()
+    run = tracking.find_run(Classifier(MODEL).digest)
     run_tag = partial(MlflowClient().set_tag, run.info.run_id, "git.dirty")
     run_tag("true")
     dirty = register("traced")

@@ -225,6 +225,7 @@ def test_a_description_that_people_wrote_stays(other: Path) -> None:
     assert registry.get_version(NAME, "1").description == "Ask Ann before you use it"
 
 
+@pytest.mark.slow
 def test_what_people_added_to_a_description_stays_and_one_they_left_alone_follows_the_verdict(other: Path) -> None:
     judge("1")
     own = registry.get_version(NAME, "1").description
