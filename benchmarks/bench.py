@@ -20,6 +20,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from real_job import ROOT, fresh_clone, read_metrics, timed, write_params
 
+from landuse.lineage import processor
 from landuse.report import ink
 
 EPOCHS, QUICK_EPOCHS = 20, 3
@@ -183,14 +184,6 @@ def spread(accuracies: list[float]) -> str:
         return f"{accuracies[0]:.1%} (one seed)"
     each = ", ".join(f"{100 * value:.1f}" for value in accuracies)
     return f"{mean(accuracies):.1%} ± {100 * stdev(accuracies):.1f} ({each})"
-
-
-def processor() -> str:
-    """Its name, as far as the system tells."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()} ({platform.machine()})"
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Which data, commit and params made a result."""
 
+import platform
 import subprocess
 from pathlib import Path
 
@@ -122,6 +123,11 @@ def test_params_that_a_result_depends_on_are_recorded_key_by_key(folder: Path) -
     content = yaml.safe_load(PARAMS.read_text("utf-8"))
     of_results = [keys for name, keys in content.items() if name not in ("promote", "tune", "serve", "pipelines")]
     assert len(record) == sum(map(len, of_results))
+
+
+def test_the_processor_is_named_with_its_kind() -> None:
+    name, _, kind = lineage.processor().rpartition(" ")
+    assert name and kind == f"({platform.machine()})"
 
 
 def test_versions_are_those_of_the_packages_that_decide_a_result() -> None:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import platform
 import subprocess
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -83,6 +85,14 @@ def tags() -> dict[str, str]:
         DIRTY: "unknown" if changes is None else str(bool(changes)).lower(),
         "params.sha256": hashlib.sha256(params.encode()).hexdigest(),
     }
+
+
+def processor() -> str:
+    """Its name, as far as the system tells: what a training comes to differs in the last digits from one to another."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()} ({platform.machine()})"
 
 
 def versions() -> dict[str, str]:

@@ -72,7 +72,7 @@ def test_other_weights_and_a_metric_that_somebody_changed_are_told_apart(work: W
     found = table(done.stdout)
     assert done.returncode == 3 and f"{NAME} version 1 came out differently: " in done.stderr
     assert done.stderr.rstrip().endswith("; so did what went in: weights")
-    same = {"commit", "data", "params", "device", "packages", "images"}
+    same = {"commit", "data", "params", "device", "processor", "packages", "images"}
     assert {what for what, is_same in found.items() if is_same} >= same
     assert not any(found[what] for what in ("weights", "dead_kernels", "tag test.macro_f1", "probabilities"))
 

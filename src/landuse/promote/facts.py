@@ -152,7 +152,7 @@ def lineage(dossier: Dossier) -> Rows:
         ("Model file", f"sha256 {tags['model.sha256']}" if "model.sha256" in tags else NOT_RECORDED),
         ("Weights to begin with", last_name(tags.get("weights", NOT_RECORDED))),
         ("Their digest", f"sha256 {tags['weights.sha256']}" if "weights.sha256" in tags else NOT_RECORDED),
-        ("Device", tags.get("device", NOT_RECORDED)),
+        ("Device", ", ".join(tags[key] for key in ("device", "processor") if key in tags) or NOT_RECORDED),
         ("Environment", ", ".join(f"{name} {kept}" for name, kept in dossier.versions.items()) or NOT_RECORDED),
     ]
 

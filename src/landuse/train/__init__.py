@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from landuse import model, tracking
+from landuse import lineage, model, tracking
 from landuse.examples import choose, write_examples
 from landuse.params import TrainParams
 from landuse.paths import HISTORY, MODEL, SPLITS
@@ -21,7 +21,8 @@ def train(params: TrainParams) -> None:
     """
     bench = Bench(params)
     facts, weights = bench.facts, bench.extracted.weights
-    tags = {"weights": weights, "weights.sha256": facts["weights_sha256"], "device": model.device()}
+    tags = {"weights": weights, "weights.sha256": facts["weights_sha256"]}
+    tags |= {"device": model.device(), "processor": lineage.processor()}
     with tracking.training_run(tags) as record:
         with Watch(params.epochs, **bench.images) as watch:
             bench.fit(params, watch).to_csv(HISTORY, index=False)

@@ -11,6 +11,7 @@ from landuse.files import read_record, read_table
 from landuse.paths import METRICS, PREDICTIONS, RUN, SPLITS
 
 TOLERANCE = 1e-6
+WIDTH = 18
 DIGITS = 9  # so that 0.100002 and 0.100001 are 0.000001 apart, and no more
 TAGS = {
     "commit": "git.commit",
@@ -18,6 +19,7 @@ TAGS = {
     "params": "params.sha256",
     "weights": "weights.sha256",
     "device": "device",
+    "processor": "processor",
 }
 
 
@@ -49,10 +51,10 @@ class Then:
 
 
 def ingredients(then: Then, project: Path) -> list[Row]:
-    """Commit, data, params, weights, device and packages: what a result is made of."""
+    """Commit, data, params, weights, device and packages: what a result is made of, as far as it was recorded."""
     now = read_record(project / RUN)["tags"]
-    rows = [(what, then.tags.get(tag, "-"), now.get(tag, "-")) for what, tag in TAGS.items()]
-    return [Row(what, was[:12], found[:12], was == found) for what, was, found in rows] + packages(then)
+    rows = [(what, then.tags[tag], now.get(tag, "-")) for what, tag in TAGS.items() if tag in then.tags]
+    return [Row(what, was[:WIDTH], found[:WIDTH], was == found) for what, was, found in rows] + packages(then)
 
 
 def packages(then: Then) -> list[Row]:
