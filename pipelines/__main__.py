@@ -2,15 +2,19 @@
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from landuse.errors import LanduseError
 from landuse.paths import INBOX, SERVICES
 from pipelines import services
+from pipelines.lock import held
+
+LOCK = SERVICES / "up.lock"
 
 
 def up() -> None:
     """Start what is not up yet, and say where everything is."""
-    SERVICES.mkdir(exist_ok=True)  # before Prefect is imported, which makes its home there
     INBOX.mkdir(exist_ok=True)
     from pipelines.deploy import deploy
     from pipelines.lost import end_lost_runs
@@ -28,6 +32,13 @@ def down() -> None:
     """End what `up` started, the last first."""
     for service in reversed(services.every_service()):
         print(f"{service.name:<10} {'ended' if services.stop(service) else 'was not up'}")
+
+
+def alone(work: Callable[[], None]) -> None:
+    """Do what starts or ends services; who comes meanwhile waits."""
+    SERVICES.mkdir(exist_ok=True)
+    with held(LOCK, "another make up or make down", partial(print, flush=True)):
+        work()
 
 
 def status() -> None:
@@ -49,7 +60,7 @@ def status() -> None:
 def main() -> None:
     """Do what is asked; a LanduseError becomes one line."""
     os.environ.update(services.environment())
-    verbs = {"up": up, "down": down, "status": status}
+    verbs = {"up": partial(alone, up), "down": partial(alone, down), "status": status}
     try:
         verbs[sys.argv[1]]()
         sys.stdout.flush()

@@ -15,12 +15,12 @@ from pathlib import Path
 from threading import Timer
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
 from prefect.logging import get_logger, get_run_logger
 
 from landuse.errors import LanduseError, Unavailable
 from landuse.paths import SERVICES
 from landuse.process import end_group, note
+from pipelines.lock import held
 from pipelines.lockfile import restore
 from pipelines.lost import note_process
 from pipelines.services import store_address
@@ -64,26 +64,11 @@ def alone() -> Iterator[None]:
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         get_logger(name).addFilter(NO_TRACEBACK)
     note_process()
-    with project_lock() as lock:
+    with held(LOCK, "Another flow in this project", get_run_logger().info) as lock:
         if lock.lock_counter == 1:
             end_job()
             restore(Path())
         yield
-
-
-@contextmanager
-def project_lock() -> Iterator[FileLock]:
-    """The lock of the project, waited for where another process holds it."""
-    lock = FileLock(LOCK, thread_local=False, is_singleton=True)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        get_run_logger().info("Another flow is at work in this project: waiting for it to end")
-        lock.acquire()
-    try:
-        yield lock
-    finally:
-        lock.release()
 
 
 def end_job() -> None:

@@ -224,7 +224,7 @@ def test_a_flow_waits_for_another_process_to_end(flow, caplog) -> None:
     other.stdout.readline()
     with alone():
         assert other.wait(timeout=5) == 0
-    assert caplog.messages == ["Another flow is at work in this project: waiting for it to end"]
+    assert caplog.messages == ["Another flow in this project is at work: waiting for it to end"]
 
 
 def test_a_flow_within_a_flow_does_not_end_the_command_at_hand(place: Path) -> None:

@@ -18,6 +18,8 @@ from processes import python, wait_until
 from landuse.errors import LanduseError
 from landuse.process import STARTED, identity, is_gone
 from pipelines import services
+from pipelines.__main__ import LOCK
+from pipelines.lock import held
 from pipelines.services import Service, answers, environment, is_running, is_up, start, stop
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
@@ -195,6 +197,17 @@ def test_a_process_that_was_given_the_number_of_a_service_is_not_the_service(web
 
 
 # What `make` calls
+
+
+def test_a_second_make_up_or_down_waits_until_the_first_has_ended(place: Path) -> None:
+    with held(LOCK, "nobody", print):
+        second = subprocess.Popen((sys.executable, "-m", "pipelines", "down"), stdout=subprocess.PIPE, text=True)
+        told = second.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(0.5)
+    rest, _ = second.communicate()
+    assert (told, second.returncode) == ("another make up or make down is at work: waiting for it to end\n", 0)
+    assert rest.startswith("inbox      was not up")
 
 
 def test_a_reader_that_has_read_enough_ends_the_status_quietly(place: Path) -> None:
