@@ -24,7 +24,7 @@ def overview() -> str:
         *(f"now        {run.name}: {run.state.name}" for run in working),
         *(f"ended      {run.end_time:%Y-%m-%d %H:%M} UTC  {run.name}: {said(run)}" for run in over),
     ]
-    return "\n".join(lines)
+    return "\n".join(lines) or "nothing    ran or is scheduled so far"
 
 
 def runs(client: SyncPrefectClient, states: list[StateType], sort: FlowRunSort, limit: int = SHOWN) -> list[FlowRun]:
