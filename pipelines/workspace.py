@@ -10,14 +10,15 @@ from typing import Any
 
 import yaml
 
-from landuse import tracking
+from landuse import lineage, tracking
 from landuse.errors import LanduseError
 from landuse.params import load_params
-from landuse.paths import DATA, PARAMS, SERVICES
+from landuse.paths import DATA, DATA_DVC, PARAMS, SERVICES
 from landuse.worktree import lend
 from pipelines.commands import command_environment
 
 COPY = SERVICES / "workspace"
+NEEDED = (*lineage.CODE, str(PARAMS), str(DATA_DVC), "dvc.lock")
 
 
 @contextmanager
@@ -63,10 +64,13 @@ def command(*words: str, folder: Path | None = None) -> str:
 
 
 def make_copy() -> None:
-    """A second working tree at the same commit, with what is not committed yet, and the same cache."""
+    """A second working tree at the same commit, with what was changed since, and the same cache.
+
+    Of what git does not know, only what stages depend on: beside the project there may lie any number of images.
+    """
     command("git", "worktree", "add", "--quiet", "--detach", "--force", str(COPY), "HEAD")
     changed = command("git", "diff", "--name-only", "-z", "HEAD")
-    changed += command("git", "ls-files", "--others", "--exclude-standard", "-z")
+    changed += command("git", "ls-files", "--others", "--exclude-standard", "-z", "--", *NEEDED)
     for name in filter(None, changed.split("\0")):
         here, there = Path(name), COPY / name
         if here.is_dir() and not here.is_symlink():

@@ -89,23 +89,27 @@ def test_other_params_are_those_of_the_copy_and_the_project_is_as_before(committ
 def test_what_is_not_committed_is_carried_over(committed: Path) -> None:
     Path("weights/none").unlink()
     Path("gx/great_expectations.yml").write_text("changed: true\n")
-    Path("with a space\N{LATIN SMALL LETTER E WITH ACUTE}.txt").write_text("new")
+    new = Path("src/with a space\N{LATIN SMALL LETTER E WITH ACUTE}.txt")
+    new.parent.mkdir(exist_ok=True)
+    new.write_text("new")
+    Path("tiles").mkdir()
+    Path("tiles/a.png").write_text("any number of images")
     Path("presets").mkdir()
     Path("presets/own.yaml").write_text("staged and changed again\n")
     command("git", "add", "presets")
     Path("presets/own.yaml").write_text("own\n")
     Path("link").symlink_to("presets")
-    Path("own").mkdir()
-    command("git", "init", "--quiet", "own")
+    command("git", "add", "link")
+    command("git", "init", "--quiet", "src/own")
     params = Path("params.yaml").read_text().replace("epochs: 20", "epochs: 7")
     Path("params.yaml").write_text(params)
     before = facts()
     with workspace(FASTER) as folder:
         assert not (folder / "weights/none").exists()
         assert (folder / "gx/great_expectations.yml").read_text() == "changed: true\n"
-        assert (folder / "with a space\N{LATIN SMALL LETTER E WITH ACUTE}.txt").read_text() == "new"
+        assert (folder / new).read_text() == "new" and not (folder / "tiles").exists()
         assert (folder / "presets/own.yaml").read_text() == "own\n"
-        assert (folder / "link").is_symlink() and not (folder / "own").exists()
+        assert (folder / "link").is_symlink() and not (folder / "src/own").exists()
         assert load_params(folder / "params.yaml").train.epochs == 7 and learning_rate(folder) == 0.5
     assert facts() == before
 
