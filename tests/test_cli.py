@@ -176,3 +176,22 @@ def test_a_truncated_file_of_an_earlier_stage_is_named_with_the_way_to_have_it_a
     for length in (20, 0):
         path.write_bytes(path.read_bytes()[:length])
         assert f"artifacts/{name} is damaged: dvc repro makes it again" in complaint(verb)
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "key"),
+    [
+        ("train", "features/features.json", "cut"),
+        ("evaluate", "model/model.json", "labels"),
+        ("register", "metrics.json", "subset"),
+        ("info", "registration.json", "model"),
+    ],
+)
+def test_a_file_that_another_one_took_the_place_of_is_named_with_what_it_lacks(
+    complaint: Refusal, trained_copy: Path, verb: str, name: str, key: str
+) -> None:
+    path = Path("artifacts", name)
+    path.write_text("{}")
+    assert f"artifacts/{name} has no {key}: dvc repro makes it again" in complaint(verb)
+    path.write_text("3")
+    assert f"artifacts/{name} is damaged: dvc repro makes it again" in complaint(verb)

@@ -15,6 +15,20 @@ if TYPE_CHECKING:
 TEXT = ("path", "label", "subset", "actual", "predicted", "class")
 
 
+class Record(dict[str, Any]):
+    """The JSON object in a file. To ask for a key that it has not raises LanduseError: another file is in its place."""
+
+    def __init__(self, path: Path) -> None:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no object")
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key: str) -> None:
+        raise LanduseError(f"{self.path} has no {key}: dvc repro makes it again")
+
+
 def made(path: Path) -> Path:
     """The path, if there is something. Raises LanduseError where there is not."""
     if not path.exists():
@@ -34,7 +48,7 @@ def opened(path: Path) -> Iterator[Path]:
 def read_record(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises LanduseError where it is missing or damaged."""
     with opened(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return Record(path)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
