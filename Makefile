@@ -25,18 +25,11 @@ down: .venv/run    ## end what `make up` started
 status: .venv/run    ## what is up, what is scheduled, what ran last
 	@python -m pipelines status
 
-test: .venv/dev    ## every check: style, layers, tests; those of the flows beside the others
+test: .venv/dev    ## every check: style, layers, tests on two cores; ARGS="-m 'not slow'" leaves out the slow ones
 	ruff check
 	ruff format --check
 	lint-imports
-	@$(MAKE) --no-print-directory --jobs 2 --keep-going test-others test-flows
-
-.PHONY: test-others test-flows
-test-others:
-	@pytest --ignore tests/flows
-
-test-flows:    # said in the end, so that nothing is said at once
-	@said=$$(mktemp); pytest tests/flows > $$said 2>&1; failed=$$?; cat $$said; rm $$said; exit $$failed
+	pytest --numprocesses 2 $(ARGS)
 
 ui: .venv/run    ## the MLflow UI on this machine
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \

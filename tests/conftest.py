@@ -1,14 +1,29 @@
 """What the tests share: an empty project to work in, and one in which every stage ran."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import copy, copytree, ignore_patterns
 
 import pytest
 import tiny
+from xdist.scheduler import LoadScopeScheduling
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+
+class Together(LoadScopeScheduling):
+    """Tests of one file, or of one folder beside this one, share servers and projects: they run in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = ROOT / nodeid.partition("::")[0]
+        return file.name if file.parent == HERE else file.parent.name
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable) -> Together:
+    """Which test runs in which process, where there are several: `pytest -n 2`."""
+    return Together(config, log)
 
 
 @pytest.fixture

@@ -84,6 +84,7 @@ def test_without_a_test_subset_the_validation_images_are_scored(trained_copy: Pa
     assert pd.read_csv(paths.PREDICTIONS)["path"].tolist() == expected
 
 
+@pytest.mark.slow
 def test_classes_may_have_the_names_of_numbers_and_of_nothing(trained_copy: Path) -> None:
     names = dict(zip(tiny.LABELS, ("1", "NA", "None"), strict=True))
     for label, name in names.items():

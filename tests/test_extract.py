@@ -67,6 +67,7 @@ def test_the_backbone_of_weights_from_a_file_is_that_of_the_file(finished: Path,
     assert np.allclose(features.embeddings(), embeddings, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_where_all_is_trained_from_images_only_the_embeddings_are_worth_a_look(trained_copy: Path) -> None:
     embeddings = np.array(features.embeddings())
     room.extract(load_params().extract, "all")
@@ -74,6 +75,7 @@ def test_where_all_is_trained_from_images_only_the_embeddings_are_worth_a_look(t
     assert np.array_equal(features.embeddings(), embeddings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", ["head", "block_16"])
 def test_what_is_done_on_a_gpu_sees_the_same(trained_copy: Path, monkeypatch: pytest.MonkeyPatch, cut: str) -> None:
     params = replace(load_params().extract, views=2)

@@ -188,6 +188,7 @@ def assert_agree_after(moves: list[tuple[str, str]], monkeypatch: pytest.MonkeyP
 ONE_REGISTRY = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @settings(ONE_REGISTRY, max_examples=3)
 @given(moves=sequences(8))
 def test_ledger_and_aliases_agree_after_any_sequence_of_moves(

@@ -136,6 +136,7 @@ def test_fine_tuning_trains_what_follows_the_cut_and_nothing_before(cut: str, we
     assert len(changed(before, after)) == weights
 
 
+@pytest.mark.slow
 def test_batchnorm_learns_and_its_statistics_follow_where_it_is_trained() -> None:
     _, before, after = fitted("block_16")
     moved = {path.rpartition("/")[2] for path in changed(before, after) if is_norm(path)}
@@ -263,6 +264,7 @@ def test_pretrained_weights_load_and_leave_few_kernels_dead() -> None:
     assert 0 <= model.dead_kernels(backbone) < 0.2
 
 
+@pytest.mark.slow
 def test_a_network_that_averages_views_says_what_the_mean_of_their_embeddings_says() -> None:
     backbone = tiny_network("mobilenet_v2").get_layer("mobilenet_v2")
     one, eight = (model.build_network(backbone, 3, views) for views in (1, 8))

@@ -68,6 +68,7 @@ def test_an_exception_comes_through_the_silence_and_ends_it(capfd: pytest.Captur
     assert "seen" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_keras_starts_without_what_it_does_not_need_and_others_can_have_it_afterwards() -> None:
     lines = (
         "import sys",

@@ -98,6 +98,7 @@ def test_force_and_reason_go_together(landuse, words: list[str]) -> None:
     assert (code, out) == (1, "") and err.startswith("landuse: --force and --reason TEXT go together")
 
 
+@pytest.mark.slow
 def test_the_champion_is_not_judged_again_and_keeps_its_blessing(landuse, at_hand: None) -> None:
     landuse("promote", "1")
     before = blessing()
@@ -113,6 +114,7 @@ def test_a_champion_from_before_there_was_a_ledger_is_judged_and_entered(landuse
     assert moves() == ["promote 1 1 FINISHED"] and assert_sound() == "1"
 
 
+@pytest.mark.slow
 def test_a_version_that_was_rolled_back_comes_back_only_by_force(landuse, at_hand: None) -> None:
     crown(2)
     crown(1)
@@ -209,6 +211,7 @@ def test_a_store_that_is_down_is_named_and_nothing_is_changed(
     assert not paths.BLESSING.exists()
 
 
+@pytest.mark.slow
 def test_an_alias_that_was_moved_by_hand_stops_promote_and_rollback_and_force_settles_it(
     landuse, at_hand: None
 ) -> None:

@@ -118,6 +118,7 @@ def test_fine_tuning_from_a_block_changes_the_network_from_there_on(
     assert card["trained_parameters"] == sum(int(np.prod(w.shape)) for w in trained) + 1280 * 3 + 3
 
 
+@pytest.mark.slow
 def test_keras_and_litert_files_that_do_not_agree_are_refused(trained_copy: Path) -> None:
     images = sorted(DATA.glob("*/*.png"))[:4]
     check_agreement(images)
@@ -160,6 +161,7 @@ def test_features_cut_elsewhere_or_half_written_are_not_trained_on(trained_copy:
         train(TRAIN)
 
 
+@pytest.mark.slow
 def test_what_is_done_on_a_gpu_trains_and_exports_a_model_too(
     trained_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +175,7 @@ def test_what_is_done_on_a_gpu_trains_and_exports_a_model_too(
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.slow
 def test_a_model_that_averages_an_image_and_its_mirror_image_says_the_same_of_both(trained_copy: Path) -> None:
     train(replace(TRAIN, averaged_views=2))
     classifier, pixels = Classifier(MODEL), read_image(DATA / "field" / "00.png", EXTRACT.image_size)

@@ -80,6 +80,7 @@ def test_a_study_finds_values_and_leaves_runs_and_pictures(trained_copy: Path) -
     assert "0 of 4 trials" in told[0] and "is the best" in told[-1]
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_goes_on_and_one_that_is_done_tries_nothing(
     trained_copy: Path, interrupted: Callable[[int], None]
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_study_that_was_stopped_goes_on_and_one_that_is_done_tries_nothing(
     assert len({trial.params["learning_rate"] for trial in trials}) == len(trials) == 4, "none is tried again"
 
 
+@pytest.mark.slow
 def test_trials_of_other_params_than_before_hang_below_a_run_of_their_own(trained_copy: Path) -> None:
     tune(TRAIN, params(1), EXTRACT, lambda _: None)
     first = latest_parent()

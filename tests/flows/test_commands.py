@@ -219,6 +219,7 @@ def test_a_flow_within_a_flow_passes_and_the_lock_opens_at_the_end_of_the_outer(
     assert waiting.stdout.readline() == "in\n" and waiting.wait() == 0
 
 
+@pytest.mark.slow
 def test_a_flow_waits_for_another_process_to_end(flow, caplog) -> None:
     other = flow("import time; print('first', flush=True); time.sleep(1)")
     other.stdout.readline()

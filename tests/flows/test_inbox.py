@@ -216,6 +216,7 @@ def test_a_burst_is_one_event_and_what_lies_there_is_not_told_again(events: list
     assert events == [5]
 
 
+@pytest.mark.slow
 def test_an_arrival_that_is_put_away_is_no_event_and_a_new_one_is(events: list[int]) -> None:
     arrive("first.zip")
     wait_until(lambda: events == [1])

@@ -98,6 +98,7 @@ def no_server(place: Path) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_without_a_server_the_note_of_a_lost_run_is_kept_and_an_arrival_is_not_taken_for_told(no_server: None) -> None:
     leave_note(uuid4())
     with pytest.raises(Unavailable, match="make up starts it"):

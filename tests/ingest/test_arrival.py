@@ -76,6 +76,7 @@ def test_one_arrival_after_another_and_the_source_stays_superseded(
     assert bring_in("../set.zip") == replace(second, changed=False)
 
 
+@pytest.mark.slow
 def test_where_the_source_cannot_be_looked_at_what_it_held_stays_superseded(settled: room.Ingested) -> None:
     Path("../set.zip").rename("../away.zip")
     first = arrive(zip_of(Path("../new.zip"), pictures(10)))
@@ -212,6 +213,7 @@ with repo.lock:
 """
 
 
+@pytest.mark.slow
 def test_another_ingest_at_work_is_1_and_another_dvc_may_pass(settled: room.Ingested, code: Code) -> None:
     with room.alone():
         assert code("fetch") == (1, "landuse: another ingest is at work in this project: wait until it has ended\n")
@@ -234,6 +236,7 @@ with rwlock(repo.tmp_dir, repo.fs, "a stage", [repo.root_dir + "/data"], [], Fal
 """
 
 
+@pytest.mark.slow
 def test_a_stage_that_reads_the_images_never_has_others_put_below_it(
     settled: room.Ingested, monkeypatch: pytest.MonkeyPatch
 ) -> None:

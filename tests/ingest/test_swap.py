@@ -125,6 +125,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_killed_at_any_moment_the_next_ingest_finds_the_old_pair(settled: room.Ingested, fault: str) -> None:
     zip_of(Path("../other.zip"), pictures(10))
