@@ -281,7 +281,13 @@ class Flow(StrEnum):
 @app.command(rich_help_panel="Flows")
 def flow(
     name: Flow,
-    settings: Annotated[list[str] | None, typer.Argument(help="key=value; section.key=value: params")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE...",
+            help="What it takes, as source=tiles.zip or force=true; training also takes params, as train.epochs=30.",
+        ),
+    ] = None,
 ) -> None:
     """Run a Prefect flow here and now, with no server needed."""
     from landuse.params import load_params
