@@ -107,7 +107,7 @@ def test_images_of_unusual_sizes_are_a_slice_once_they_are_enough() -> None:
     sizes, correct = [(8, 8)] * 30 + [(9, 8)] * 12, [1] * 30 + [0] * 12
     few = cut_checks(correct, sizes, [9] * 42, slice_images=13)["slice_size"]
     enough = cut_checks(correct, sizes, [9] * 42, slice_images=12)["slice_size"]
-    assert few.passed and "unusual: only 12 images" in few.sentence
+    assert few.passed and "unusual: too few images (12)" in few.sentence
     assert not enough.passed and enough.value == 0
 
 

@@ -70,4 +70,4 @@ def counts(correct: NDArray[np.bool_]) -> dict[str, float]:
 
 def words(part: str, rows: NDArray[np.bool_], found: dict[str, float]) -> str:
     """One slice: how good, or that it is too small."""
-    return f"{part} {found[part]:.1%}" if part in found else f"{part}: only {rows.sum()} images"
+    return f"{part} {found[part]:.1%}" if part in found else f"{part}: too few images ({rows.sum()})"
