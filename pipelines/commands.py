@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Timer
 from typing import TypeVar
 
+from httpx import HTTPError
 from prefect.logging import get_logger, get_run_logger
 
 from landuse.errors import LanduseError, Unavailable
@@ -42,10 +43,10 @@ class CommandFailed(LanduseError):
 
 
 class NoTraceback(logging.Filter):
-    """Logs a failed command by its reason alone: a traceback through this code would not help anybody."""
+    """Logs a failed command, or a server that is gone, by its reason alone: no traceback would help anybody."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], LanduseError):
+        if record.exc_info and isinstance(record.exc_info[1], (LanduseError, HTTPError)):
             record.exc_info = None
         return True
 

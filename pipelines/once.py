@@ -19,11 +19,14 @@ OVERRIDES = "overrides"
 def run_once(name: str, settings: list[str]) -> Any:
     """Run a flow with settings such as `force=true`; those with a dot, `train.epochs=3`, are other params.
 
-    Raises LanduseError where the flow has no such parameter, or fails.
+    Raises LanduseError where the flow has no such parameter, or fails, or the server does not answer any more.
     """
     prepare()
+    from pipelines.server import answering
+
     flow = getattr(import_module(f"pipelines.{name}"), name)
-    return flow(**parameters(flow.fn, settings))
+    with answering():
+        return flow(**parameters(flow.fn, settings))
 
 
 def prepare() -> None:

@@ -11,10 +11,16 @@ from landuse.errors import Unavailable
 
 @contextmanager
 def server() -> Iterator[SyncPrefectClient]:
-    """The server's API. Raises Unavailable where it does not answer, or does not do what it is asked."""
+    """The server's API. Raises Unavailable as `answering` does."""
+    with answering(), get_client(sync_client=True) as client:
+        yield client
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Raises Unavailable where the server does not answer, or does not do what it is asked."""
     try:
-        with get_client(sync_client=True) as client:
-            yield client
+        yield
     except httpx.HTTPError as error:
         reason = " ".join(str(error).split())[:240]
         raise Unavailable(f"Prefect server: {reason}; make up starts it where it is down") from None
