@@ -1,6 +1,5 @@
 """The commands of the project, run by a flow: every line is logged, nothing outlives its flow for long."""
 
-import json
 import logging
 import os
 import re
@@ -20,7 +19,7 @@ from prefect.logging import get_logger, get_run_logger
 
 from landuse.errors import LanduseError, Unavailable
 from landuse.paths import SERVICES
-from landuse.process import end_group, note
+from landuse.process import end_group, note, noted
 from pipelines.lock import held
 from pipelines.lockfile import restore
 from pipelines.lost import note_process
@@ -74,9 +73,9 @@ def alone() -> Iterator[None]:
 
 def end_job() -> None:
     """Kill the command, with all it started, whose flow was killed."""
-    with suppress(FileNotFoundError):
-        end_group(json.loads(JOB.read_text()))
-        JOB.unlink()
+    if tags := noted(JOB):
+        end_group(tags)
+    JOB.unlink(missing_ok=True)
 
 
 def kill_group(pid: int) -> None:

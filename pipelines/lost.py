@@ -1,6 +1,5 @@
 """Flow runs whose process is gone without a word: known by a note of each process, and ended for the Prefect server."""
 
-import json
 import os
 from contextlib import suppress
 from uuid import UUID
@@ -12,7 +11,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Crashed
 
 from landuse.paths import SERVICES
-from landuse.process import is_gone, note
+from landuse.process import is_gone, note, noted
 from pipelines.server import server
 
 NOTES = SERVICES / "flows"
@@ -34,7 +33,8 @@ def end_lost_runs() -> None:
     """
     for path in NOTES.glob("*.json"):
         with suppress(FileNotFoundError):  # `make up` and the watcher do this at once
-            if is_gone(json.loads(path.read_text(encoding="utf-8"))):
+            tags = noted(path)
+            if not tags or is_gone(tags):  # a damaged note is of before the machine broke down
                 with server() as client:
                     end_run(client, UUID(path.stem))
                 path.unlink()

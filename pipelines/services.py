@@ -3,7 +3,6 @@
 All on 127.0.0.1. Each has a log and a note of its process in `.services/`.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import psutil
 
 from landuse.errors import LanduseError
 from landuse.paths import DEFAULT_STORE, SERVICES
-from landuse.process import PID, end_group, is_gone, note
+from landuse.process import PID, end_group, is_gone, note, noted
 
 HOST = "127.0.0.1"
 POOL = "landuse"
@@ -118,7 +117,8 @@ def is_up(service: Service) -> bool:
 
 def is_running(service: Service) -> bool:
     """Whether the noted process is still there."""
-    return service.note.exists() and not is_gone(json.loads(service.note.read_text()))
+    tags = noted(service.note)
+    return bool(tags) and not is_gone(tags)
 
 
 def answers(service: Service) -> bool:
@@ -166,14 +166,15 @@ def wait_for(service: Service) -> None:
 
 def end_rest(service: Service) -> bool:
     """Kill what outlived a service that was killed, so that it holds no port; whether there was anything."""
-    return service.note.exists() and end_group(json.loads(service.note.read_text()))
+    tags = noted(service.note)
+    return bool(tags) and end_group(tags)
 
 
 def stop(service: Service) -> bool:
     """End a service and all it started, if it is there: asked first, killed after a while. Whether it was there."""
     was_there = is_running(service)
     if was_there:
-        leader = psutil.Process(int(json.loads(service.note.read_text())[PID]))
+        leader = psutil.Process(int(noted(service.note)[PID]))
         family = [*leader.children(recursive=True), leader]
         leader.terminate()
         _, stubborn = psutil.wait_procs(family, STOP_SECONDS)

@@ -65,10 +65,13 @@ def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file in one rename, so that nobody ever reads half of it, and a full disk leaves the old one."""
+    """Write a file in one rename, so that it is never there by half: a full disk or a power cut leaves the old one."""
     part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else the name may reach the disk before the content
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -44,6 +44,13 @@ def note(path: Path, pid: int) -> None:
     write_whole(path, json.dumps(identity(pid)))
 
 
+def noted(path: Path) -> dict[str, str]:
+    """What a note says; nothing where there is none, or it is damaged."""
+    with suppress(FileNotFoundError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8"))
+    return {}
+
+
 def is_gone(tags: Mapping[str, str]) -> bool:
     """Whether the process is known to have ended: it ran on this machine and does so no more."""
     if tags.get(HOST) != socket.gethostname() or STARTED not in tags:

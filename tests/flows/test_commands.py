@@ -250,6 +250,12 @@ def test_what_the_command_of_a_killed_flow_started_is_ended_by_the_next_flow(flo
         assert not JOB.exists()
 
 
+def test_a_note_of_a_command_that_a_power_cut_left_empty_hinders_no_flow(place: Path) -> None:
+    JOB.write_text("")
+    with alone():
+        assert not JOB.exists()
+
+
 def test_a_child_that_outlived_the_command_of_a_killed_flow_is_ended_too(flow) -> None:
     killed = flow(FAMILY)
     child = identity(first_number(killed))

@@ -135,6 +135,14 @@ def test_a_service_that_was_killed_is_seen_and_started_again(web: Service) -> No
     assert is_up(web) and noted(web) != first
 
 
+def test_a_note_that_a_power_cut_left_empty_is_that_of_a_service_that_is_not_there(web: Service) -> None:
+    web.note.write_text("")
+    assert not is_running(web) and not stop(web) and not web.note.exists()
+    web.note.write_text("")
+    start(web)
+    assert is_up(web)
+
+
 def test_a_server_whose_leader_was_killed_gives_its_port_to_the_next(web: Service) -> None:
     with_child = replace(web, command=(*python(AS_A_CHILD), web.port))
     start(with_child)
