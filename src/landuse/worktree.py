@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from configobj import ConfigObj
 from dvc.config import Config
 
 from landuse.paths import WEIGHTS
@@ -10,12 +11,17 @@ from landuse.paths import WEIGHTS
 def lend(folder: Path) -> None:
     """Let a working tree use the DVC cache and remotes of this project, and those of its weights that are not in git.
 
-    That goes for relative paths and for config.local too. With autostage DVC asks nobody to add files to git.
+    That goes for relative paths and for config.local too. With autostage DVC asks nobody to add files to git. The file
+    is written here, since DVC itself writes ASCII only, and a path may have other letters.
     """
     here = Config(dvc_dir=str(Path(".dvc").absolute()))
-    cache = {"dir": str(Path(".dvc/cache").absolute())} | here["cache"]
-    with Config(dvc_dir=str(folder / ".dvc")).edit("local") as there:
-        there |= {"core": here["core"] | {"autostage": True}, "remote": here["remote"], "cache": cache}
+    there = ConfigObj(interpolation=False, encoding="utf-8")
+    there["core"] = here["core"] | {"autostage": True}
+    there["cache"] = {"dir": str(Path(".dvc/cache").absolute())} | here["cache"]
+    for name, remote in here["remote"].items():
+        there[f'remote "{name}"'] = remote
+    with (folder / ".dvc" / "config.local").open("wb") as file:
+        there.write(file)
     for path in WEIGHTS.iterdir():
         if not (folder / path).exists():
             (folder / path).symlink_to(path.absolute())
