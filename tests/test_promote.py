@@ -64,7 +64,8 @@ def test_a_version_that_passes_becomes_champion_with_blessing_tags_and_entry(lan
 def test_the_challenger_is_judged_where_no_version_is_named_and_refused_in_one_line(landuse, at_hand: None) -> None:
     code, out, err = landuse("promote")
     assert code == 3 and "FAILED  calibration_error" in out
-    assert err == "landuse: gallery version 4 stays challenger: " + first_failure()["sentence"] + "\n"
+    why = first_failure()["sentence"]
+    assert err == f"landuse: gallery version 4 is refused: {why}; artifacts/report.html shows all\n"
     assert blessing().items() >= {"version": "4", "verdict": "refused", "promoted": False, "forced": False}.items()
     assert tags("4").items() >= {"gate.verdict": "refused", "gate.failed": "calibration_error"}.items()
     assert aliases() == {} and moves() == []
@@ -120,7 +121,7 @@ def test_a_version_that_was_rolled_back_comes_back_only_by_force(landuse, at_han
     crown(1)
     assert landuse("rollback") == (0, "gallery version 2 is the champion again\n", "")
     code, _, err = landuse("promote", "1")
-    assert code == 3 and "gallery version 1 stays challenger: it was rolled back at 20" in err
+    assert code == 3 and "gallery version 1 is refused: it was rolled back at 20" in err
     assert assert_sound() == "2"
 
 

@@ -23,7 +23,7 @@ app = typer.Typer(
 STAGES = "Stages, as `dvc repro` runs them"
 CHAMPION = "The champion"
 USE = "The model at work"
-BAD_FILES = 4
+BAD_FILES, STOPPED = 4, 130
 USUAL_OBJECTS, MANY_OBJECTS = gc.get_threshold(), 100_000
 ModelOption = Annotated[
     str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder, in place of the champion.")
@@ -48,7 +48,7 @@ def fetch(arrival: Arrival = None) -> None:
     from landuse.params import load_params
 
     source = fetch(load_params().data, arrival)
-    say(f"{source.name} is at hand: {source.digest}")
+    say(f"{source.name} is at hand; its digest is {source.digest}")
 
 
 @app.command(rich_help_panel="Data")
@@ -316,6 +316,7 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         print(f"landuse: {place}{error.strerror}: {REMEDIES[error.errno]}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("landuse: stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == STOPPED:  # Typer takes Ctrl-C, and says nothing
+            print("landuse: stopped", file=sys.stderr)
+        raise

@@ -28,7 +28,7 @@ def track(items: Iterable[Item], total: int, label: str, *, stderr: bool = False
             yield item
             progress.advance(task)
             speed = progress.tasks[0].finished_speed or progress.tasks[0].speed or 0
-            progress.update(task, note=f"{speed:,.0f}/s")
+            progress.update(task, note=f"{speed:,.{0 if speed >= 10 else 1}f}/s")
             if done in tenths and not progress.console.is_terminal:
                 print(f"{label} {done}/{total}", file=progress.console.file, flush=True)
 

@@ -40,6 +40,7 @@ from landuse.paths import (
 
 EXPERIMENT = "landuse"
 MODEL_TAG = "model.sha256"
+SCORE = "best_validation_accuracy"  # of a trial; of a search, that of its best trial
 METRICS_AT_ONCE = 900  # MLflow takes up to a thousand
 NO_ANSWER = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
 KIND = ("mlflow.experimentKind", "custom_model_development")  # the UI opens with training runs, not with GenAI
@@ -212,14 +213,17 @@ def tuning_run(earlier: str | None) -> Iterator[str]:
             yield run.info.run_id
 
 
-def log_trial(parent: str, name: str, values: dict[str, Any], rows: list[dict[str, float]], outcome: str) -> None:
-    """One trial as a run of its own: the values it tried, the metrics of its epochs, and how it ended."""
+def log_trial(
+    parent: str, name: str, values: dict[str, Any], rows: list[dict[str, float]], score: float | None, outcome: str
+) -> None:
+    """One trial as a run of its own: the values it tried, the metrics of its epochs, its score, and how it ended."""
     client, now = MlflowClient(), int(time.time() * 1000)
     tags = {"mlflow.parentRunId": parent, "outcome": outcome} | process.identity()
     run = client.create_run(client.get_run(parent).info.experiment_id, run_name=name, tags=tags)
     metrics = [
         Metric(key, value, now, int(row["epoch"])) for row in rows for key, value in row.items() if key != "epoch"
     ]
+    metrics += [Metric(SCORE, score, now, 0)] if score is not None else []
     params = [Param(f"train.{key}", str(value)) for key, value in values.items()]
     client.log_batch(run.info.run_id, params=params)
     for start in range(0, len(metrics), METRICS_AT_ONCE):
@@ -229,7 +233,7 @@ def log_trial(parent: str, name: str, values: dict[str, Any], rows: list[dict[st
 
 def finish_tuning(values: dict[str, Any], score: float, folder: Path) -> None:
     """The best values, their score and the pictures of the study, on the run at hand."""
-    mlflow.log_metric("best_validation_accuracy", score)
+    mlflow.log_metric(SCORE, score)
     mlflow.set_tags({f"best.{key}": value for key, value in values.items()})
     for picture in sorted(folder.glob("*.png")):
         mlflow.log_artifact(str(picture), "pictures")

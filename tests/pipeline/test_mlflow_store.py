@@ -202,7 +202,7 @@ def test_a_server_holds_champion_and_ledger(work: Workspace) -> None:
         work.ok("landuse", "promote", "2", "--force", "--reason", "the second", MLFLOW_TRACKING_URI=address)
         assert f"{NAME} version 1 is the champion again" in work.ok("landuse", "rollback", MLFLOW_TRACKING_URI=address)
         refused = work.run("landuse", "promote", MLFLOW_TRACKING_URI=address)
-        assert refused.returncode == 3 and f"landuse: {NAME} version 2 stays challenger: " in refused.stderr
+        assert refused.returncode == 3 and f"landuse: {NAME} version 2 is refused: " in refused.stderr
         told = work.ok("landuse", "history", MLFLOW_TRACKING_URI=address).splitlines()
         assert told[0] == f"{NAME}: challenger 2, champion 1"
         assert [line.split()[1:5] for line in told[1:]] == [

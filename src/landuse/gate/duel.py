@@ -48,9 +48,8 @@ def check_classes(challenger: Evidence, champion: Evidence, params: PromoteParam
     """No class may fall too far."""
     now, before = challenger.recall, champion.recall
     worst = (before - now).idxmax()
-    sentence = (
-        f"recall of {worst} goes from {before[worst]:.1%} to {now[worst]:.1%}, and of no class further down; "
-        f"it may fall by {params.class_fall:.1%}"
-    )
+    falls = now[worst] < before[worst]
+    most = f"recall of {worst} falls most, from {before[worst]:.1%} to {now[worst]:.1%}"
+    sentence = f"{most if falls else 'recall falls in no class'}; it may fall by {params.class_fall:.1%}"
     recalls = {label: {"this": counted(now[label]), "champion": counted(before[label])} for label in now.index}
     return Check.at_most("class_fall", before[worst] - now[worst], params.class_fall, sentence, recalls)

@@ -93,6 +93,8 @@ def source_of(data: DataParams, arrival: str | None) -> Source:
         return find_source(data)
     if not arrival:
         raise LanduseError("what arrived has no name: name an archive or a folder, or nothing for data.source")
+    if "://" not in arrival and not Path(os.path.expanduser(arrival)).exists():
+        raise LanduseError(f"{arrival}: there is no such file or folder")
     return find_source(DataParams(source=arrival, checksum=None))
 
 

@@ -12,6 +12,7 @@ from landuse.gate import judge
 from landuse.gate.blessing import Blessing
 from landuse.handover import hand_over, settled_champion
 from landuse.params import EvaluateParams, PromoteParams
+from landuse.paths import REPORT
 from landuse.promote.publish import publish, restore
 from landuse.registry import CHALLENGER
 
@@ -51,7 +52,7 @@ def promote(
             blessing = crown(blessing, champion)
         publish(version, blessing, evaluation)
         if refused:
-            raise Refused(f"{name} version {number} stays challenger: {failure.sentence}")
+            raise Refused(f"{name} version {number} is refused: {failure.sentence}; {REPORT} shows all")
         return blessing
 
 

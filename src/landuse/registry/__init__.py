@@ -44,7 +44,7 @@ def get_version(name: str, number: str) -> ModelVersion:
     version = find_version(name, number)
     if version is None:
         there = sorted(numbers(name), key=int)
-        has = f"it has {', '.join(there[-SHOWN:])}" if there else "it has no model of this name (register.model)"
+        has = f"it has {', '.join(there[-SHOWN:])}" if there else f"the models are {models()} (register.model)"
         raise LanduseError(f"{name} has no version {number} in the registry: {has}")
     return version
 
@@ -62,6 +62,11 @@ def find_version(name: str, number: str) -> ModelVersion | None:
 def numbers(name: str) -> set[str]:
     """The numbers of all versions there are."""
     return {str(version.version) for version in MlflowClient().search_model_versions(f"name = '{name}'")}
+
+
+def models() -> str:
+    """The names of models there are, some of them where there are many."""
+    return ", ".join(model.name for model in MlflowClient().search_registered_models(max_results=SHOWN)) or "none yet"
 
 
 def version_of_model(name: str, sha256: str) -> ModelVersion | None:

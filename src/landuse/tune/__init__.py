@@ -31,6 +31,7 @@ def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: C
         tell(f"{done} of {params.trials} trials are done; what is trained begins at {train.unfreeze_from}")
         stopped = done < params.trials and not finish(study, train, params)
     if stopped:
+        tell(f"{ended(study)} of {params.trials} trials are kept: the same command goes on")
         raise KeyboardInterrupt
     if not came_to_an_end(study):
         raise LanduseError("no trial came to its end: lower tune.space.learning_rate, or give it more time")

@@ -131,7 +131,8 @@ def attempt(study: optuna.Study, bench: "Bench", train: TrainParams, params: Tun
         state = TrialState.PRUNED
     finally:
         study.tell(trial, judge.score if state == TrialState.COMPLETE else None, state)
-    tracking.log_trial(parent, f"trial-{trial.number:03}", values, judge.rows, state.name.lower())
+    score = judge.score if judge.rows else None
+    tracking.log_trial(parent, f"trial-{trial.number:03}", values, judge.rows, score, state.name.lower())
 
 
 def suggest(trial: optuna.Trial, space: dict[str, Range | tuple]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ NOUNS = {"images": "images", "classes": "classes", "contents": "different files"
 REMEDIES = {  # by the name of the check, or else its table
     "rows": "Check data.source and run `landuse ingest`",
     "images": "Mend the images or remove them",
+    "known_classes": "Remove that folder, or add it to validate.classes",
     "classes": "Add or remove images, or change params.yaml",
     "contents": "Keep one of them, under the right label",
 }
@@ -108,7 +109,8 @@ def observe(check: Check, details: dict[str, Any], table: pd.DataFrame) -> str:
     if column is None or column.dropna().empty:
         return f"{share} {NOUNS[check.table]}"
     low, high = number(column.min()), number(column.max())
-    return f"{share} {NOUNS[check.table]}; {check.arguments['column']} {low}" + (f" to {high}" if low != high else "")
+    values = f"{column.name} {low}".replace("_", " ") + (f" to {high}" if low != high else "")
+    return f"{share} {NOUNS[check.table]}; {values}"
 
 
 def offender(check: Check, row: dict[str, Any], manifest: pd.DataFrame) -> Offender:

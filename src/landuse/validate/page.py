@@ -33,7 +33,7 @@ def render_page(verdict: Verdict, manifest: pd.DataFrame, data: Path, docs: Iter
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Validation of {escape(str(data))}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n"
+        f"<title>Validation of {escape(data.name)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n"
         f"</head>\n<body>\n<main>\n{''.join(parts)}</main>\n</body>\n</html>\n"
     )
 
@@ -51,7 +51,7 @@ def headline(verdict: Verdict, data: Path) -> str:
         count(verdict.warnings, "warning"),
     ]
     line = " · ".join(facts)
-    return f'<header class="{state}">\n<p>{escape(str(data))}</p>\n<h1>{word}</h1>\n<p>{line}</p>\n</header>\n'
+    return f'<header class="{state}">\n<p>{escape(data.name)}</p>\n<h1>{word}</h1>\n<p>{line}</p>\n</header>\n'
 
 
 def table(verdict: Verdict) -> str:
