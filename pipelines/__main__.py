@@ -2,6 +2,7 @@
 
 import os
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 
@@ -59,10 +60,13 @@ def status() -> None:
 
 def main() -> None:
     """Do what is asked; a LanduseError becomes one line."""
-    os.environ.update(services.environment())
     verbs = {"up": partial(alone, up), "down": partial(alone, down), "status": status}
+    parser = ArgumentParser("python -m pipelines")
+    parser.add_argument("verb", choices=verbs)
+    verb = parser.parse_args().verb
     try:
-        verbs[sys.argv[1]]()
+        os.environ.update(services.environment())
+        verbs[verb]()
         sys.stdout.flush()
     except LanduseError as error:
         print(f"landuse: {error}", file=sys.stderr)

@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
 import pandas as pd
+from mlflow import MlflowClient
 from prefect import task
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -16,11 +18,11 @@ from prefect.artifacts import (
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from landuse import tracking
+from landuse import registry, tracking
 from landuse.files import read_record
 from landuse.info import scored
 from landuse.lineage import data_record
-from landuse.paths import METRICS, PER_CLASS, REGISTRATION, VALIDATION, VALIDATION_PAGE
+from landuse.paths import METRICS, PER_CLASS, VALIDATION, VALIDATION_PAGE
 from pipelines.unfinished import REASONS
 
 PROGRESS = re.compile(r"^(extract|evaluate|epoch)\s+(\d+)/(\d+)")
@@ -117,8 +119,12 @@ def verdict_in_words(blessing: dict[str, Any]) -> str:
 
 @task(task_run_name="sum up")
 def show_summary(reason: str, before: str | None, outcomes: dict[str, str], blessing: dict[str, Any]) -> str:
-    """The page of a retraining: what data, what changed, how good, promoted or not, why, where to look."""
+    """The page of a retraining: what data, what changed, how good, promoted or not, why, where to look.
+
+    The version that was judged may be another than was made here: that of a training with other params, for example.
+    """
     data, verdict = data_record(), verdict_in_words(blessing)
+    how_good, pages = on_record(blessing["model"], blessing["version"])
     ran = [name for name, state in outcomes.items() if state != "Cached"]
     cached = [name for name, state in outcomes.items() if state == "Cached"]
     source = f"{data.get('images', '?')} images in {data.get('classes', '?')} classes, from {data.get('source', '?')}"
@@ -126,10 +132,10 @@ def show_summary(reason: str, before: str | None, outcomes: dict[str, str], bles
         "What data": f"`{data['md5']}`: {source}",
         "What changed": f"{REASONS[reason]}; the data set was {'`' + before + '`' if before else 'none'} before",
         "What ran": f"{', '.join(ran) or 'nothing'}; unchanged: {', '.join(cached) or 'nothing'}",
-        "How good": scored(read_record(METRICS)),
+        "How good": how_good,
         "Promoted": "yes" if blessing["promoted"] else "no",
         "Why": verdict,
-        "Where to look": ", ".join(pages()),
+        "Where to look": ", ".join(pages),
     }
     rows = "\n".join(f"| **{question}** | {cell(answer)} |" for question, answer in answers.items())
     page = f"# {verdict.partition(':')[0]}\n\n| | |\n|---|---|\n{rows}\n"
@@ -142,17 +148,21 @@ def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "/")
 
 
-def pages() -> list[str]:
-    """Links to run, model and Data Docs in MLflow's UI, or the run's id where the store is no server."""
-    registration = read_record(REGISTRATION)
-    with tracking.store() as uri:
-        run = tracking.find_run(registration[tracking.MODEL_TAG])
-    if not uri.startswith("http"):
-        return [f"MLflow run `{run.info.run_id}` at {uri}, shown by `make ui`"]
-    page = f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    return [
+def on_record(name: str, number: str) -> tuple[str, list[str]]:
+    """Of a version: how good it is, and links to run, model and Data Docs in MLflow's UI.
+
+    Where the store is no server, the id of the run in place of links.
+    """
+    with tracking.store() as uri, TemporaryDirectory() as folder:
+        version = registry.get_version(name, number)
+        metrics = registry.fetch_run_file(version, METRICS.name, Path(folder))
+        how_good = scored(read_record(metrics)) if metrics else "not recorded"
+        if not uri.startswith("http"):
+            return how_good, [f"MLflow run `{version.run_id}` at {uri}, shown by `make ui`"]
+        page = f"{uri}/#/experiments/{MlflowClient().get_run(version.run_id).info.experiment_id}/runs/{version.run_id}"
+    return how_good, [
         f"[MLflow run]({page})",
-        f"[model version]({uri}/#/models/{registration['model']}/versions/{registration['version']})",
+        f"[model version]({uri}/#/models/{name}/versions/{number})",
         f"[validation]({page}/artifacts/validation/{VALIDATION_PAGE.name})",
         f"[Data Docs]({page}/artifacts/validation/data_docs/index.html)",
     ]

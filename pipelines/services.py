@@ -16,7 +16,7 @@ import psutil
 
 from landuse.errors import LanduseError
 from landuse.paths import DEFAULT_STORE, SERVICES
-from landuse.process import PID, end_group, is_gone, note, noted
+from landuse.process import DEATH_SECONDS, PID, end_group, is_gone, note, noted
 
 HOST = "127.0.0.1"
 POOL = "landuse"
@@ -52,16 +52,24 @@ class Service:
         return f"http://{HOST}:{self.port}"
 
 
+def port_of(variable: str, usual: str) -> str:
+    """The port that a variable names. Raises LanduseError where that is no number of a port."""
+    port = os.environ.get(variable, usual)
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise LanduseError(f"{variable} = {port}: set it to a free port, 1 to 65535")
+    return port
+
+
 def prefect_server() -> Service:
     """The server that knows deployments, schedules and runs."""
-    port = os.environ.get("LANDUSE_PREFECT_PORT", "4200")
+    port = port_of("LANDUSE_PREFECT_PORT", "4200")
     command = ("prefect", "server", "start", "--host", HOST, "--port", port)
     return Service("prefect", command, port, "/api/health", "LANDUSE_PREFECT_PORT")
 
 
 def mlflow_server() -> Service:
     """The server of runs and registry, on the same store that bare `dvc repro` writes to."""
-    port = os.environ.get("LANDUSE_MLFLOW_PORT", "5000")
+    port = port_of("LANDUSE_MLFLOW_PORT", "5000")
     store = ("--backend-store-uri", DEFAULT_STORE, "--no-serve-artifacts", "--default-artifact-root", "./mlruns")
     command = ("mlflow", "server", "--host", HOST, "--port", port, "--workers", "1", *store)
     return Service("mlflow", command, port, "/health", "LANDUSE_MLFLOW_PORT")
@@ -135,11 +143,12 @@ def start(service: Service) -> None:
     """
     if is_running(service):
         return wait_for(service)
-    end_rest(service)
-    if service.port and taken(service.port):
-        raise LanduseError(
-            f"port {service.port} is taken by another program: end it, or set {service.port_variable} to a free port"
-        )
+    patience = time.monotonic() + (DEATH_SECONDS if end_rest(service) else 0)  # of several threads the last frees it
+    while service.port and taken(service.port):
+        if time.monotonic() > patience:
+            remedy = f"end it, or set {service.port_variable} to a free port"
+            raise LanduseError(f"port {service.port} is taken by another program: {remedy}")
+        time.sleep(0.02)
     with service.log.open("a") as log:
         process = subprocess.Popen(
             service.command, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -37,7 +37,7 @@ def workspace(overrides: dict[str, Any] | None) -> Iterator[Path]:
     try:
         make_copy()
         (COPY / PARAMS).write_text(params, encoding="utf-8")
-        load_params(COPY / PARAMS)
+        refuse_wrong_values()
         yield COPY
     finally:
         remove_copy()
@@ -52,6 +52,14 @@ def overridden(overrides: dict[str, Any]) -> str:
             raise LanduseError(f"{name} = {value!r}: there is no such key in {PARAMS}")
         content[section][key] = value
     return yaml.safe_dump(content, sort_keys=False)
+
+
+def refuse_wrong_values() -> None:
+    """Raise LanduseError where params.yaml of the copy is not valid, in the name of what was given."""
+    try:
+        load_params(COPY / PARAMS)
+    except LanduseError as error:
+        raise LanduseError(str(error).replace(f"{COPY / PARAMS}: ", "")) from None
 
 
 def command(*words: str, folder: Path | None = None) -> str:

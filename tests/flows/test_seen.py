@@ -10,12 +10,16 @@ from uuid import UUID, uuid4
 import pandas as pd
 import pytest
 import tiny
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from landuse import tracking
 from landuse.gate.blessing import Blessing, Check
 from landuse.info import scored
-from landuse.paths import METRICS, REGISTRATION, RUN, VALIDATION
+from landuse.params import RegisterParams
+from landuse.paths import METRICS, REGISTRATION, VALIDATION
 from landuse.progress import EpochBars, track
+from landuse.register import register
 from pipelines import seen, tell
 from pipelines.seen import Meter, show_summary, verdict_in_words
 
@@ -185,35 +189,48 @@ def test_the_table_of_the_gate_holds_every_check(shown: Shown) -> None:
 
 
 @pytest.fixture
-def page(trained_copy: Path, shown: Shown) -> Callable[..., str]:
+def version(trained_copy: Path) -> ModelVersion:
+    """The model, registered."""
+    return register(RegisterParams(model="landuse"))
+
+
+@pytest.fixture
+def page(version: ModelVersion, shown: Shown) -> Callable[..., str]:
     """A function from a blessing to the page of a retraining whose model is registered."""
-    sha256 = json.loads(RUN.read_text())["tags"][tracking.MODEL_TAG]
-    REGISTRATION.write_text(json.dumps({"model": "landuse", "version": "4", tracking.MODEL_TAG: sha256}))
 
     def content(found: dict[str, Any], reason: str = "new-data", before: str | None = "f" * 32) -> str:
+        found |= {"version": str(version.version)}
         assert show_summary.fn(reason, before, OUTCOMES, found) == verdict_in_words(found)
         return shown["retraining"][0]
 
     return content
 
 
-def test_the_page_answers_what_people_ask(page: Callable[..., str]) -> None:
+def test_the_page_answers_what_people_ask(page: Callable[..., str], version: ModelVersion) -> None:
     lines = page(blessing(("accuracy",))).splitlines()
-    assert lines[0] == "# landuse version 4 stays challenger"
+    assert lines[0] == f"# landuse version {version.version} stays challenger"
     answers = dict(line.strip("| ").split(" | ") for line in lines if line.startswith("| **"))
     assert tiny.DATA_MD5 in answers["**What data**"] and "from tiny.zip" in answers["**What data**"]
     assert answers["**What changed**"] == f"the images; the data set was `{'f' * 32}` before"
     assert answers["**What ran**"] == "validate, extract, train; unchanged: split"
     assert answers["**How good**"] == scored(json.loads(METRICS.read_text()))
     assert answers["**Promoted**"] == "no"
-    assert answers["**Why**"] == "landuse version 4 stays challenger: accuracy is so and so"
-    run = tracking.find_run(json.loads(RUN.read_text())["tags"][tracking.MODEL_TAG])
-    assert run.info.run_id in answers["**Where to look**"] and "make ui" in answers["**Where to look**"]
+    assert answers["**Why**"] == f"landuse version {version.version} stays challenger: accuracy is so and so"
+    assert version.run_id in answers["**Where to look**"] and "make ui" in answers["**Where to look**"]
 
 
-def test_the_first_champion_of_a_project_has_a_page_too(page: Callable[..., str]) -> None:
+def test_the_page_is_that_of_the_version_that_was_judged_whatever_was_trained_since(
+    page: Callable[..., str], version: ModelVersion
+) -> None:
+    good = scored(json.loads(METRICS.read_text()))
+    METRICS.write_text(METRICS.read_text().replace('"images": ', '"images": 9'))
+    REGISTRATION.write_text("{}")
+    assert good in (content := page(blessing())) and version.run_id in content
+
+
+def test_the_first_champion_of_a_project_has_a_page_too(page: Callable[..., str], version: ModelVersion) -> None:
     content = page(blessing(champion=None), before=None)
-    assert "# landuse version 4 is the champion\n" in content
+    assert f"# landuse version {version.version} is the champion\n" in content
     assert "the data set was none before" in content and "| **Promoted** | yes |" in content
 
 
@@ -224,7 +241,7 @@ def test_what_would_break_the_table_of_the_page_does_not(page: Callable[..., str
 
 
 def test_where_the_store_is_a_server_the_page_links_to_its_pages(
-    page: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    page: Callable[..., str], version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
     def server():
@@ -232,10 +249,10 @@ def test_where_the_store_is_a_server_the_page_links_to_its_pages(
 
     monkeypatch.setattr(tracking, "store", server)
     content = page(blessing())
-    run = tracking.find_run(json.loads(RUN.read_text())["tags"][tracking.MODEL_TAG])
-    link = f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    experiment = MlflowClient().get_run(version.run_id).info.experiment_id
+    link = f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{version.run_id}"
     assert f"[MLflow run]({link})" in content and f"[Data Docs]({link}/artifacts/" in content
-    assert "[model version](http://127.0.0.1:5000/#/models/landuse/versions/4)" in content
+    assert f"[model version](http://127.0.0.1:5000/#/models/landuse/versions/{version.version})" in content
 
 
 # Who is told

@@ -85,6 +85,13 @@ def test_ports_are_set_by_the_variables_that_a_taken_port_names(shell: None) -> 
     assert environment()["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
 
 
+@pytest.mark.parametrize("port", ["abc", "0", "65536", ""])
+def test_a_port_that_is_none_is_named_with_its_variable(shell: None, port: str) -> None:
+    os.environ["LANDUSE_MLFLOW_PORT"] = port
+    with pytest.raises(LanduseError, match=f"^LANDUSE_MLFLOW_PORT = {port}: set it to a free port"):
+        environment()
+
+
 def test_an_mlflow_server_of_ones_own_is_used_and_none_started(shell: None) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:8080"
     assert [service.name for service in services.services()] == ["prefect", "worker", "inbox"]

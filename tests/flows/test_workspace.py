@@ -185,7 +185,7 @@ def test_a_key_that_there_is_not_is_refused_before_anything_is_copied(project: P
 @pytest.mark.slow
 def test_a_value_that_is_not_allowed_is_refused_and_nothing_stays(committed: Path) -> None:
     before = facts()
-    with pytest.raises(LanduseError, match="train.epochs = 'many'"), workspace({"train.epochs": "many"}):
+    with pytest.raises(LanduseError, match="^train.epochs = 'many'"), workspace({"train.epochs": "many"}):
         pass
     assert facts() == before and not COPY.exists()
 
