@@ -1,5 +1,6 @@
 """inbox/: archives and folders that arrive to be learned from. A watcher tells Prefect when one is complete."""
 
+import os
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -19,14 +20,16 @@ DONE, SUPERSEDED = INBOX / ".done", INBOX / ".superseded"
 EVENT = "landuse.arrival"
 UNFINISHED = frozenset({".part", ".tmp", ".crdownload", ".filepart"})
 LOOK_SECONDS = 1.0
+NAME_BYTES = 200
 
 Fingerprint = frozenset[tuple[str, int, int]]
 
 
 def arrivals() -> list[Path]:
-    """What lies in inbox/, in the order it came; hidden and half-copied names and broken links are left out."""
+    """What lies in inbox/, in the order it came; hidden and half-copied names, broken links and pipes are left out."""
     shown = (path for path in INBOX.glob("*") if not path.name.startswith(".") and path.suffix not in UNFINISHED)
-    return sorted(filter(Path.exists, shown), key=lambda path: path.lstat().st_ctime_ns)
+    there = (path for path in shown if path.is_file() or path.is_dir())
+    return sorted(there, key=lambda path: path.lstat().st_ctime_ns)
 
 
 def newest() -> str | None:
@@ -54,16 +57,21 @@ def put_away(arrival: str | Path, folder: Path) -> None:
     path = Path(arrival)
     if path.parent == INBOX and path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        move(path, folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{path.name}")
+        move(path, folder / dated(path.name))
 
 
 def set_aside(arrival: str | Path, complaint: str) -> None:
     """Move an arrival that was refused to quarantine/: beside its report, or with the complaint as its report."""
     reports = (path for path in QUARANTINE.glob("*") if f"{path}/" in complaint)
-    folder = next(reports, QUARANTINE / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{Path(arrival).stem}")
+    folder = next(reports, QUARANTINE / dated(Path(arrival).stem))
     put_away(arrival, folder)
     if folder.exists():
         (folder / "refused.txt").write_text(complaint + "\n", encoding="utf-8")
+
+
+def dated(name: str) -> str:
+    """A name with the time before it; of one that would be too long for the file system, the end."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{os.fsencode(name)[-NAME_BYTES:].decode(errors='ignore')}"
 
 
 def fingerprint() -> Fingerprint:

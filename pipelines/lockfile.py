@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import yaml
+
 from landuse.errors import LanduseError
 from landuse.paths import SERVICES
 
@@ -34,6 +36,19 @@ def kept_whole(folder: Path) -> Iterator[None]:
 
 
 def restore(folder: Path) -> None:
-    """Put the copy back that a stage which did not come to its end left."""
-    with suppress(FileNotFoundError):
-        os.replace(folder / SERVICES / LOCK_FILE, folder / LOCK_FILE)
+    """Put the copy back that a stage which did not come to its end left, where dvc.lock is not whole any more."""
+    kept, lock = folder / SERVICES / LOCK_FILE, folder / LOCK_FILE
+    if kept.exists():
+        if is_whole(lock, kept):  # somebody may have run stages by hand, and committed what came of it
+            kept.unlink()
+        else:
+            os.replace(kept, lock)
+
+
+def is_whole(lock: Path, kept: Path) -> bool:
+    """Whether DVC has written a lock to its end: it has every stage of the one before, with all that belongs to it."""
+    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError):
+        text = lock.read_text(encoding="utf-8")
+        now, before = (yaml.safe_load(each)["stages"] for each in (text, kept.read_text(encoding="utf-8")))
+        return text.endswith("\n") and all(now.get(name, {}).keys() >= stage.keys() for name, stage in before.items())
+    return False

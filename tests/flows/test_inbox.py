@@ -74,6 +74,19 @@ def names(folder: Path) -> list[str]:
 # What to take in
 
 
+def test_a_name_as_long_as_a_name_can_be_is_put_away_and_set_aside_too(place: Path) -> None:
+    for move in (lambda path: inbox.put_away(path, inbox.DONE), lambda path: inbox.set_aside(path, "no")):
+        arrival = arrive("\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 125 + ".zip")
+        move(arrival)
+        assert not arrival.exists()
+    assert names(inbox.DONE)[0].endswith("\N{LATIN SMALL LETTER U WITH DIAERESIS}.zip")
+
+
+def test_a_pipe_is_no_arrival(place: Path) -> None:
+    os.mkfifo(INBOX / "pipe")
+    assert inbox.arrivals() == []
+
+
 def test_an_empty_inbox_or_none_has_nothing_and_keeps_nobody_waiting() -> None:
     begin = time.monotonic()
     assert inbox.newest() is None

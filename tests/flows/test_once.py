@@ -95,6 +95,6 @@ def test_the_real_command_knows_its_flows_and_no_other(project: Path) -> None:
 def test_the_real_command_runs_a_flow_without_a_server_and_says_why_it_failed(project: Path) -> None:
     (project / "pipelines").symlink_to(ROOT / "pipelines")
     done = subprocess.run([LANDUSE, "flow", "ingestion", "source=nowhere.zip"], capture_output=True, text=True)
-    complaint = "data.source = nowhere.zip: there is no such file or folder, and no source of this name"
+    complaint = "nowhere.zip: there is no such file or folder"
     assert done.returncode == 1 and f"landuse: {complaint}" in done.stderr.splitlines()
     assert "Traceback" not in done.stdout + done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from landuse import sample
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Refused
 from landuse.ingest.download import checksum_of, fetch, public, verify
 from landuse.ingest.unpack import copy_folder, folder_members, one_line_errors, unpack_archive
 from landuse.params import DataParams
@@ -77,7 +77,7 @@ def refuse_own_data(folder: Path) -> None:
     """The folder that is replaced is no source of what replaces it, nor is one around or inside it."""
     own, folder_itself = DATA.resolve(), folder.resolve()
     if own.is_relative_to(folder_itself) or folder_itself.is_relative_to(own):
-        raise LanduseError(f"data.source = {folder}: data/ is what would be replaced; copy the images elsewhere first")
+        raise Refused(f"{folder}: data/ is what would be replaced; copy the images elsewhere first")
 
 
 def web_source(name: str, url: str, checksum: str | None) -> Source:
