@@ -126,6 +126,16 @@ def test_a_model_that_was_made_anew_under_its_name_has_no_past(at_hand: None) ->
 
 
 @pytest.mark.slow
+def test_a_champion_that_came_back_after_one_that_was_deleted_is_not_the_champion_before_itself(at_hand: None) -> None:
+    for number in (3, 1, gallery.hang_twin(1).version, 1):
+        crown(number)
+    MlflowClient().delete_model_version(NAME, aliases()["previous_champion"])
+    crown(4)
+    rollback(NAME)
+    assert aliases() == {"champion": "1", "previous_champion": "3"}
+
+
+@pytest.mark.slow
 def test_a_rollback_goes_past_a_champion_that_was_deleted(at_hand: None) -> None:
     for number in (1, 2, 3):
         crown(number)

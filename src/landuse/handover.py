@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -46,9 +47,13 @@ def disagreement(name: str) -> str | None:
 
 
 def standing(name: str, *more: Entry) -> list[str]:
-    """The champions of the ledger, and of more entries, that the registry still has; the present one last."""
+    """The champions of the ledger, and of more entries, that the registry still has; the present one last.
+
+    One that came back after a version that was deleted since stands there once.
+    """
     there = registry.numbers(name)
-    return [number for number in ledger.champions([*ledger.done(name), *more]) if number in there]
+    left = (number for number in ledger.champions([*ledger.done(name), *more]) if number in there)
+    return [number for number, _ in groupby(left)]
 
 
 @contextmanager

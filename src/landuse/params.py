@@ -17,7 +17,19 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Level = Annotated[float, Field(ge=0, le=255)]
-Block = Annotated[str, Field(pattern=r"^(head|all|block_([1-9]|1[0-6]))$")]
+FORMS: dict[str, str] = {}
+
+
+def form(pattern: str, words: str) -> Any:
+    """A text of this pattern, which complaints put into words."""
+    FORMS[pattern] = words
+    return Field(pattern=pattern)
+
+
+Block = Annotated[str, form(r"^(head|all|block_([1-9]|1[0-6]))$", "head, all, or block_1 to block_16")]
+Checksum = Annotated[
+    str, form(r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$", "md5: and 32 hex digits, or sha256: and 64")
+]
 
 section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
@@ -27,7 +39,7 @@ class DataParams:
     """Where `landuse ingest` takes the images from."""
 
     source: Annotated[str, Field(min_length=1)]
-    checksum: Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")] | None
+    checksum: Checksum | None
 
 
 @section
@@ -110,7 +122,7 @@ class EvaluateParams:
 class RegisterParams:
     """Under which name the model is registered."""
 
-    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    model: Annotated[str, form(r"^[A-Za-z0-9_.-]+$", "a name of letters, digits, _, . and -")]
 
 
 @section
@@ -179,7 +191,7 @@ class PipelinesParams:
     fetch_minutes: Annotated[float, Field(gt=0)]
     retry_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=10)]
     settle_seconds: Annotated[float, Field(ge=0)]
-    notify: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None
+    notify: Annotated[str, form(r"^[a-z0-9-]+/[a-z0-9-]+$", "<type>/<name> of a block")] | None
 
 
 SPACE = ["tune", "space"]
@@ -295,6 +307,8 @@ def explain(problem: dict[str, Any]) -> str:
         return f"{key}: unknown key{suggestion(keys)}"
     if problem["type"] == "missing":
         return f"{key}: missing; presets/sample.yaml shows every key"
+    if problem["type"] == "string_pattern_mismatch":
+        return f"{key} = {problem['input']!r}: String should be {FORMS[problem['ctx']['pattern']]}"
     message = problem["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
     return f"{key} = {problem['input']!r}: {message}" if key and problem["type"] != "value_error" else message
 

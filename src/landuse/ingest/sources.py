@@ -58,7 +58,9 @@ def find_source(data: DataParams) -> Source:
         return folder_source(path)
     if path.is_file():
         return archive_source(path, data.checksum)
-    raise LanduseError(f"data.source = {data.source}: there is no such file or folder, and no source of this name")
+    raise LanduseError(
+        f"data.source = {data.source}: there is no such file or folder; sample and ucmerced are known by name"
+    )
 
 
 def draw(folder: Path) -> int:
