@@ -64,7 +64,7 @@ def test_a_run_on_the_sample_is_told_from_one_on_real_images(folder: Path, meta:
     assert tags["data.md5"] == tiny.DATA_MD5 and len(tags["data.md5"]) <= 36
 
 
-@pytest.mark.parametrize(("source", "kind"), [("sample", "sample"), ("set.zip", "real")])
+@pytest.mark.parametrize(("source", "kind"), [("sample", "sample"), ("set.zip", "unknown")])
 def test_data_that_was_edited_since_it_came_in_is_not_called_what_it_was(folder: Path, source: str, kind: str) -> None:
     write_record({"source": source, "version": tiny.DATA_MD5})
     assert lineage.tags()["data.source"] == source

@@ -91,7 +91,10 @@ def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path
             {"dropout": [0.1]},
             "tune.space.dropout = [0.1]: List should have at least 2 items after validation, not 1",
         ),
-        ({"dropout": {"low": 0.5, "high": 0.1}}, "low: 0.5, high: 0.1: low must be below high, and above 0 with log"),
+        (
+            {"dropout": {"low": 0.5, "high": 0.1}},
+            "tune.space.dropout: low: 0.5, high: 0.1: low must be below high, and above 0 with log",
+        ),
         ({"dropout": 0.1}, "tune.space.dropout = 0.1: Input should be a valid list"),
         ({"dropout": {"low": 0, "high": 1, "logs": True}}, "tune.space.dropout.logs: unknown key (did you mean log?)"),
         ({"dropout": {"low": 0, "high": 1}}, "tune.space.dropout = 1.0: Input should be less than 1"),
@@ -182,7 +185,7 @@ def test_a_block_beyond_the_end_of_the_backbone_is_refused(tmp_path: Path) -> No
 
 def test_a_family_of_classes_that_are_not_there_is_refused(tmp_path: Path) -> None:
     path = changed(tmp_path / "params.yaml", "promote.families", [["forest", "farmland", "desert"]])
-    assert refusal(path) == "promote.families: desert is not in validate.classes"
+    assert refusal(path) == "promote.families: desert is not in validate.classes; [] names none"
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.8, 0.3)])
@@ -190,7 +193,7 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(tmp_path: Path, share
     content = yaml.safe_load(changed(tmp_path / "params.yaml", "split.validation", shares[0]).read_text("utf-8"))
     content["split"]["test"] = shares[1]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), "utf-8")
-    assert "validation + test must stay below 1" in refusal(tmp_path / "params.yaml")
+    assert f"split: validation + test = {sum(shares):g}: must stay below 1" in refusal(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize("name", [*SECTIONS, *(f"{name}.{key}" for name, keys in SECTIONS.items() for key in keys)])

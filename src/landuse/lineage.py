@@ -80,11 +80,18 @@ def tags() -> dict[str, str]:
     return {
         "data.md5": data["md5"],
         "data.source": source,
-        "data.kind": "sample" if source.removesuffix(EDITED) == "sample" else "real",
+        "data.kind": kind_of(source),
         "git.commit": git("rev-parse", "HEAD") or "none",
         DIRTY: "unknown" if changes is None else str(bool(changes)).lower(),
         "params.sha256": hashlib.sha256(params.encode()).hexdigest(),
     }
+
+
+def kind_of(source: str) -> str:
+    """Whether images are drawn, `sample`, or `real`; `unknown` where others may have taken their place by hand."""
+    if source.removesuffix(EDITED) == "sample":
+        return "sample"
+    return "unknown" if source.endswith(EDITED) else "real"
 
 
 def processor() -> str:

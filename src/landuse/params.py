@@ -85,8 +85,9 @@ class SplitParams:
 
     @model_validator(mode="after")
     def leaves_something_to_train_on(self) -> Self:
-        if self.validation + self.test >= 1:
-            raise ValueError("validation + test must stay below 1, or nothing is left to train on")
+        held_out = self.validation + self.test
+        if held_out >= 1:
+            raise ValueError(f"validation + test = {held_out:g}: must stay below 1, or nothing is left to train on")
         return self
 
 
@@ -253,8 +254,10 @@ class Params:
 
     @model_validator(mode="after")
     def has_families_of_its_own_classes(self) -> Self:
-        for label in {label for family in self.promote.families for label in family} - {*self.validate.classes}:
-            raise ValueError(f"promote.families: {label} is not in validate.classes")
+        strangers = sorted({label for family in self.promote.families for label in family} - {*self.validate.classes})
+        if strangers:
+            are = "is" if len(strangers) == 1 else "are"
+            raise ValueError(f"promote.families: {', '.join(strangers)} {are} not in validate.classes; [] names none")
         return self
 
     @model_validator(mode="after")
@@ -310,7 +313,9 @@ def explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "string_pattern_mismatch":
         return f"{key} = {problem['input']!r}: String should be {FORMS[problem['ctx']['pattern']]}"
     message = problem["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
-    return f"{key} = {problem['input']!r}: {message}" if key and problem["type"] != "value_error" else message
+    if problem["type"] == "value_error":
+        return message if not key or message.startswith(keys[0]) else f"{key}: {message}"
+    return f"{key} = {problem['input']!r}: {message}" if key else message
 
 
 def suggestion(keys: list[str]) -> str:

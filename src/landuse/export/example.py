@@ -22,4 +22,5 @@ def main(folder: Path, images: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] or sys.exit(__doc__)
     main(Path(__file__).parent, sys.argv[1:])

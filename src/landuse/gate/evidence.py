@@ -173,7 +173,10 @@ def facing(version: ModelVersion, evidence: Evidence, folder: Path) -> Facing:
     classifier = registry.fetch_model(version, folder)
     odd = sorted({*classifier.labels} ^ {*evidence.labels})
     if odd:
-        raise LanduseError(f"{title(version)} knows other classes; only one of the two knows {', '.join(odd)}")
+        raise LanduseError(
+            f"{title(version)} knows other classes, only one of the two knows {', '.join(odd)}: "
+            "models of other classes need a register.model of their own"
+        )
     known = seen(evidence.table, splits_of(version, folder))
     alike = lookalikes(evidence.table, known)
     fresh = ~(known | alike)

@@ -56,7 +56,9 @@ def check_cut(name: str, cut: Slices, correct: NDArray[np.bool_], params: Promot
     found = {part: correct[rows].mean() for part, rows in cut.items() if rows.sum() >= params.slice_images}
     detail = {part: counts(correct[rows]) for part, rows in cut.items() if rows.any()}
     if not found:
-        return Check(name, None, params.slice_accuracy, True, f"no slice has {params.slice_images} images", detail)
+        return Check(
+            name, None, params.slice_accuracy, True, f"not judged: no slice has {params.slice_images} images", detail
+        )
     worst = min(found, key=found.__getitem__)
     told = ", ".join(words(part, rows, found) for part, rows in cut.items())
     sentence = f"{told}; {params.slice_accuracy:.1%} at least"
