@@ -19,6 +19,7 @@ def up() -> None:
     INBOX.mkdir(exist_ok=True)
     from pipelines.deploy import deploy
     from pipelines.lost import end_lost_runs
+    from pipelines.overview import wait_for_plan
 
     server, *others = services.services()
     services.start(server)
@@ -26,6 +27,7 @@ def up() -> None:
     end_lost_runs()
     for service in others:
         services.start(service)
+    wait_for_plan()
     status()
 
 

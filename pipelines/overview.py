@@ -1,5 +1,7 @@
 """What is scheduled next and what ran last, as the Prefect server knows it."""
 
+import time
+
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
@@ -8,6 +10,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from pipelines.server import server
 
 SHOWN = 5
+PLAN_SECONDS = 10
 
 
 def overview() -> str:
@@ -25,6 +28,17 @@ def overview() -> str:
         *(f"ended      {run.end_time:%Y-%m-%d %H:%M} UTC  {run.name}: {said(run)}" for run in over),
     ]
     return "\n".join(lines) or "nothing    ran or is scheduled so far"
+
+
+def wait_for_plan() -> None:
+    """Return when the server has planned what is on a schedule: to deploy anew makes it forget that for seconds."""
+    end = time.monotonic() + PLAN_SECONDS
+    with server() as client:
+        on_schedule = any(schedule.active for found in client.read_deployments() for schedule in found.schedules)
+        while on_schedule and time.monotonic() < end:
+            if runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC, limit=1):
+                return
+            time.sleep(0.2)
 
 
 def runs(client: SyncPrefectClient, states: list[StateType], sort: FlowRunSort, limit: int = SHOWN) -> list[FlowRun]:

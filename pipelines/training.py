@@ -25,7 +25,7 @@ def training(overrides: dict[str, Any] | None = None) -> dict[str, str]:
     """
     with alone(), workspace(overrides) as folder:
         outcomes = {name: run_stage(name, folder) for name in stage_names()}
-        make_sure_of_registration(folder)
+        patient(make_sure_of_registration)(folder)
         show_validation(folder)
         show_classes(folder)
         return outcomes

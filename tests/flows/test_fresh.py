@@ -42,6 +42,7 @@ def test_everything_is_up_and_starting_it_again_changes_nothing(fresh: Fresh) ->
     assert fresh.env["LANDUSE_PREFECT_PORT"] in said and fresh.env["LANDUSE_MLFLOW_PORT"] in said
     assert [fresh.pid(service) for service in services] == pids
     assert len(fresh.ask("/automations/filter", {})) == 2
+    assert "\nnext " in said
 
 
 def test_the_schedule_brings_in_the_data_trains_and_promotes_the_first_champion(fresh: Fresh, scheduled: dict) -> None:
