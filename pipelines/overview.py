@@ -10,7 +10,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from pipelines.server import server
 
 SHOWN = 5
-PLAN_SECONDS = 10
+PLAN_SECONDS = 30
 
 
 def overview() -> str:
