@@ -46,7 +46,7 @@ def test_a_run_holds_every_epoch_counted_from_one(trained: Path) -> None:
 
 def test_a_run_is_found_by_its_model_and_only_by_it(trained: Path) -> None:
     with tracking.store():
-        assert tracking.find_run("0" * 64) is None
+        assert tracking.find_run("f" * 64) is None
         found = tracking.find_run(record()["tags"][tracking.MODEL_TAG])
     with tracking.continued_run() as run:
         assert run.info.run_id == found.info.run_id
