@@ -37,6 +37,7 @@ def prepare() -> None:
         del own["PREFECT_API_URL"]
         os.environ.pop("PREFECT_API_URL", None)
         own["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
+        own["PREFECT_CLIENT_MAX_RETRIES"] = "1"  # Ctrl-C ends the temporary server too: it is not waited for
     if not services.is_up(services.mlflow_server()) and not services.is_elsewhere():
         del own["MLFLOW_TRACKING_URI"]
     os.environ.update(own)
