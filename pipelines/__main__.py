@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, in_words
 from landuse.paths import INBOX, SERVICES
 from pipelines import services
 from pipelines.lock import held
@@ -75,6 +75,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `| head` has read enough, and the interpreter must not try once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if (words := in_words(error)) is None:
+            raise
+        print(f"landuse: {words}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

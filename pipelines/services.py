@@ -153,7 +153,12 @@ def start(service: Service) -> None:
         process = subprocess.Popen(
             service.command, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    note(service.note, process.pid)
+    try:
+        note(service.note, process.pid)
+    except OSError:  # nobody could end later what has no note
+        process.kill()
+        process.wait()
+        raise
     wait_for(service)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from landuse.errors import REMEDIES, LanduseError
+from landuse.errors import LanduseError, in_words
 from landuse.quiet import tensorflow_starts
 
 app = typer.Typer(
@@ -311,10 +311,9 @@ def main() -> None:
         print(f"landuse: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in REMEDIES:
+        if (words := in_words(error)) is None:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"landuse: {place}{error.strerror}: {REMEDIES[error.errno]}", file=sys.stderr)
+        print(f"landuse: {words}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == STOPPED:  # Typer takes Ctrl-C, and says nothing

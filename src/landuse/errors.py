@@ -12,6 +12,14 @@ REMEDIES = {
 }
 
 
+def in_words(error: OSError) -> str | None:
+    """Where, what and the remedy, in one line; None of an error that is nothing people could mend."""
+    if error.errno not in REMEDIES:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}: {REMEDIES[error.errno]}"
+
+
 class LanduseError(Exception):
     """What is wrong, where, and what to do about it, in one line. The command line prints it without a traceback."""
 

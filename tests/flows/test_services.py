@@ -1,5 +1,6 @@
 """The services of `make up`: on this machine only, started once, found again or replaced after a kill."""
 
+import errno
 import json
 import os
 import re
@@ -169,6 +170,16 @@ def test_a_port_that_another_program_holds_is_named_with_the_variable_to_set(web
         f"port {web.port} is taken by another program: end it, or set LANDUSE_WEB_PORT to a free port"
     )
     assert not web.note.exists() and not web.log.exists()
+
+
+def test_a_service_that_cannot_be_noted_is_not_left_behind(web: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(services, "note", full)
+    with pytest.raises(OSError, match="No space left"):
+        start(web)
+    assert not psutil.Process().children() and not web.note.exists()
 
 
 def test_a_service_that_ends_at_once_is_named_with_its_log(web: Service) -> None:
