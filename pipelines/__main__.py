@@ -6,10 +6,10 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 
-from landuse.errors import LanduseError, in_words
+from landuse.errors import LanduseError, in_one_line
 from landuse.paths import INBOX, SERVICES
 from pipelines import services
-from pipelines.lock import held
+from pipelines.waiting import held
 
 LOCK = SERVICES / "up.lock"
 
@@ -37,7 +37,7 @@ def down() -> None:
         print(f"{service.name:<10} {'ended' if services.stop(service) else 'was not up'}")
 
 
-def alone(work: Callable[[], None]) -> None:
+def in_turn(work: Callable[[], None]) -> None:
     """Do what starts or ends services; who comes meanwhile waits."""
     SERVICES.mkdir(exist_ok=True)
     with held(LOCK, "another make up or make down", partial(print, flush=True)):
@@ -61,25 +61,18 @@ def status() -> None:
 
 
 def main() -> None:
-    """Do what is asked; a LanduseError becomes one line."""
-    verbs = {"up": partial(alone, up), "down": partial(alone, down), "status": status}
+    """Do what is asked; an error that people can mend becomes one line and its exit code."""
+    verbs = {"up": partial(in_turn, up), "down": partial(in_turn, down), "status": status}
     parser = ArgumentParser("python -m pipelines")
     parser.add_argument("verb", choices=verbs)
     verb = parser.parse_args().verb
-    try:
-        os.environ.update(services.environment())
-        verbs[verb]()
-        sys.stdout.flush()
-    except LanduseError as error:
-        print(f"landuse: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # `| head` has read enough, and the interpreter must not try once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        if (words := in_words(error)) is None:
-            raise
-        print(f"landuse: {words}", file=sys.stderr)
-        sys.exit(1)
+    with in_one_line():
+        try:
+            os.environ.update(services.environment())
+            verbs[verb]()
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head` has read enough, and the interpreter must not try once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from prefect.logging import get_logger, get_run_logger
 from landuse.errors import LanduseError, Unavailable
 from landuse.paths import SERVICES
 from landuse.process import end_group, note, noted
-from pipelines.lock import held
 from pipelines.lockfile import restore
 from pipelines.lost import note_process
 from pipelines.services import store_address
+from pipelines.waiting import held
 
 BUSY_SECONDS = 5
 LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"

@@ -3,7 +3,12 @@
 import time
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterParentTaskRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
@@ -11,6 +16,7 @@ from pipelines.server import server
 
 SHOWN = 5
 PLAN_SECONDS = 30
+OF_ITS_OWN = FlowRunFilterParentTaskRunId(is_null_=True)  # no part of another run
 
 
 def overview() -> str:
@@ -19,7 +25,7 @@ def overview() -> str:
         scheduled = runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
         working = runs(client, [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING], FlowRunSort.START_TIME_ASC)
         ended = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
-        over = [run for run in runs(client, ended, FlowRunSort.END_TIME_DESC) if run.parent_task_run_id is None]
+        over = runs(client, ended, FlowRunSort.END_TIME_DESC, parent_task_run_id=OF_ITS_OWN)
     due = [run for run in scheduled if run.state.name == "Scheduled"]
     lines = [
         *(f"waits      {run.name}: {run.state.name}" for run in scheduled if run.state.name != "Scheduled"),
@@ -36,15 +42,15 @@ def wait_for_plan() -> None:
     with server() as client:
         on_schedule = any(schedule.active for found in client.read_deployments() for schedule in found.schedules)
         while on_schedule and time.monotonic() < end:
-            if runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC, limit=1):
+            if runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC):
                 return
             time.sleep(0.2)
 
 
-def runs(client: SyncPrefectClient, states: list[StateType], sort: FlowRunSort, limit: int = SHOWN) -> list[FlowRun]:
-    """The first runs in these states."""
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)))
-    return client.read_flow_runs(flow_run_filter=wanted, sort=sort, limit=limit)
+def runs(client: SyncPrefectClient, states: list[StateType], sort: FlowRunSort, **more: object) -> list[FlowRun]:
+    """The first runs in these states, and of which more holds."""
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)), **more)
+    return client.read_flow_runs(flow_run_filter=wanted, sort=sort, limit=SHOWN)
 
 
 def said(run: FlowRun) -> str:

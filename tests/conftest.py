@@ -28,7 +28,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable) -> Togethe
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh clone before anything ran, and the folder in use: git and DVC set up, the sample preset, no data."""
+    """A fresh clone before anything ran, and the folder in use: git and DVC set up, the sample preset, no data.
+
+    Its name has a space and a letter that is not ASCII, as a user's may have.
+    """
     folder = tmp_path / "pr\N{LATIN SMALL LETTER O WITH DIAERESIS} ject"
     (folder / ".dvc").mkdir(parents=True)
     for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from landuse.errors import LanduseError, in_words
+from landuse.errors import LanduseError, in_one_line
 from landuse.quiet import tensorflow_starts
 
 app = typer.Typer(
@@ -300,22 +300,15 @@ def flow(
 
 
 def main() -> None:
-    """Run the command line; a LanduseError becomes one line and its exit code."""
+    """Run the command line; an error that people can mend becomes one line and its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", module="PIL")
     gc.set_threshold(MANY_OBJECTS)  # imports make a million that stay: to search them for garbage takes a second
     atexit.register(gc.freeze)  # and another one in the end
-    try:
-        app()
-    except LanduseError as error:
-        print(f"landuse: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if (words := in_words(error)) is None:
+    with in_one_line():
+        try:
+            app()
+        except SystemExit as end:
+            if end.code == STOPPED:  # Typer takes Ctrl-C, and says nothing
+                print("landuse: stopped", file=sys.stderr)
             raise
-        print(f"landuse: {words}", file=sys.stderr)
-        sys.exit(1)
-    except SystemExit as end:
-        if end.code == STOPPED:  # Typer takes Ctrl-C, and says nothing
-            print("landuse: stopped", file=sys.stderr)
-        raise

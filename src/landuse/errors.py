@@ -1,6 +1,9 @@
 """The errors a user is meant to read."""
 
 import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # of an OSError: the disk is full
 REMEDIES = {
@@ -10,14 +13,6 @@ REMEDIES = {
     errno.ENAMETOOLONG: "use a shorter name",
     errno.EMFILE: "allow more open files (ulimit -n)",
 }
-
-
-def in_words(error: OSError) -> str | None:
-    """Where, what and the remedy, in one line; None of an error that is nothing people could mend."""
-    if error.errno not in REMEDIES:
-        return None
-    place = f"{error.filename}: " if error.filename else ""
-    return f"{place}{error.strerror}: {REMEDIES[error.errno]}"
 
 
 class LanduseError(Exception):
@@ -36,3 +31,19 @@ class Unavailable(LanduseError):
     """Out of reach at the moment; the same command may succeed later. The exit code is EX_TEMPFAIL of sysexits.h."""
 
     exit_code = 75
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """End the command with one line where it fails for a reason that people can mend."""
+    try:
+        yield
+    except LanduseError as error:
+        print(f"landuse: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"landuse: {place}{error.strerror}: {REMEDIES[error.errno]}", file=sys.stderr)
+        sys.exit(LanduseError.exit_code)

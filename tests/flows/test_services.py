@@ -20,8 +20,8 @@ from landuse.errors import LanduseError
 from landuse.process import STARTED, identity, is_gone
 from pipelines import services
 from pipelines.__main__ import LOCK
-from pipelines.lock import held
 from pipelines.services import Service, answers, environment, is_running, is_up, start, stop
+from pipelines.waiting import held
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 AS_A_CHILD = """
