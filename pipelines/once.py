@@ -2,18 +2,22 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterable
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Refused, Unavailable
 from landuse.paths import SERVICES
 from pipelines import services
 
 OVERRIDES = "overrides"
+TOLD_APART = frozenset({Refused.exit_code, Unavailable.exit_code})
 
 
 def run_once(name: str, settings: list[str]) -> Any:
@@ -22,11 +26,17 @@ def run_once(name: str, settings: list[str]) -> Any:
     Raises LanduseError where the flow has no such parameter, or fails, or the server does not answer any more.
     """
     prepare()
+    from pipelines.commands import CommandFailed
     from pipelines.server import answering
 
     flow = getattr(import_module(f"pipelines.{name}"), name)
-    with answering():
-        return flow(**parameters(flow.fn, settings))
+    try:
+        with stoppable(), answering():
+            return flow(**parameters(flow.fn, settings))
+    except CommandFailed as error:
+        if error.exit_code in TOLD_APART:
+            raise
+        raise LanduseError(str(error)) from None
 
 
 def prepare() -> None:
@@ -41,6 +51,28 @@ def prepare() -> None:
     if not services.is_up(services.mlflow_server()) and not services.is_elsewhere():
         del own["MLFLOW_TRACKING_URI"]
     os.environ.update(own)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end this process as they should, and Prefect's temporary server with it.
+
+    A terminal sends Ctrl-C to that server too, so that a flow may fail on the way out for want of it.
+    """
+    received: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        yield
+    except BaseException:
+        if received:
+            sys.exit(128 + received[0])
+        raise
 
 
 def parameters(function: Callable, settings: list[str]) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """A flow run here and now by `landuse flow`: settings become parameters, and a mistake is one line."""
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
+import psutil
 import pytest
 from processes import ROOT
 
@@ -98,3 +101,27 @@ def test_the_real_command_runs_a_flow_without_a_server_and_says_why_it_failed(pr
     complaint = "nowhere.zip: there is no such file or folder"
     assert done.returncode == 1 and f"landuse: {complaint}" in done.stderr.splitlines()
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [
+        (lambda flow: flow.terminate(), 128 + signal.SIGTERM),
+        (lambda flow: os.killpg(flow.pid, signal.SIGINT), 128 + signal.SIGINT),
+    ],
+    ids=["SIGTERM", "Ctrl-C in a terminal"],
+)
+def test_a_flow_that_is_stopped_takes_its_temporary_server_with_it(
+    project: Path, stop: Callable[[subprocess.Popen], None], code: int
+) -> None:
+    (project / "pipelines").symlink_to(ROOT / "pipelines")
+    command = [LANDUSE, "flow", "ingestion"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as flow:
+        next(line for line in flow.stderr if "Flow run 'ingest'" in line)
+        started = psutil.Process(flow.pid).children(recursive=True)
+        assert any("uvicorn" in process.cmdline() for process in started)
+        stop(flow)
+        said = flow.stderr.read()
+    assert flow.returncode == code and "Traceback" not in said
+    assert not any(process.is_running() for process in started)
