@@ -53,11 +53,21 @@ def wait_for_rest(settle_seconds: float) -> None:
 
 
 def put_away(arrival: str | Path, folder: Path) -> None:
-    """Move an arrival out of the inbox, under a name with the time; anything else stays where it is."""
+    """Move an arrival out of the inbox, under a name with the time; anything else stays where it is.
+
+    So does, with a warning, what cannot be moved: an arrival leaves by one rename, or half of it might stay and be
+    taken for a data set.
+    """
     path = Path(arrival)
     if path.parent == INBOX and path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        move(path, folder / dated(path.name))
+        try:
+            DONE.mkdir(exist_ok=True)
+            done = path.rename(DONE / dated(path.name))
+            if folder != DONE:
+                folder.mkdir(parents=True, exist_ok=True)
+                move(done, folder / done.name)
+        except OSError as error:
+            get_run_logger().warning("%s cannot be put away (%s): take it out of inbox/ by hand", path, error)
 
 
 def set_aside(arrival: str | Path, complaint: str) -> None:

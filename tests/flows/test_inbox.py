@@ -177,6 +177,17 @@ def test_an_arrival_is_put_away_under_a_name_with_the_time() -> None:
     assert inbox.arrivals() == []
 
 
+@pytest.mark.parametrize("folder", [inbox.DONE, inbox.SUPERSEDED, QUARANTINE / "report"])
+def test_an_arrival_that_cannot_be_put_away_stays_whole_and_the_log_says_so(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox.DONE.write_text("a file in the way")
+    inbox.put_away(arrive("set/a.png").parent, folder)
+    assert (INBOX / "set/a.png").exists()
+    [said] = caplog.messages
+    assert said.startswith("inbox/set cannot be put away (") and said.endswith(": take it out of inbox/ by hand")
+
+
 def test_what_did_not_arrive_in_the_inbox_stays_where_it_is(place: Path) -> None:
     (place / "own.zip").touch()
     inbox.put_away(str(place / "own.zip"), inbox.DONE)
