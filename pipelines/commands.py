@@ -17,6 +17,7 @@ from typing import TypeVar
 from httpx import HTTPError
 from prefect.logging import get_logger, get_run_logger
 
+from landuse import versioning
 from landuse.errors import LanduseError, Unavailable
 from landuse.paths import SERVICES
 from landuse.process import end_group, note, noted
@@ -29,7 +30,8 @@ BUSY_SECONDS = 5
 LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"
 KEPT_LINES = 200
 TEMPORARY = Unavailable.exit_code
-BUSY = "Unable to acquire lock|is busy, it is being blocked by"
+BUSY = "Unable to acquire lock|is busy, it is being blocked by|RWLock-file"
+BLOCKER = r"\s*\(PID \d+\): "
 Result = TypeVar("Result")
 
 
@@ -51,7 +53,7 @@ class NoTraceback(logging.Filter):
 
 
 class Busy(CommandFailed):
-    """Another DVC command is at work in the project."""
+    """Another DVC command is at work in the project, or DVC takes one that is gone for it."""
 
 
 NO_TRACEBACK = NoTraceback()
@@ -126,8 +128,10 @@ def when_free(work: Callable[[], Result]) -> Result:
     while True:
         try:
             return work()
-        except Busy:
-            get_run_logger().info("Another DVC command is at work in this project: waiting for it to end")
+        except Busy as busy:
+            get_run_logger().info("Another DVC command is at work in this project: waiting for it to end (%s)", busy)
+            with versioning.repository() as repo:
+                versioning.release_the_lost(repo)
             time.sleep(BUSY_SECONDS)
 
 
@@ -142,9 +146,10 @@ def failure(lines: deque[str], code: int) -> CommandFailed:
     """The line that says why a command failed, with the exit code of the `landuse` that failed."""
     told = next((line for line in reversed(lines) if line.startswith("landuse: ")), None)
     error = next((line for line in lines if line.startswith("ERROR: ")), lines[-1] if lines else f"exit code {code}")
-    inner = re.search(r"exited with (\d+)", error)
-    kind = Busy if re.search(BUSY, error) else CommandFailed
-    return kind((told or error).removeprefix("landuse: ").removeprefix("ERROR: "), int(inner[1]) if inner else code)
+    inner, busy = re.search(r"exited with (\d+)", error), re.search(BUSY, error)
+    blockers = (line.strip() for line in lines if busy and re.match(BLOCKER, line))
+    reason = " ".join(((told or error).removeprefix("landuse: ").removeprefix("ERROR: "), *blockers))
+    return (Busy if busy else CommandFailed)(reason, int(inner[1]) if inner else code)
 
 
 def may_pass(task: object, run: object, state) -> bool:

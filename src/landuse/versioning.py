@@ -1,18 +1,26 @@
 """data/ in DVC's hands: a new version of it, and nobody else there while it is replaced."""
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
+from pathlib import Path
 
+import psutil
 from dvc.exceptions import DvcException
-from dvc.lock import LockError
+from dvc.lock import LockError, make_lock
 from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 
 from landuse.errors import LanduseError, Unavailable
 from landuse.paths import DATA
+from landuse.process import is_alive
+
+HOLDERS, GUARD = "rwlock", "rwlock.lock"  # in DVC's folder for what is temporary
+CLOCK_SECONDS = 2  # so far a process may seem to have begun after it did
 
 
 @contextmanager
@@ -37,9 +45,48 @@ def replacing_data() -> Iterator[Repo]:
     It is DVC's own lock, as a stage that writes data/ would hold it; what this process asks of DVC passes.
     """
     with repository() as repo, lock_repo(repo):
-        place, hardlink = os.path.join(repo.root_dir, DATA), repo.config["core"].get("hardlink_lock", False)
-        with rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), [], [place], hardlink):
+        release_the_lost(repo)
+        place = os.path.join(repo.root_dir, DATA)
+        with rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), [], [place], has_hardlinks(repo)):
             yield repo
+
+
+def has_hardlinks(repo: Repo) -> bool:
+    """Whether DVC locks by hard links here, as for some network drives."""
+    return repo.config["core"].get("hardlink_lock", False)
+
+
+def release_the_lost(repo: Repo) -> None:
+    """Remove DVC's list of which process reads and writes what, where nobody in it is at work any more.
+
+    DVC passes over processes that are gone, but is stopped for ever by a list that was half written when the machine
+    broke down, and by a program that was given the number of a process in it since.
+    """
+    holders, guard = Path(repo.tmp_dir, HOLDERS), os.path.join(repo.tmp_dir, GUARD)
+    with make_lock(guard, tmp_dir=repo.tmp_dir, hardlink_lock=has_hardlinks(repo)):
+        if are_lost(holders):
+            holders.unlink()
+
+
+def are_lost(holders: Path) -> bool:
+    """Whether the list is damaged, or each process in it began after it was last written."""
+    try:
+        written, found = holders.stat().st_mtime, json.loads(holders.read_text(encoding="utf-8"))
+        entries = chain(found.get("write", {}).values(), *found.get("read", {}).values())
+        numbers = {int(entry["pid"]) for entry in entries}
+    except FileNotFoundError:
+        return False
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return True
+    return bool(numbers) and not any(was_there(number, written) for number in numbers)
+
+
+def was_there(number: int, moment: float) -> bool:
+    """Whether a process of this number is at work and was so at a moment, in seconds since 1970."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(number)
+        return is_alive(process) and process.create_time() <= moment + CLOCK_SECONDS
+    return False
 
 
 def add_data(repo: Repo) -> None:

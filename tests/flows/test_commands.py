@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import time
@@ -110,12 +111,40 @@ def test_a_command_finds_this_environment_and_the_store_of_the_project(place: Pa
     assert command_environment()["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
 
 
-def test_what_finds_another_dvc_at_work_is_begun_anew_until_it_is_free(place: Path, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(commands, "BUSY_SECONDS", 0)
-    busy = "import pathlib as p; n = p.Path('n'); n.open('a').write('x'); n.stat().st_size < 3 and exit('ERROR: {}')"
-    when_free(lambda: run(*python(busy.format("data is busy, it is being blocked by: dvc repro"))))
-    assert Path("n").read_text() == "xxx"
-    assert [line for line in caplog.messages if "waiting for it to end" in line][1:] != []
+@pytest.fixture
+def stages(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one stage that touches a file, in which nobody waits for long; DVC's list of who is at work."""
+    (project / "dvc.yaml").write_text("stages: {touch: {cmd: touch there, outs: [there]}}\n")
+    monkeypatch.setattr(commands, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(commands, "get_run_logger", lambda: logging.getLogger("run"))
+    SERVICES.mkdir()
+    (project / ".dvc" / "tmp").mkdir()
+    return project / ".dvc" / "tmp" / "rwlock"
+
+
+def writer(folder: Path, pid: int) -> str:
+    """DVC's list of who is at work, where one process writes what the stage makes."""
+    return json.dumps({"write": {str(folder / "there"): {"pid": pid, "cmd": "dvc repro"}}})
+
+
+def test_what_finds_another_dvc_at_work_waits_until_that_has_ended_and_the_log_says_for_what(
+    stages: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with subprocess.Popen(python("import time; time.sleep(3)")) as other:
+        stages.write_text(writer(Path.cwd(), other.pid))
+        when_free(lambda: run("dvc", "repro"))
+        assert other.wait() == 0 and Path("there").exists()
+    waited = [line for line in caplog.messages if "waiting for it to end" in line]
+    assert f"(PID {other.pid}): dvc repro" in waited[0] and "\n" not in waited[0]
+
+
+@pytest.mark.parametrize("what", [writer(Path(), os.getpid()), '{"write": {"/there'], ids=["pid given anew", "half"])
+def test_nobody_waits_for_what_dvc_only_takes_for_another_at_work(stages: Path, what: str) -> None:
+    stages.write_text(what.replace('"there', f'"{Path.cwd()}/there'))
+    os.utime(stages, (0, 0))
+    when_free(lambda: run("dvc", "repro"))
+    assert Path("there").exists()
 
 
 def test_a_command_that_takes_too_long_is_ended_with_all_it_started(place: Path) -> None:
