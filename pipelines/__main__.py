@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 
-from landuse.errors import LanduseError, in_one_line
+from landuse.errors import LanduseError, Unavailable, in_one_line
 from landuse.paths import INBOX, SERVICES
 from pipelines import services
 from pipelines.waiting import held
@@ -45,8 +45,11 @@ def in_turn(work: Callable[[], None]) -> None:
 
 
 def status() -> None:
-    """What is up, what is scheduled, and what ran last. Raises LanduseError where something is not up."""
-    missing = []
+    """What is up, what is scheduled, and what ran last. Raises LanduseError where something is not up.
+
+    Of a store that is not ours to serve it is only asked whether it answers.
+    """
+    missing, complaint = [], ask_store() if services.is_elsewhere() else ""
     for service in services.services():
         well = services.is_up(service)
         missing += [] if well else [service.name]
@@ -58,6 +61,22 @@ def status() -> None:
         print(overview(), flush=True)
     if missing:
         raise LanduseError(f"{', '.join(missing)} not up: make up starts what is missing")
+    if complaint:
+        raise Unavailable(complaint)
+
+
+def ask_store() -> str:
+    """Whether the store that `MLFLOW_TRACKING_URI` names answers, shown as a line; what is wrong with it."""
+    from landuse import tracking
+
+    complaint = ""
+    try:
+        with tracking.store():
+            pass
+    except LanduseError as error:
+        complaint = str(error)
+    print(f"{'mlflow':<10} {'DOWN' if complaint else 'up':<6} {services.store_address()}", flush=True)
+    return complaint
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from urllib.request import urlopen
 
 import psutil
@@ -23,6 +24,7 @@ POOL = "landuse"
 HEARTBEAT_SECONDS = 30
 START_SECONDS = 90
 STOP_SECONDS = 20
+SHOWN_CHARACTERS = 100
 BIN = Path(sys.executable).parent
 
 
@@ -144,10 +146,10 @@ def start(service: Service) -> None:
     if is_running(service):
         return wait_for(service)
     patience = time.monotonic() + (DEATH_SECONDS if end_rest(service) else 0)  # of several threads the last frees it
-    while service.port and taken(service.port):
+    while service.port and listener(service.port):
         if time.monotonic() > patience:
             remedy = f"end it, or set {service.port_variable} to a free port"
-            raise LanduseError(f"port {service.port} is taken by another program: {remedy}")
+            raise LanduseError(f"port {service.port} is taken by {listener(service.port)}: {remedy}")
         time.sleep(0.02)
     with service.log.open("a") as log:
         process = subprocess.Popen(
@@ -162,19 +164,29 @@ def start(service: Service) -> None:
     wait_for(service)
 
 
-def taken(port: str) -> bool:
-    """Whether some program listens on the port."""
-    return any(
-        each.laddr.port == int(port) and each.status == psutil.CONN_LISTEN for each in psutil.net_connections("tcp")
-    )
+def listener(port: str) -> str | None:
+    """Which program listens on the port, if one does; that of another user is not known by its number."""
+    for each in psutil.net_connections("tcp"):
+        if each.laddr.port == int(port) and each.status == psutil.CONN_LISTEN:
+            return f"process {each.pid} ({command_of(each.pid)})" if each.pid else "another user's program"
+    return None
+
+
+def command_of(pid: int) -> str:
+    """The beginning of the command line of a process."""
+    with suppress(psutil.Error):
+        return shorten(" ".join(psutil.Process(pid).cmdline()), SHOWN_CHARACTERS)
+    return "it has just ended"
 
 
 def wait_for(service: Service) -> None:
     """Wait until a service is up. Raises LanduseError where it ends, or takes too long."""
     end = time.monotonic() + START_SECONDS
     while not is_up(service):
-        if time.monotonic() > end or not is_running(service):
+        if not is_running(service):
             raise LanduseError(f"{service.name} did not start: see the end of {service.log}, then run make up again")
+        if time.monotonic() > end:
+            raise LanduseError(f"{service.name} does not answer: see the end of {service.log}; make down, then make up")
         time.sleep(0.2)
 
 

@@ -1,9 +1,11 @@
 """One MLflow run per training, found again by the model it made."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -136,26 +138,46 @@ def test_the_verdict_on_the_data_goes_to_the_run_with_manifest_page_and_docs(tra
 def test_a_store_of_an_unknown_kind_is_named_in_one_line_with_the_remedy(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusal = assert_refused("ftp://example.org/mlflow", monkeypatch)
+    refusal = assert_refused("ftp://example.org/mlflow", "check MLFLOW_TRACKING_URI", monkeypatch)
     assert not isinstance(refusal, Unavailable), "it will not be known later either"
 
 
 def test_a_server_that_does_not_answer_may_do_so_later(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert isinstance(assert_refused("http://127.0.0.1:9", monkeypatch), Unavailable)  # nobody listens there
+    refusal = assert_refused("http://127.0.0.1:9", "failed; check MLFLOW_TRACKING_URI", monkeypatch)
+    assert isinstance(refusal, Unavailable)  # nobody listens there
+
+
+def test_a_database_whose_driver_is_not_installed_is_named_in_one_line(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_refused("postgresql://127.0.0.1/x", "No module named 'psycopg2'; install it with pip", monkeypatch)
 
 
 def test_a_damaged_store_is_named_in_one_line_with_the_remedy(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mlflow.db").write_text("not a database, though it was one " * 100)
-    assert_refused(f"sqlite:///{tmp_path}/mlflow.db", monkeypatch)
+    remedy = "file is not a database; the file is damaged: put your backup of it in its place"
+    assert_refused(f"sqlite:///{tmp_path}/mlflow.db", remedy, monkeypatch)
 
 
-def assert_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> LanduseError:
+def test_a_full_disk_is_told_from_a_store_that_is_down() -> None:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            database.execute("CREATE TABLE runs (id)")
+    words = tracking.with_remedy(f"(sqlite3.OperationalError) {full.value}\n[SQL: CREATE TABLE runs (id)]")
+    assert words == (
+        "(sqlite3.OperationalError) database or disk is full; free some space, then the same command goes on"
+    )
+
+
+def assert_refused(uri: str, words: str, monkeypatch: pytest.MonkeyPatch) -> LanduseError:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(LanduseError, match="check MLFLOW_TRACKING_URI") as refusal, tracking.store():
+    with pytest.raises(LanduseError) as refusal, tracking.store():
         pass
+    assert words in str(refusal.value)
     assert uri in str(refusal.value) and "\n" not in str(refusal.value)
     return refusal.value
 

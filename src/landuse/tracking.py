@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import mlflow
@@ -42,6 +44,16 @@ EXPERIMENT = "landuse"
 MODEL_TAG = "model.sha256"
 SCORE = "best_validation_accuracy"  # of a trial; of a search, that of its best trial
 METRICS_AT_ONCE = 900  # MLflow takes up to a thousand
+REMEDIES = {  # by what MLflow or the database says
+    "disk is full": "free some space, then the same command goes on",
+    "not a database|is malformed": "the file is damaged: put your backup of it in its place",
+    "readonly database|unable to open": "let the user who runs this read and write it",
+    "is locked": "another process writes to it; try again",
+    "file-?system tracking backend": "name a database such as sqlite:///mlflow.db, or a server, in MLFLOW_TRACKING_URI",
+    "No module named": "install it with pip, or name another store in MLFLOW_TRACKING_URI",
+    "": "check MLFLOW_TRACKING_URI and that it is up",
+}
+BESIDES = r"\s\[SQL: | with exception "  # what follows helps nobody
 NO_ANSWER = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
 KIND = ("mlflow.experimentKind", "custom_model_development")  # the UI opens with training runs, not with GenAI
 
@@ -71,10 +83,15 @@ def reach() -> Iterator[str]:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield uri
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, ModuleNotFoundError) as error:  # a database needs a driver
         kind = Unavailable if may_pass(error) else LanduseError
-        reason = " ".join(str(error).split())[:240]
-        raise kind(f"MLflow at {uri}: {reason}; check MLFLOW_TRACKING_URI and that it is up") from None
+        raise kind(f"MLflow at {uri}: {with_remedy(str(error))}") from None
+
+
+def with_remedy(complaint: str) -> str:
+    """What MLflow complains of, in short, and what to do about it."""
+    remedy = next(remedy for sign, remedy in REMEDIES.items() if re.search(sign, complaint))
+    return f"{shorten(re.split(BESIDES, complaint)[0], 240, placeholder=' …')}; {remedy}"
 
 
 def may_pass(error: Exception) -> bool:
