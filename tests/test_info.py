@@ -1,9 +1,13 @@
 """Info says what the folder stands for, and what to do where the registry has lost it."""
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from mlflow import MlflowClient
 
 from landuse.errors import LanduseError
@@ -11,7 +15,20 @@ from landuse.info import info, scored
 from landuse.params import RegisterParams
 from landuse.register import register
 
+ROOT = Path(__file__).parents[1]
 REMEDY = "dvc repro --single-item --force register"
+
+
+@pytest.fixture(autouse=True)
+def versioned(trained_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The finished project, its images in DVC's hands."""
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(trained_copy.parent / "dvc-site-cache"))
+    Path(".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc" / "config", ".dvc")
+    with Repo() as repo:
+        repo.add("data")
+    return trained_copy
 
 
 def facts() -> dict[str, str]:
@@ -22,7 +39,7 @@ def test_info_names_data_code_packages_training_score_and_model(trained_copy: Pa
     version = register(RegisterParams(model="shown"))
     found = facts()
     assert list(found) == ["data", "code", "packages", "trained", "scored", "model"]
-    assert found["data"] == "0123456789abcdef0123456789abcdef.dir (real, from tiny.zip)"
+    assert re.fullmatch(r"[0-9a-f]{32}\.dir \(real, from tiny\.zip\)", found["data"])
     assert all(name in found["packages"] for name in ("keras", "mlflow", "dvc", "great-expectations"))
     tags = json.loads(Path("artifacts/run.json").read_text())["tags"]
     assert f"weights {tags['weights']}, {tags['device']}" in found["trained"]
@@ -36,6 +53,15 @@ def test_info_names_data_code_packages_training_score_and_model(trained_copy: Pa
 def test_what_was_not_made_yet_is_said_with_how_to_make_it(trained_copy: Path, line: str, file: str) -> None:
     Path("artifacts", file).unlink(missing_ok=True)
     assert facts()[line] == "not there yet: run dvc repro"
+
+
+def test_images_that_were_edited_or_are_missing_are_said_to_be_so(versioned: Path) -> None:
+    next(Path("data").rglob("*.*g")).unlink()
+    assert "; data/ was edited since: " in facts()["data"]
+    shutil.rmtree("data")
+    assert "; data/ is missing: " in facts()["data"]
+    with Repo() as repo, repo.lock:
+        assert "; DVC is at work, " in facts()["data"]
 
 
 def test_a_version_that_the_registry_lost_is_an_error_with_the_remedy(trained_copy: Path) -> None:

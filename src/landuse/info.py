@@ -5,25 +5,39 @@ from typing import Any
 from mlflow import MlflowClient
 
 from landuse import lineage, tracking
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
 from landuse.files import read_record
 from landuse.paths import METRICS, REGISTRATION, RUN
+from landuse.versioning import DELETED, MODIFIED, repository, status_of_data
 
-MISSING = "not there yet: run dvc repro"
+NOT_YET = "not there yet: run dvc repro"
+CHANGES = {
+    MODIFIED: "; data/ was edited since: dvc checkout --force data undoes that, dvc repro takes it for a new version",
+    DELETED: "; data/ is missing: dvc checkout brings it back",
+}
 
 
 def info() -> str:
     """One line per fact. Raises LanduseError where the registry does not have the version that was registered."""
     tags = lineage.tags()
     facts = {
-        "data": f"{tags['data.md5']} ({tags['data.kind']}, from {tags['data.source']})",
+        "data": f"{tags['data.md5']} ({tags['data.kind']}, from {tags['data.source']}){since()}",
         "code": f"{tags['git.commit'][:12]}{' with changes' if tags['git.dirty'] == 'true' else ''}",
         "packages": ", ".join(f"{name} {version}" for name, version in lineage.versions().items()),
-        "trained": trained(read_record(RUN)) if RUN.exists() else MISSING,
-        "scored": scored(read_record(METRICS)) if METRICS.exists() else MISSING,
-        "model": registered(read_record(REGISTRATION)) if REGISTRATION.exists() else MISSING,
+        "trained": trained(read_record(RUN)) if RUN.exists() else NOT_YET,
+        "scored": scored(read_record(METRICS)) if METRICS.exists() else NOT_YET,
+        "model": registered(read_record(REGISTRATION)) if REGISTRATION.exists() else NOT_YET,
     }
     return "\n".join(f"{name:<9} {line}" for name, line in facts.items())
+
+
+def since() -> str:
+    """What became of data/ since that version, if anything did."""
+    try:
+        with repository() as repo:
+            return CHANGES.get(status_of_data(repo), "")
+    except Unavailable:
+        return "; DVC is at work, so whether data/ was edited since is not known"
 
 
 def trained(record: dict[str, Any]) -> str:

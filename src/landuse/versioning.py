@@ -16,10 +16,11 @@ from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 
 from landuse.errors import LanduseError, Unavailable
-from landuse.paths import DATA
+from landuse.paths import DATA, DATA_DVC
 from landuse.process import is_alive
 
 HOLDERS, GUARD = "rwlock", "rwlock.lock"  # in DVC's folder for what is temporary
+MODIFIED, DELETED, NOT_IN_CACHE = "modified", "deleted", "not in cache"  # as DVC says it
 CLOCK_SECONDS = 2  # so far a process may seem to have begun after it did
 
 
@@ -87,6 +88,12 @@ def was_there(number: int, moment: float) -> bool:
         process = psutil.Process(number)
         return is_alive(process) and process.create_time() <= moment + CLOCK_SECONDS
     return False
+
+
+def status_of_data(repo: Repo) -> str:
+    """How data/ compares with data.dvc: `MODIFIED`, `NOT_IN_CACHE`, `DELETED`, or nothing where it is the same."""
+    found = str(repo.status([str(DATA_DVC)]))
+    return next((status for status in (MODIFIED, DELETED, NOT_IN_CACHE) if status in found), "")
 
 
 def add_data(repo: Repo) -> None:

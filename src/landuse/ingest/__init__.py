@@ -23,7 +23,7 @@ from landuse.params import DataParams, ValidateParams
 from landuse.paths import DATA, DATA_DVC, QUARANTINE, VALIDATION
 from landuse.process import hold
 from landuse.validate import validate as look_at
-from landuse.versioning import add_data, replacing_data, repository
+from landuse.versioning import MODIFIED, NOT_IN_CACHE, add_data, replacing_data, repository, status_of_data
 
 CANDIDATE = INCOMING / "candidate"
 LOCK = INCOMING / "lock"
@@ -167,10 +167,10 @@ def state_of_data() -> str:
             raise LanduseError("data/ is not versioned: move it elsewhere and set data.source to that folder")
         return "missing"
     with repository() as repo:
-        changes = str(repo.status([str(DATA_DVC)]))
-        if "not in cache" in changes and "modified" not in changes:
+        found = status_of_data(repo)
+        if found == NOT_IN_CACHE:
             add_data(repo)
-    if "modified" in changes:
+    if found == MODIFIED:
         remedy = "go back with `dvc checkout --force data`, or move data/ elsewhere and set data.source to that folder"
         raise LanduseError(f"data/ is not what data.dvc says, it was edited: {remedy}")
     return "unchanged"
