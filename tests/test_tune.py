@@ -79,6 +79,22 @@ def test_a_study_finds_values_and_leaves_runs_and_pictures(trained_copy: Path) -
     assert "0 of 4 trials" in told[0] and "is the best" in told[-1]
 
 
+def test_the_present_values_are_tried_first_and_their_score_stands_beside_the_best(trained_copy: Path) -> None:
+    told: list[str] = []
+    tune(replace(TRAIN, learning_rate=0.02, batch_size=8), params(2), EXTRACT, told.append)
+    [first, _] = open_study(TRAIN, params(2)).trials
+    assert first.user_attrs["values"] == {"learning_rate": 0.02, "batch_size": 8}
+    assert told[-1].endswith(f", {first.value:.4f} with the present values")
+
+
+@pytest.mark.parametrize("outside", [{"learning_rate": 0.5}, {"batch_size": 16}])
+def test_present_values_that_the_space_does_not_hold_are_not_tried(outside: dict, trained_copy: Path) -> None:
+    told: list[str] = []
+    tune(replace(TRAIN, **{"learning_rate": 0.02, "batch_size": 8} | outside), params(1), EXTRACT, told.append)
+    assert open_study(TRAIN, params(1)).trials[0].user_attrs["values"] != {"learning_rate": 0.02, "batch_size": 8}
+    assert "present" not in told[-1]
+
+
 @pytest.mark.slow
 def test_a_study_that_was_stopped_goes_on_and_one_that_is_done_tries_nothing(
     trained_copy: Path, interrupted: Callable[[int], None]

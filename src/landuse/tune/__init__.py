@@ -13,7 +13,17 @@ from landuse.paths import TUNE
 from landuse.progress import track
 from landuse.quiet import tensorflow_starts
 from landuse.tune.pictures import draw
-from landuse.tune.study import alone, attempt, came_to_an_end, ended, open_study, refuse_uncached
+from landuse.tune.study import (
+    alone,
+    attempt,
+    came_to_an_end,
+    ended,
+    is_within,
+    open_study,
+    present,
+    refuse_uncached,
+    score_of,
+)
 
 RUN = "run"
 
@@ -36,7 +46,9 @@ def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: C
     if not came_to_an_end(study):
         raise LanduseError("no trial came to its end: lower tune.space.learning_rate, or give it more time")
     best = study.best_trial
-    tell(f"trial {best.number} is the best: validation accuracy {best.value:.4f}")
+    now = score_of(study, present(train, params.space))
+    beside = "" if now is None else f", {now:.4f} with the present values"
+    tell(f"trial {best.number} is the best: validation accuracy {best.value:.4f}{beside}")
     return best.user_attrs["values"]
 
 
@@ -47,7 +59,9 @@ def finish(study: optuna.Study, train: TrainParams, params: TuneParams) -> bool:
     done, complete = ended(study), False
     with tracking.tuning_run(study.user_attrs.get(RUN)) as parent:
         study.set_user_attr(RUN, parent)
-        bench = Bench(train)
+        bench, now = Bench(train), present(train, params.space)
+        if is_within(now, params.space):
+            study.enqueue_trial(now, skip_if_exists=True)
         with suppress(KeyboardInterrupt):
             for _ in track(range(done, params.trials), params.trials - done, "tune"):
                 attempt(study, bench, train, params, parent)

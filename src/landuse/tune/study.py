@@ -95,6 +95,25 @@ def came_to_an_end(study: optuna.Study) -> bool:
     return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
+def present(train: TrainParams, space: dict[str, Range | tuple]) -> dict[str, Any]:
+    """What `train` says of the keys of the space."""
+    return {key: getattr(train, key) for key in space}
+
+
+def is_within(values: dict[str, Any], space: dict[str, Range | tuple]) -> bool:
+    """Whether the space holds these values, so that they can be tried too."""
+    return all(
+        choices.low <= values[key] <= choices.high if isinstance(choices, Range) else values[key] in choices
+        for key, choices in space.items()
+    )
+
+
+def score_of(study: optuna.Study, values: dict[str, Any]) -> float | None:
+    """The score of the trial of these values that came to its end, if there is one."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return next((trial.value for trial in done if trial.user_attrs["values"] == values), None)
+
+
 class Judge:
     """Watches a trial: keeps the score of the epoch that `train` would keep, and ends what lags behind the others."""
 
