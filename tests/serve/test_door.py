@@ -90,13 +90,15 @@ def test_what_is_no_image_is_refused_and_the_next_request_is_answered(trained: P
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "valid JSON"),
-        (b"{", "valid JSON"),
-        (b"\xff\xfe", "valid JSON"),
+        (b"", 'send {"inputs": [image, ...]}'),
+        (b"{", 'send {"inputs": [image, ...]}'),
+        (b"null", 'send {"inputs": [image, ...]}'),
+        (b"\xff\xfe", 'send {"inputs": [image, ...]}'),
         (b"[" * 100_000, "the JSON cannot be read"),
         (b'{"inputs": [' + b"1" * 5000 + b"]}", "the JSON cannot be read"),
-        (b"[]", "must be a JSON dictionary"),
-        (b"{}", "'inputs'"),
+        (b"[]", 'send {"inputs": [image, ...]}'),
+        (b"{}", 'send {"inputs": [image, ...]}'),
+        (b'{"instances": ["aGVsbG8="]}', 'send {"inputs": [image, ...]}'),
         (b'{"input": ["aGVsbG8="]}', 'send {"inputs": [image, ...]}'),
         (b'{"inputs": "aGVsbG8="}', 'send {"inputs": [image, ...]}'),
         (b'{"inputs": [null]}', 'send {"inputs": [image, ...]}'),
@@ -118,7 +120,10 @@ def test_what_is_not_said_to_be_json_is_not_looked_at(place: str, kind: str) -> 
     check_refused(reply, "Content-Type: application/json")
 
 
-@pytest.mark.parametrize(("path", "body", "status"), [("/nothing", None, 404), ("/look", None, 405), ("/", b"", 405)])
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [("/nothing", None, 404), ("/look", None, 405), ("/", b"", 405), ("/invocations", None, 405)],
+)
 def test_what_there_is_not_is_said_as_everything_else(place: str, path: str, body: bytes | None, status: int) -> None:
     reply = ask(place, path, body)
     assert reply.status == status

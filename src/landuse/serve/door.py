@@ -10,7 +10,7 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from landuse.serve.answers import UNEXPECTED, Answers, begun
+from landuse.serve.answers import SHAPE, UNEXPECTED, Answers, begun
 
 LARGEST_BODY = 32 * 1024 * 1024
 LARGEST_HELD = 8 * LARGEST_BODY  # of all requests that are being read or answered
@@ -19,6 +19,7 @@ TOO_LARGE = f"the request has more than {LARGEST_BODY:,} bytes"
 LONGEST = 300
 VERSION_HEADER = b"x-model-version"
 SCORING = "/invocations"
+OTHER_SHAPE = ("Invalid input", "Request payload")  # so begins what MLflow says of JSON that it does not expect
 Header = tuple[bytes, bytes]
 
 
@@ -58,6 +59,8 @@ class Door:
 
     async def reply(self, scope: Scope, receive: Receive) -> Reply:
         """What the app answers, or why it was not asked."""
+        if scope["path"] == SCORING and scope["method"] != "POST":
+            return refusal(405, f"Not {scope['method']} but POST: {SHAPE}")
         if scope["path"] == SCORING and not header(scope, b"content-type").startswith(b"application/json"):
             return refusal(415, "send JSON, with the header Content-Type: application/json")
         body = bytearray()
@@ -127,7 +130,7 @@ def tidy(reply: Reply) -> Reply:
         code, message = said.get("error_code"), said.get("message") or said.get("detail")
     except (ValueError, AttributeError):
         code, message = None, reply.body.decode(errors="replace")
-    return refusal(reply.status, str(message), code)
+    return refusal(reply.status, SHAPE if str(message).startswith(OTHER_SHAPE) else str(message), code)
 
 
 def refusal(status: int, message: str, code: str | None = None) -> Reply:
