@@ -93,6 +93,8 @@ def test_present_values_that_the_space_does_not_hold_are_not_tried(outside: dict
     tune(replace(TRAIN, **{"learning_rate": 0.02, "batch_size": 8} | outside), params(1), EXTRACT, told.append)
     assert open_study(TRAIN, params(1)).trials[0].user_attrs["values"] != {"learning_rate": 0.02, "batch_size": 8}
     assert "present" not in told[-1]
+    [(key, value)] = outside.items()
+    assert f"the present values are not tried: tune.space.{key} does not hold {value}" in told
 
 
 @pytest.mark.slow

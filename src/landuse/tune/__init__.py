@@ -18,8 +18,8 @@ from landuse.tune.study import (
     attempt,
     came_to_an_end,
     ended,
-    is_within,
     open_study,
+    outside,
     present,
     refuse_uncached,
     score_of,
@@ -39,7 +39,7 @@ def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: C
         study = open_study(train, params)
         done = ended(study)
         tell(f"{done} of {params.trials} trials are done; what is trained begins at {train.unfreeze_from}")
-        stopped = done < params.trials and not finish(study, train, params)
+        stopped = done < params.trials and not finish(study, train, params, tell)
     if stopped:
         tell(f"{ended(study)} of {params.trials} trials are kept: the same command goes on")
         raise KeyboardInterrupt
@@ -52,15 +52,17 @@ def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: C
     return best.user_attrs["values"]
 
 
-def finish(study: optuna.Study, train: TrainParams, params: TuneParams) -> bool:
+def finish(study: optuna.Study, train: TrainParams, params: TuneParams, tell: Callable[[str], None]) -> bool:
     """Make the trials that are missing, all below one MLflow run; false where Ctrl-C came before the end."""
     with tensorflow_starts():
         from landuse.train.bench import Bench
-    done, complete = ended(study), False
+    done, complete, now = ended(study), False, present(train, params.space)
+    if unheld := outside(now, params.space):
+        tell(f"the present values are not tried: tune.space.{unheld} does not hold {now[unheld]}")
     with tracking.tuning_run(study.user_attrs.get(RUN)) as parent:
         study.set_user_attr(RUN, parent)
-        bench, now = Bench(train), present(train, params.space)
-        if is_within(now, params.space):
+        bench = Bench(train)
+        if not unheld:
             study.enqueue_trial(now, skip_if_exists=True)
         with suppress(KeyboardInterrupt):
             for _ in track(range(done, params.trials), params.trials - done, "tune"):

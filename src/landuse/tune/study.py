@@ -100,12 +100,13 @@ def present(train: TrainParams, space: dict[str, Range | tuple]) -> dict[str, An
     return {key: getattr(train, key) for key in space}
 
 
-def is_within(values: dict[str, Any], space: dict[str, Range | tuple]) -> bool:
-    """Whether the space holds these values, so that they can be tried too."""
-    return all(
-        choices.low <= values[key] <= choices.high if isinstance(choices, Range) else values[key] in choices
-        for key, choices in space.items()
-    )
+def outside(values: dict[str, Any], space: dict[str, Range | tuple]) -> str | None:
+    """The first key of which the space does not hold the value, so that it cannot be tried; None if there is none."""
+    for key, choices in space.items():
+        held = choices.low <= values[key] <= choices.high if isinstance(choices, Range) else values[key] in choices
+        if not held:
+            return key
+    return None
 
 
 def score_of(study: optuna.Study, values: dict[str, Any]) -> float | None:
