@@ -61,7 +61,7 @@ def test_images_that_were_edited_or_are_missing_are_said_to_be_so(versioned: Pat
     shutil.rmtree("data")
     assert "; data/ is missing: " in facts()["data"]
     with Repo() as repo, repo.lock:
-        assert "; DVC is at work, " in facts()["data"]
+        assert "; DVC cannot tell now " in facts()["data"]
 
 
 def test_a_version_that_the_registry_lost_is_an_error_with_the_remedy(trained_copy: Path) -> None:

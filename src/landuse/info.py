@@ -5,7 +5,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 from landuse import lineage, tracking
-from landuse.errors import LanduseError, Unavailable
+from landuse.errors import LanduseError
 from landuse.files import read_record
 from landuse.paths import METRICS, REGISTRATION, RUN
 from landuse.versioning import DELETED, MODIFIED, repository, status_of_data
@@ -36,8 +36,8 @@ def since() -> str:
     try:
         with repository() as repo:
             return CHANGES.get(status_of_data(repo), "")
-    except Unavailable:
-        return "; DVC is at work, so whether data/ was edited since is not known"
+    except LanduseError:  # most likely it is at work
+        return "; DVC cannot tell now whether data/ was edited since"
 
 
 def trained(record: dict[str, Any]) -> str:
