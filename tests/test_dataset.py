@@ -144,7 +144,7 @@ def test_a_truncated_image_is_refused_with_its_name_and_reason(tmp_path: Path, s
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
-BEGINNINGS = [b"\x89PNG\r\n\x1a\n", b"II*\0", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WEBP"]
+BEGINNINGS = [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WEBP"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", SVG, POSTSCRIPT, *BEGINNINGS])
@@ -154,6 +154,42 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
         read_image(tmp_path / "image.png", 32)
     with pytest.raises(LanduseError, match="^image cannot be decoded: not a TIFF, JPEG, PNG or WebP image$"):
         read_image(io.BytesIO(content), 32)
+
+
+def tiff(pixels: np.ndarray, apart: bool) -> bytes:
+    """An uncompressed TIFF of pixels [height, width, bands], its bands one after the other or interleaved."""
+    height, width, bands = pixels.shape
+    content = (pixels.transpose(2, 0, 1) if apart else pixels).astype(pixels.dtype.newbyteorder("<")).tobytes()
+    parts, start = bands if apart else 1, 8
+    lists = struct.pack(f"<{bands}H", *[8 * pixels.itemsize] * bands)
+    lists += struct.pack(f"<{parts}I", *(start + part * len(content) // parts for part in range(parts)))
+    lists += struct.pack(f"<{parts}I", *[len(content) // parts] * parts)
+    bits, offsets, sizes = (start + len(content) + at for at in (0, 2 * bands, 2 * bands + 4 * parts))
+    offsets, sizes = (offsets, sizes) if apart else (start, len(content))
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, bands, bits), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, parts, offsets), (277, 3, 1, bands), (278, 4, 1, height), (279, 4, parts, sizes)]
+    tags += [(284, 3, 1, 2 if apart else 1)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return b"II*\0" + struct.pack("<I", start + len(content) + len(lists)) + content + lists + directory
+
+
+@pytest.mark.parametrize(("levels", "apart"), [(np.uint8, True), (np.uint8, False), (np.uint16, False)])
+def test_bands_are_read_rightly_however_they_are_stored(levels: type, apart: bool) -> None:
+    stored = QUARTERS.astype(levels) * (257 if levels == np.uint16 else 1)
+    assert (read_image(io.BytesIO(tiff(stored, apart)), 32) == QUARTERS).all()
+
+
+def test_sixteen_bits_band_by_band_are_refused_before_they_are_read_as_eight() -> None:
+    with pytest.raises(LanduseError, match="16-bit bands stand one after the other, .* save it with interleaved bands"):
+        read_image(io.BytesIO(tiff(QUARTERS.astype(np.uint16) * 257, apart=True)), 32)
+
+
+@pytest.mark.parametrize("content", [b"II*\0", tiff(np.zeros((8, 8, 13), np.uint16), apart=False)])
+def test_a_tiff_of_another_kind_is_said_to_be_one(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "image.tif").write_bytes(content)
+    for source in (tmp_path / "image.tif", io.BytesIO(content)):
+        with pytest.raises(LanduseError, match="a TIFF of bands or levels that cannot be used.*; save it with 8 or 16"):
+            read_image(source, 32)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "JPEG2000"])

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import logging
 import os
 import sys
 import warnings
@@ -303,6 +304,7 @@ def main() -> None:
     """Run the command line; an error that people can mend becomes one line and its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it complains of is said in words of our own
     gc.set_threshold(MANY_OBJECTS)  # imports make a million that stay: to search them for garbage takes a second
     atexit.register(gc.freeze)  # and another one in the end
     with in_one_line():

@@ -11,14 +11,17 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from landuse.errors import LanduseError
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp"})
 FORMATS = ("TIFF", "JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
-UNSCALED = {"I": "32-bit", "F": "floating-point"}
+UNSCALED = {"I": "signed or 32-bit", "F": "floating-point"}
+USABLE = "save it with 8 or 16 bits per channel"
+TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how they begin, the large ones too
+BAND_BY_BAND = 2
 READ_AHEAD = 64
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -69,6 +72,10 @@ def decode(source: Path | BinaryIO) -> Image.Image:
     name = source if isinstance(source, Path) else "image"
     try:
         image = Image.open(source, formats=FORMATS)
+    except UnidentifiedImageError:
+        reason = f"a TIFF of bands or levels that cannot be used, or damaged; {USABLE}, as grey or RGB"
+        reason = reason if is_tiff(source) else "not a TIFF, JPEG, PNG or WebP image"
+        raise LanduseError(f"{name} cannot be decoded: {reason}") from None
     except Exception as error:  # Pillow raises whatever a damaged file leads to
         raise unreadable(name, error) from None
     try:
@@ -87,13 +94,30 @@ def refuse_unusable(image: Image.Image) -> None:
     if image.mode == "P" and image.palette is None:
         raise ValueError("its pixels are numbers of colours, and it has no palette")
     if image.mode in UNSCALED:
-        raise ValueError(f"it has {UNSCALED[image.mode]} levels; save it with 8 or 16 bits per channel")
+        raise ValueError(f"it has {UNSCALED[image.mode]} levels; {USABLE}")
+    if is_misread(image):
+        raise ValueError("its 16-bit bands stand one after the other, uncompressed; save it with interleaved bands")
+
+
+def is_misread(image: Image.Image) -> bool:
+    """Whether Pillow takes 16 bits for 8, as it does where a TIFF holds whole bands without compression."""
+    tags = getattr(image, "tag_v2", {})
+    deep = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8
+    apart = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == BAND_BY_BAND and len(image.getbands()) > 1
+    return deep and apart and any(tile.codec_name == "raw" for tile in image.tile)
+
+
+def is_tiff(source: Path | BinaryIO) -> bool:
+    """Whether the first bytes say so."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return is_tiff(file)
+    source.seek(0)
+    return source.read(len(TIFFS[0])) in TIFFS
 
 
 def unreadable(name: Path | str, error: Exception) -> LanduseError:
     """The reason on one line."""
-    if isinstance(error, UnidentifiedImageError):
-        return LanduseError(f"{name} cannot be decoded: not a TIFF, JPEG, PNG or WebP image")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return LanduseError(f"{name} cannot be decoded: {' '.join(reason.split()) or type(error).__name__}")
 
