@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import FrozenInstanceError, asdict
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,16 @@ def test_a_number_may_be_written_the_short_way(tmp_path: Path) -> None:
     assert load_params(path).train.learning_rate == 0.001
 
 
+def test_a_class_whose_name_looks_like_something_else_needs_quotes(tmp_path: Path) -> None:
+    words = "validate.classes.{} = {}: String should be in quotes, or YAML takes it for something else"
+    for position, name in enumerate((1, 2.5, True, date(2026, 1, 1))):
+        names = ["field", "water"]
+        names.insert(position % 3, name)
+        complaint = refusal(changed(tmp_path / "params.yaml", "validate.classes", names))
+        assert complaint.split("; promote")[0] == words.format(position % 3, name)
+    assert refusal(changed(tmp_path / "params.yaml", "validate.classes", [1, "field"])).count("validate.classes") == 1
+
+
 def test_params_cannot_be_changed_once_they_are_loaded() -> None:
     params = load_params(PRESETS[0])
     with pytest.raises(FrozenInstanceError):
@@ -98,6 +109,12 @@ def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path
         ({"dropout": 0.1}, "tune.space.dropout = 0.1: Input should be a valid list"),
         ({"dropout": {"low": 0, "high": 1, "logs": True}}, "tune.space.dropout.logs: unknown key (did you mean log?)"),
         ({"dropout": {"low": 0, "high": 1}}, "tune.space.dropout = 1.0: Input should be less than 1"),
+        ({"dropout": [True, 0.1]}, "tune.space.dropout.0 = True: Input should be a number"),
+        ({"dropout": ["1e-3", 0.1]}, "tune.space.dropout = '1e-3': YAML takes that for a text; write 0.001"),
+        (
+            {"epochs": {"low": 5, "high": 20}},
+            "tune.space.epochs: a range is not of whole numbers; list them, as [5, 10, 20]",
+        ),
     ],
 )
 def test_values_to_be_tried_that_train_would_not_take_are_refused(tmp_path: Path, space: dict, words: str) -> None:
@@ -120,13 +137,13 @@ WRONG_VALUES = {
     "extract.views": [0, 9],
     "split.validation": [0, 1, "a fifth"],
     "split.test": [-0.1, 1],
-    "split.cosine": [0, 1.1],
+    "split.cosine": [0, 1.1, True],
     "split.hash_distance": [-1, 17],
     "split.seed": [-1, 1.5, 2**31],
     "train.unfreeze_from": ["block_0", "block_17", "blok_3", "head ", None],
     "train.epochs": [0, 2.5, "ten", None],
     "train.batch_size": [0],
-    "train.learning_rate": [0, -0.1, float("inf"), float("nan")],
+    "train.learning_rate": [0, True, -0.1, float("inf"), float("nan")],
     "train.warmup": [1, -0.1],
     "train.weight_decay": [-1],
     "train.label_smoothing": [1],

@@ -1,22 +1,42 @@
 """`params.yaml`, loaded once: typed, frozen, unknown keys refused."""
 
 from dataclasses import replace
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from landuse.errors import LanduseError
 from landuse.paths import PARAMS
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+
+def refuse_truth(value: object) -> object:
+    """Raise PydanticCustomError for `true` and `false`, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "Input should be a number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(refuse_truth)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-Level = Annotated[float, Field(ge=0, le=255)]
+Level = Annotated[Number, Field(ge=0, le=255)]
 FORMS: dict[str, str] = {}
 
 
@@ -48,7 +68,7 @@ class ValidateParams:
 
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     images_per_class: Count
-    imbalance: Annotated[float, Field(ge=1)]
+    imbalance: Annotated[Number, Field(ge=1)]
     modes: Annotated[tuple[str, ...], Field(min_length=1)]
     size: Count
     smallest: Count
@@ -67,7 +87,7 @@ class ExtractParams:
     """The backbone, and the views of each image it looks at."""
 
     backbone: Literal["mobilenet_v2", "mobilenet"]
-    alpha: Annotated[float, Field(gt=0, le=2)]
+    alpha: Annotated[Number, Field(gt=0, le=2)]
     image_size: Annotated[int, Field(ge=32, le=1024, multiple_of=32, strict=True)]
     weights: Annotated[str, Field(min_length=1)]
     views: Annotated[int, Field(ge=1, le=8, strict=True)]
@@ -77,9 +97,9 @@ class ExtractParams:
 class SplitParams:
     """How the images are divided into train, validation and test."""
 
-    validation: Annotated[float, Field(gt=0, lt=1)]
+    validation: Annotated[Number, Field(gt=0, lt=1)]
     test: Fraction
-    cosine: Annotated[float, Field(gt=0, le=1)]
+    cosine: Annotated[Number, Field(gt=0, le=1)]
     hash_distance: Annotated[int, Field(ge=0, le=16, strict=True)]
     seed: Seed
 
@@ -98,14 +118,14 @@ class TrainParams:
     unfreeze_from: Block
     epochs: Count
     batch_size: Count
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[Number, Field(gt=0)]
     warmup: Fraction
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[Number, Field(ge=0)]
     label_smoothing: Fraction
-    mixup: Annotated[float, Field(ge=0)]
+    mixup: Annotated[Number, Field(ge=0)]
     dropout: Fraction
     patience: Count
-    sure_accuracy: Annotated[float, Field(gt=0, le=1)]
+    sure_accuracy: Annotated[Number, Field(gt=0, le=1)]
     averaged_views: Annotated[int, Field(ge=1, le=8, strict=True)]
     seed: Seed
 
@@ -143,16 +163,16 @@ class PromoteParams:
     margin: Share
     significance: Share
     class_fall: Share
-    latency_ms: Annotated[float, Field(gt=0)]
-    size_mb: Annotated[float, Field(gt=0)]
+    latency_ms: Annotated[Number, Field(gt=0)]
+    size_mb: Annotated[Number, Field(gt=0)]
 
 
 @section
 class Range:
     """Values between two bounds, drawn evenly, or evenly by their logarithm."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     log: bool = False
 
     @model_validator(mode="after")
@@ -162,7 +182,7 @@ class Range:
         return self
 
 
-Values = Annotated[tuple[int | float | str, ...], Field(min_length=2)]
+Values = Annotated[tuple[Annotated[int | float | str, BeforeValidator(refuse_truth)], ...], Field(min_length=2)]
 Choices = Annotated[
     Annotated[Range, Tag("range")] | Annotated[Values, Tag("list")],
     Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "list"),
@@ -181,7 +201,7 @@ class TuneParams:
 class ServeParams:
     """How `landuse serve` follows the champion, and where its answers are kept."""
 
-    follow_seconds: Annotated[float, Field(gt=0)]
+    follow_seconds: Annotated[Number, Field(gt=0)]
     log: Annotated[str, Field(min_length=1)] | None
 
 
@@ -189,13 +209,14 @@ class ServeParams:
 class PipelinesParams:
     """How the flows of `pipelines/` wait, try again and tell; nothing of it changes a result."""
 
-    fetch_minutes: Annotated[float, Field(gt=0)]
-    retry_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=10)]
-    settle_seconds: Annotated[float, Field(ge=0)]
+    fetch_minutes: Annotated[Number, Field(gt=0)]
+    retry_seconds: Annotated[tuple[Annotated[Number, Field(ge=0)], ...], Field(max_length=10)]
+    settle_seconds: Annotated[Number, Field(ge=0)]
     notify: Annotated[str, form(r"^[a-z0-9-]+/[a-z0-9-]+$", "<type>/<name> of a block")] | None
 
 
 SPACE = ["tune", "space"]
+QUOTED = (bool, int, float, date)  # what a name may look like without quotes
 UNSCORED = frozenset({"averaged_views", "sure_accuracy"})  # what is only looked at after a training
 
 
@@ -206,9 +227,11 @@ def refuse_untrainable(train: TrainParams, key: str, value: object) -> None:
     if key in UNSCORED:
         raise ValueError(f"tune.space.{key}: the score of a trial does not depend on it")
     try:
-        replace(train, **{key: value})
+        taken = getattr(replace(train, **{key: value}), key)
     except ValidationError as error:
         raise ValueError(f"tune.space.{key} = {value!r}: {error.errors()[0]['msg']}") from None
+    if taken != value:
+        raise ValueError(f"tune.space.{key} = {value!r}: YAML takes that for a text; write {taken!r}")
 
 
 BLOCKS = {"mobilenet_v2": 16, "mobilenet": 13}
@@ -248,6 +271,8 @@ class Params:
     @model_validator(mode="after")
     def tries_what_train_would_take(self) -> Self:
         for key, values in self.tune.space.items():
+            if isinstance(values, Range) and isinstance(getattr(self.train, key, None), int):
+                raise ValueError(f"tune.space.{key}: a range is not of whole numbers; list them, as [5, 10, 20]")
             for value in (values.low, values.high) if isinstance(values, Range) else values:
                 refuse_untrainable(self.train, key, value)
         return self
@@ -297,7 +322,13 @@ def load_params(path: Path = PARAMS) -> Params:
     try:
         return TypeAdapter(Params).validate_python(content)
     except ValidationError as error:
-        raise LanduseError(f"{path}: " + "; ".join(map(explain, error.errors()))) from None
+        raise LanduseError(f"{path}: " + "; ".join(map(explain, causes(error.errors())))) from None
+
+
+def causes(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The problems without those of lists that are too short only because some of what is listed is wrong."""
+    wrong = {problem["loc"][:-1] for problem in problems}
+    return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in wrong]
 
 
 def explain(problem: dict[str, Any]) -> str:
@@ -312,6 +343,8 @@ def explain(problem: dict[str, Any]) -> str:
         return f"{key}: missing; presets/sample.yaml shows every key"
     if problem["type"] == "string_pattern_mismatch":
         return f"{key} = {problem['input']!r}: String should be {FORMS[problem['ctx']['pattern']]}"
+    if problem["type"] == "string_type" and isinstance(problem["input"], QUOTED):
+        return f"{key} = {problem['input']!s}: String should be in quotes, or YAML takes it for something else"
     message = problem["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
     if problem["type"] == "value_error":
         return message if not key or message.startswith(keys[0]) else f"{key}: {message}"
