@@ -194,6 +194,11 @@ def test_a_division_that_lookalikes_have_bent_out_of_shape_is_refused_with_the_k
         assign_subsets(rows, settings(0.45, 0.45))
 
 
+def test_classes_too_small_for_the_shares_are_not_said_to_look_alike() -> None:
+    with pytest.raises(LanduseError, match=r"would hold 167% .*: the classes are too small .*change split\.validation"):
+        assign_subsets(unlike(["a", "b"] * 3), settings())
+
+
 @pytest.mark.parametrize("cosine", [0.5, 0.9, 0.97, 0.9999])
 @pytest.mark.parametrize(("images", "channels"), [(1, 8), (50, 64), (400, 200)])
 def test_projections_hide_no_pair_of_alike_embeddings(

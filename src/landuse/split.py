@@ -145,7 +145,8 @@ def refuse_wrong_shares(lacking: pd.Series, largest: int) -> None:
     """Raise LanduseError where a subset lacks, or has too many by, half of what it should have."""
     worst = lacking.abs().idxmax()
     if abs(lacking[worst]) > 0.5:
+        alike = f"too many look alike (up to {largest} in one group); raise split.cosine or lower split.hash_distance"
+        small = "the classes are too small for such shares; add images, or change split.validation or split.test"
         raise LanduseError(
-            f"{worst} would hold {1 - lacking[worst]:.0%} of the images it should: too many look alike (up to "
-            f"{largest} in one group); raise split.cosine or lower split.hash_distance in params.yaml"
+            f"{worst} would hold {1 - lacking[worst]:.0%} of the images it should: {alike if largest > 1 else small}"
         )
