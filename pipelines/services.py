@@ -24,6 +24,7 @@ POOL = "landuse"
 HEARTBEAT_SECONDS = 30
 START_SECONDS = 90
 STOP_SECONDS = 20
+PORT = "port"
 SHOWN_CHARACTERS = 100
 BIN = Path(sys.executable).parent
 
@@ -121,8 +122,17 @@ def environment() -> dict[str, str]:
 
 
 def is_up(service: Service) -> bool:
-    """Whether its process is at work and, if it is a server, answers."""
-    return is_running(service) and (not service.port or answers(service))
+    """Whether its process is at work and, if it is a server, answers.
+
+    Raises LanduseError where it is at work on another port: on this one there may be the server of another project.
+    """
+    if not is_running(service):
+        return False
+    port = noted(service.note).get(PORT, service.port)
+    if port != service.port:
+        remedy = f"set it to {port}, or make down first"
+        raise LanduseError(f"{service.port_variable} = {service.port}: {service.name} is up on port {port}; {remedy}")
+    return not service.port or answers(service)
 
 
 def is_running(service: Service) -> bool:
@@ -156,7 +166,7 @@ def start(service: Service) -> None:
             service.command, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        note(service.note, process.pid)
+        note(service.note, process.pid, **{PORT: service.port})
     except OSError:  # nobody could end later what has no note
         process.kill()
         process.wait()

@@ -39,9 +39,9 @@ def hold(file: IO, busy: str) -> None:
         raise LanduseError(busy) from None
 
 
-def note(path: Path, pid: int) -> None:
+def note(path: Path, pid: int, **more: str) -> None:
     """Write down, in one rename, which process is at work: a note is whole or not there, whatever is killed."""
-    write_whole(path, json.dumps(identity(pid)))
+    write_whole(path, json.dumps(identity(pid) | more))
 
 
 def noted(path: Path) -> dict[str, str]:
@@ -69,7 +69,7 @@ def end_group(tags: Mapping[str, str]) -> bool:
     left alone.
     """
     pid = int(tags[PID])
-    if tags[HOST] == socket.gethostname() and (not psutil.pid_exists(pid) or identity(pid) == tags):
+    if tags[HOST] == socket.gethostname() and (not psutil.pid_exists(pid) or identity(pid).items() <= tags.items()):
         with suppress(ProcessLookupError):
             members = [process for process in psutil.process_iter() if is_member(process, pid)]
             os.killpg(pid, signal.SIGKILL)

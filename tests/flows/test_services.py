@@ -172,8 +172,22 @@ def test_a_port_that_another_program_holds_is_named_with_the_variable_to_set(web
     assert not web.note.exists() and not web.log.exists()
 
 
+def test_the_server_of_another_project_is_not_taken_for_ones_own(web: Service) -> None:
+    start(web)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        elsewhere = replace(web, port=str(other.getsockname()[1]))
+        for look in (start, is_up):
+            with pytest.raises(LanduseError) as refusal:
+                look(elsewhere)
+            assert str(refusal.value) == (
+                f"LANDUSE_WEB_PORT = {elsewhere.port}: web is up on port {web.port}; "
+                f"set it to {web.port}, or make down first"
+            )
+    assert is_up(web) and stop(elsewhere), "whatever the port, it is ended"
+
+
 def test_a_service_that_cannot_be_noted_is_not_left_behind(web: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(services, "note", full)
