@@ -3,7 +3,10 @@
 from prefect import flow
 from prefect.states import Completed, State
 
+from landuse.errors import LanduseError
+from landuse.files import read_record
 from landuse.params import load_params
+from landuse.paths import REGISTRATION
 from pipelines.commands import alone
 from pipelines.ingestion import ingestion, patient, version
 from pipelines.promotion import promotion
@@ -14,14 +17,18 @@ from pipelines.unfinished import what_is_new
 
 
 def first_name() -> str:
-    """The name of a run until it knows what is new."""
-    return f"retrain-{(version() or 'no-data')[:6]}"
+    """The name of a run until it knows what is new; what is wrong with data.dvc the run itself will say."""
+    try:
+        return f"retrain-{(version() or 'no-data')[:6]}"
+    except LanduseError:
+        return "retrain"
 
 
 @flow(flow_run_name=first_name, on_failure=[tell_failure])
 def retraining(source: str | None = None, force: bool = False) -> State:
     """Ingest, and where that or anything else is new, train and judge; promote if `promote.automatic` says so.
 
+    Judged is the version that this project registered last, whatever else challenges in the registry.
     `source` is taken in instead of the newest arrival in inbox/ or `data.source`. `force` goes on where nothing is new.
     """
     with alone():
@@ -31,5 +38,5 @@ def retraining(source: str | None = None, force: bool = False) -> State:
         if reason is None:
             return Completed(name="NothingNew", message="Nothing new to learn from")
         outcomes = training()
-        blessing = promotion(dry_run=not load_params().promote.automatic)
+        blessing = promotion(version=read_record(REGISTRATION)["version"], dry_run=not load_params().promote.automatic)
         return Completed(message=patient(show_summary)(reason, before, outcomes, blessing))

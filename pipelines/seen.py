@@ -119,10 +119,7 @@ def verdict_in_words(blessing: dict[str, Any]) -> str:
 
 @task(task_run_name="sum up")
 def show_summary(reason: str, before: str | None, outcomes: dict[str, str], blessing: dict[str, Any]) -> str:
-    """The page of a retraining: what data, what changed, how good, promoted or not, why, where to look.
-
-    The version that was judged may be another than was made here: that of a training with other params, for example.
-    """
+    """The page of a retraining: what data, what changed, how good, promoted or not, why, where to look."""
     data, verdict = data_record(), verdict_in_words(blessing)
     how_good, pages = on_record(blessing["model"], blessing["version"])
     ran = [name for name, state in outcomes.items() if state != "Cached"]

@@ -5,7 +5,9 @@ from pathlib import Path
 from prefect import task
 
 from landuse import ledger, registry, tracking
+from landuse.files import read_record
 from landuse.params import load_params
+from landuse.paths import REGISTRATION
 from pipelines.commands import CommandFailed, run, when_free
 
 REASONS = {
@@ -48,14 +50,13 @@ def succeeds(*command: str, folder: Path = Path()) -> bool:
 
 
 def is_judged() -> bool:
-    """Whether the gate has seen the challenger, and nothing is left to be done about it."""
-    params = load_params()
-    name = params.register.model
+    """Whether the gate has seen the version that was registered last, and nothing is left to be done about it."""
+    if not REGISTRATION.exists():
+        return True
+    registration = read_record(REGISTRATION)
+    name, number = registration["model"], registration["version"]
     with tracking.store():
-        challenger = registry.aliases(name).get(registry.CHALLENGER)
-        if challenger is None:
-            return True
-        verdict = registry.get_version(name, challenger).tags.get("gate.verdict")
-        was_champion = challenger in {entry.after for entry in ledger.done(name)}
-    waits = verdict == "passed" and params.promote.automatic and not was_champion
+        verdict = registry.get_version(name, number).tags.get("gate.verdict")
+        was_champion = number in {entry.after for entry in ledger.done(name)}
+    waits = verdict == "passed" and load_params().promote.automatic and not was_champion
     return verdict is not None and not waits

@@ -209,7 +209,9 @@ def test_a_version_that_answers_with_no_numbers_cannot_be_judged() -> None:
 def test_a_version_of_another_data_set_is_judged_only_beside_its_own_data() -> None:
     record = paths.DATA_DVC.read_text()
     paths.DATA_DVC.write_text(record.replace("0123", "4567"))
-    with pytest.raises(LanduseError, match="gallery version 1 was trained on data 0123.*: ingest tiny.zip again"):
+    with pytest.raises(
+        LanduseError, match="gallery version 1 was trained on data 0123.*: git fetch .*, or ingest tiny.zip again"
+    ):
         blessed(GOOD)
 
 
@@ -221,7 +223,7 @@ def test_the_remedy_names_the_commit_that_has_the_data() -> None:
     paths.DATA_DVC.write_text(record.replace("0123", "4567"))
     subprocess.run(["git", *author, "commit", "--quiet", "-a", "-m", "Other data"], check=True)
     first = lineage.git("rev-parse", "--short", "HEAD~")
-    with pytest.raises(LanduseError, match=f"git checkout {first} data.dvc && dvc checkout data.dvc"):
+    with pytest.raises(LanduseError, match=f"git checkout {first} data.dvc && dvc pull data.dvc"):
         blessed(GOOD)
 
 
@@ -242,7 +244,7 @@ def test_an_image_that_was_edited_since_is_named() -> None:
     with pytest.raises(LanduseError, match="data/water/03.png was edited since gallery version 1 was trained"):
         blessed(GOOD)
     path.unlink()
-    with pytest.raises(LanduseError, match="data/water/03.png.*cannot be read: dvc checkout data"):
+    with pytest.raises(LanduseError, match="data/water/03.png.*cannot be read: dvc pull data.dvc"):
         blessed(GOOD)
 
 

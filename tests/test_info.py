@@ -59,7 +59,8 @@ def test_images_that_were_edited_or_are_missing_are_said_to_be_so(versioned: Pat
     next(Path("data").rglob("*.*g")).unlink()
     assert "; data/ was edited since: " in facts()["data"]
     shutil.rmtree("data")
-    assert "; data/ is missing: " in facts()["data"]
+    assert "; data/ is missing: dvc pull data.dvc " in facts()["data"]
+    Path("data").mkdir()
     with Repo() as repo, repo.lock:
         assert "; DVC cannot tell now " in facts()["data"]
 

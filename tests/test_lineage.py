@@ -45,13 +45,39 @@ def test_without_data_it_says_how_to_get_some(folder: Path) -> None:
         lineage.data_record()
 
 
-@pytest.mark.parametrize(
-    "content", ["", "outs: []", "outs:\n- path: data\n", "<<<<<<< ours\nouts:\n", "- a\n", "outs: {"]
-)
+@pytest.mark.parametrize("content", ["", "outs: []", "outs:\n- path: data\n", "outs:\n\udcff", "- a\n", "outs: {"])
 def test_a_damaged_record_says_how_to_get_it_back(folder: Path, content: str) -> None:
-    DATA_DVC.write_text(content)
+    DATA_DVC.write_text(content, errors="surrogateescape")
     with pytest.raises(LanduseError, match="data.dvc is damaged: restore it with git checkout data.dvc"):
         lineage.data_record()
+
+
+def test_a_record_with_both_sides_of_a_merge_says_how_to_choose_one(folder: Path) -> None:
+    DATA_DVC.write_text("outs:\n<<<<<<< HEAD\n- md5: a\n=======\n- md5: b\n>>>>>>> theirs\n")
+    with pytest.raises(LanduseError, match="both sides of a merge: git checkout --ours data.dvc, or --theirs, and dvc"):
+        lineage.data_record()
+
+
+def test_the_commit_that_brought_the_data_is_found_although_a_merge_left_that_data_out(folder: Path) -> None:
+    def commit(*words: str) -> str:
+        author = ("-c", "user.name=A", "-c", "user.email=a@b")
+        subprocess.run(["git", *author, *words], check=True, capture_output=True)
+        return lineage.git("rev-parse", "--short", "HEAD")
+
+    def version(md5: str) -> str:
+        DATA_DVC.write_text(f"outs:\n- md5: {md5}\n")
+        subprocess.run(["git", "add", "data.dvc"], check=True)
+        return commit("commit", "--quiet", "--message", md5)
+
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    version("a")
+    subprocess.run(["git", "checkout", "--quiet", "-b", "theirs"], check=True)
+    brought = version("dead.dir")
+    subprocess.run(["git", "checkout", "--quiet", "-"], check=True)
+    version("beef.dir")
+    commit("merge", "--quiet", "--strategy", "ours", "theirs")
+    subprocess.run(["git", "branch", "--quiet", "-D", "theirs"], check=True)
+    assert lineage.commit_of_data("dead.dir") == brought
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,12 @@ def test_a_class_whose_name_looks_like_something_else_needs_quotes(tmp_path: Pat
     assert refusal(changed(tmp_path / "params.yaml", "validate.classes", [1, "field"])).count("validate.classes") == 1
 
 
+def test_both_sides_of_a_merge_are_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("data:\n<<<<<<< HEAD\n  source: a\n=======\n  source: b\n>>>>>>> theirs\n")
+    assert refusal(path).endswith("params.yaml has both sides of a merge: keep one of them where <<<<<<< stands")
+
+
 def test_params_cannot_be_changed_once_they_are_loaded() -> None:
     params = load_params(PRESETS[0])
     with pytest.raises(FrozenInstanceError):

@@ -4,11 +4,13 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 
 import gallery
 import pytest
+import tiny
 from gallery import NAME, aliases, assert_sound, crown
 from mlflow import MlflowClient
 
@@ -106,6 +108,18 @@ def test_the_champion_is_not_judged_again_and_keeps_its_blessing(landuse, at_han
     paths.BLESSING.unlink()
     assert landuse("promote", "1") == (0, "gallery version 1 is the champion\n", "")
     assert blessing() == before and moves() == ["promote None 1 FINISHED"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: tiny.scene("forest", 3).save(path)])
+def test_the_report_of_the_champion_stays_what_it_is_where_its_images_are_not_at_hand(
+    landuse, at_hand: None, harm: Callable[[Path], object]
+) -> None:
+    landuse("promote", "1")
+    before = paths.REPORT.read_bytes()
+    harm(paths.DATA / "water" / "03.png")
+    assert landuse("promote", "1") == (0, "gallery version 1 is the champion\n", "")
+    assert paths.REPORT.read_bytes() == before
 
 
 @pytest.mark.slow

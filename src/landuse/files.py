@@ -12,6 +12,7 @@ from landuse.errors import LanduseError
 if TYPE_CHECKING:
     import pandas as pd
 
+BOTH_SIDES = "<<<<<<< "  # git leaves it where a merge has to be settled
 TEXT = ("path", "label", "subset", "actual", "predicted", "class")
 
 

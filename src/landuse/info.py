@@ -7,14 +7,12 @@ from mlflow import MlflowClient
 from landuse import lineage, tracking
 from landuse.errors import LanduseError
 from landuse.files import read_record
-from landuse.paths import METRICS, REGISTRATION, RUN
-from landuse.versioning import DELETED, MODIFIED, repository, status_of_data
+from landuse.paths import DATA, DATA_DVC, METRICS, REGISTRATION, RUN
+from landuse.versioning import MODIFIED, repository, status_of_data
 
 NOT_YET = "not there yet: run dvc repro"
-CHANGES = {
-    MODIFIED: "; data/ was edited since: dvc checkout --force data undoes that, dvc repro takes it for a new version",
-    DELETED: "; data/ is missing: dvc checkout brings it back",
-}
+MISSING = f"; data/ is missing: dvc pull {DATA_DVC} brings it"
+EDITED = "; data/ was edited since: dvc checkout --force data undoes that, dvc repro takes it for a new version"
 
 
 def info() -> str:
@@ -33,9 +31,11 @@ def info() -> str:
 
 def since() -> str:
     """What became of data/ since that version, if anything did."""
+    if not DATA.exists():
+        return MISSING
     try:
         with repository() as repo:
-            return CHANGES.get(status_of_data(repo), "")
+            return EDITED if status_of_data(repo) == MODIFIED else ""
     except LanduseError:  # most likely it is at work
         return "; DVC cannot tell now whether data/ was edited since"
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from landuse.errors import LanduseError
+from landuse.files import BOTH_SIDES
 from landuse.paths import DATA_DVC, PARAMS
 
 PACKAGES = (
@@ -29,11 +30,15 @@ def read_data_dvc() -> dict[str, Any]:
     Raises LanduseError where there is none yet, or it is no file of DVC, as after a merge with conflicts.
     """
     try:
-        content = yaml.safe_load(DATA_DVC.read_text(encoding="utf-8"))
+        text = DATA_DVC.read_text(encoding="utf-8", errors="replace")
+        content = yaml.safe_load(text)
         content["outs"][0]["md5"]
     except FileNotFoundError:
         raise LanduseError(f"{DATA_DVC} is not here: bring in a data set with landuse ingest") from None
-    except (yaml.YAMLError, KeyError, IndexError, TypeError, UnicodeDecodeError):
+    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+        if BOTH_SIDES in text:
+            sides = f"git checkout --ours {DATA_DVC}, or --theirs, and dvc pull {DATA_DVC}"
+            raise LanduseError(f"{DATA_DVC} has both sides of a merge: {sides}") from None
         raise LanduseError(f"{DATA_DVC} is damaged: restore it with git checkout {DATA_DVC}") from None
     return content
 
@@ -51,8 +56,9 @@ def data_record() -> dict[str, Any]:
 
 
 def commit_of_data(md5: str) -> str | None:
-    """The commit that brought this version into data.dvc, or None where there is none."""
-    return (git("log", "--all", "--format=%h", "-S", md5, "--", str(DATA_DVC)) or "").split("\n")[-1] or None
+    """The commit that brought this version into data.dvc, also where a merge left it out; None where there is none."""
+    found = git("log", "--all", "--full-history", "--format=%h", "-S", md5, "--", str(DATA_DVC))
+    return (found or "").split("\n")[-1] or None
 
 
 def git(*arguments: str) -> str | None:

@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from landuse.errors import LanduseError
+from landuse.files import BOTH_SIDES
 from landuse.paths import PARAMS
 
 
@@ -310,7 +311,10 @@ def load_params(path: Path = PARAMS) -> Params:
     Raises LanduseError naming the file, the key's path, the value and what is allowed.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+        text = path.read_text(encoding="utf-8")
+        if BOTH_SIDES in text:
+            raise LanduseError(f"{path} has both sides of a merge: keep one of them where {BOTH_SIDES.strip()} stands")
+        content = yaml.load(text, UniqueKeys)
     except FileNotFoundError:
         raise LanduseError(f"{path} is not here: run landuse in the project's folder") from None
     except OSError as error:

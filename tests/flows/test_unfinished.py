@@ -1,5 +1,6 @@
 """What there is to do: new images, what changed, and what an earlier run left undone."""
 
+import json
 from pathlib import Path
 
 import mlflow
@@ -9,6 +10,7 @@ from mlflow import MlflowClient
 from processes import python
 
 from landuse import ledger, registry, tracking
+from landuse.paths import REGISTRATION
 from pipelines import unfinished
 from pipelines.commands import CommandFailed
 from pipelines.unfinished import REASONS, is_judged, succeeds
@@ -33,7 +35,8 @@ def challenge(verdict: str | None, promoted: bool) -> None:
     with tracking.store():
         tags = {} if verdict is None else {"gate.verdict": verdict}
         number = str(MlflowClient().create_model_version(NAME, "nowhere", tags=tags).version)
-        registry.set_alias(NAME, registry.CHALLENGER, number)
+        REGISTRATION.parent.mkdir(exist_ok=True)
+        REGISTRATION.write_text(json.dumps({"model": NAME, "version": number}))
         if promoted:
             ledger.close(ledger.write(ledger.open_entry(NAME, "promote", "a test"), {"to": number}), ledger.DONE)
 
@@ -118,4 +121,13 @@ def test_who_was_champion_and_was_replaced_by_a_person_is_not_judged_again() -> 
     challenge("passed", promoted=True)
     with tracking.store():
         ledger.close(ledger.write(ledger.open_entry(NAME, "force", "bad in the field"), {"to": "1"}), ledger.DONE)
+    assert is_judged()
+
+
+def test_what_another_project_registers_in_the_same_store_is_not_this_ones_to_judge() -> None:
+    assert is_judged(), "nothing was registered here so far"
+    challenge("passed", promoted=True)
+    with tracking.store():
+        other = MlflowClient().create_model_version(NAME, "elsewhere")
+        registry.set_alias(NAME, registry.CHALLENGER, str(other.version))
     assert is_judged()

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -110,14 +111,15 @@ def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
     wanted, here = version.tags.get("data.md5"), lineage.data_record()["md5"]
     if wanted != here:
         commit, source = lineage.commit_of_data(wanted), version.tags.get("data.source")
-        remedy = f"git checkout {commit} {DATA_DVC} && dvc checkout {DATA_DVC}" if commit else f"ingest {source} again"
+        known = f"git checkout {commit} {DATA_DVC} && dvc pull {DATA_DVC}"
+        remedy = known if commit else f"git fetch where others committed it, or ingest {source} again"
         raise LanduseError(f"{title(version)} was trained on data {wanted}, {DATA_DVC} says {here}: {remedy}")
     held_out = held_out_images(splits)
     try:
         found = [sha256((DATA / path).read_bytes()).hexdigest() for path in held_out["path"]]
     except OSError as error:
         raise LanduseError(
-            f"{error.filename}, an image of {title(version)}, cannot be read: dvc checkout data"
+            f"{error.filename}, an image of {title(version)}, cannot be read: dvc pull {DATA_DVC}"
         ) from None
     edited = held_out["path"][held_out["sha256"].notna() & (held_out["sha256"] != found)]
     if len(edited):
@@ -125,6 +127,16 @@ def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
             f"{DATA / edited.iloc[0]} was edited since {title(version)} was trained: dvc checkout --force data"
         )
     return held_out[["path", "label", "group"]].assign(sha256=found).reset_index(drop=True)
+
+
+def are_here(version: ModelVersion) -> bool:
+    """Whether data/ holds the held-out images of a version as they were."""
+    try:
+        with TemporaryDirectory() as folder:
+            held_out_here(version, splits_of(version, Path(folder)))
+    except LanduseError:
+        return False
+    return True
 
 
 def seen(held_out: pd.DataFrame, splits: pd.DataFrame) -> NDArray[np.bool_]:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from landuse import ledger, lineage, registry, tracking
+from landuse import ledger, registry, tracking
 from landuse.errors import LanduseError, Refused
 from landuse.gate import judge
 from landuse.gate.blessing import Blessing
+from landuse.gate.evidence import are_here
 from landuse.handover import hand_over, settled_champion
 from landuse.params import EvaluateParams, PromoteParams
 from landuse.paths import REPORT
@@ -74,8 +75,8 @@ def blessing_of_champion(name: str, number: str) -> Blessing | None:
 
 
 def show_again(version: ModelVersion, known: Blessing, evaluation: EvaluateParams) -> None:
-    """The report of the champion; the one its run keeps, where data/ holds other images than those it tells of."""
-    if lineage.data_record()["md5"] == known.data:
+    """The report of the champion: made anew where data/ holds the images that it shows, else the one its run keeps."""
+    if are_here(version):
         publish(version, known, evaluation)
     else:
         restore(version)
