@@ -31,6 +31,7 @@ LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"
 KEPT_LINES = 200
 TEMPORARY = Unavailable.exit_code
 BUSY = "Unable to acquire lock|is busy, it is being blocked by|RWLock-file"
+FAULT = "ERROR: |'.+' is invalid"  # so begins what DVC complains of
 BLOCKER = r"\s*\(PID \d+\): "
 Result = TypeVar("Result")
 
@@ -145,7 +146,7 @@ def command_environment() -> dict[str, str]:
 def failure(lines: deque[str], code: int) -> CommandFailed:
     """The line that says why a command failed, with the exit code of the `landuse` that failed."""
     told = next((line for line in reversed(lines) if line.startswith("landuse: ")), None)
-    error = next((line for line in lines if line.startswith("ERROR: ")), lines[-1] if lines else f"exit code {code}")
+    error = next((line for line in lines if re.match(FAULT, line)), lines[-1] if lines else f"exit code {code}")
     inner, busy = re.search(r"exited with (\d+)", error), re.search(BUSY, error)
     blockers = (line.strip() for line in lines if busy and re.match(BLOCKER, line))
     reason = " ".join(((told or error).removeprefix("landuse: ").removeprefix("ERROR: "), *blockers))

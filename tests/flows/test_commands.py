@@ -200,6 +200,12 @@ def test_an_error_of_dvc_itself_is_its_first_and_not_its_advice(place: Path) -> 
     assert (str(found), found.exit_code) == ("failed to pull", 255)
 
 
+def test_a_file_of_dvc_with_both_sides_of_a_merge_is_named(stages: Path) -> None:
+    Path("dvc.lock").write_text("<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> theirs\n")
+    with pytest.raises(CommandFailed, match=r"^'\./dvc\.lock' is invalid \(possible merge conflicts\)\.$"):
+        run("dvc", "repro")
+
+
 @pytest.mark.parametrize(
     "line",
     [
