@@ -167,3 +167,24 @@ def test_a_model_that_lives_on_what_a_disturbance_takes_away_fails(name: str, tm
     checks = {check.name: check for check in check_robustness(classifier, seen, promote_params(disturbed_fall=0.4))}
     assert checks[f"robust_{name}"].value == 0.5 and not checks[f"robust_{name}"].passed
     assert checks.keys() == {f"robust_{trick}" for trick in TRICKS}
+
+
+def test_every_threshold_of_the_params_is_that_of_some_check_and_named_with_it() -> None:
+    same = (
+        "accuracy",
+        "macro_f1",
+        "class_recall",
+        "calibration_error",
+        "latency_ms",
+        "size_mb",
+        "images",
+        "class_fall",
+    )
+    others = {"slice_size": "slice_accuracy", "robust_jpeg": "disturbed_fall"}
+    others |= {"difference": "margin", "mcnemar": "significance"}
+    named = {Check(name, 0, 1, False, "").key for name in (*same, *others)}
+    assert named == {f"promote.{key}" for key in (*same, *others.values())}
+    assert named | {f"promote.{key}" for key in ("automatic", "families", "slice_images")} == {
+        f"promote.{key}" for key in PromoteParams.__dataclass_fields__
+    }
+    assert Check("formats", 0, 1, False, "").key is None

@@ -66,7 +66,7 @@ def test_a_version_that_passes_becomes_champion_with_blessing_tags_and_entry(lan
 def test_the_challenger_is_judged_where_no_version_is_named_and_refused_in_one_line(landuse, at_hand: None) -> None:
     code, out, err = landuse("promote")
     assert code == 3 and "FAILED  calibration_error" in out
-    why = first_failure()["sentence"]
+    why = f"{first_failure()['sentence']} (promote.calibration_error)"
     assert err == f"landuse: gallery version 4 is refused: {why}; artifacts/report.html shows all\n"
     assert blessing().items() >= {"version": "4", "verdict": "refused", "promoted": False, "forced": False}.items()
     assert tags("4").items() >= {"gate.verdict": "refused", "gate.failed": "calibration_error"}.items()

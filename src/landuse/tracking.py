@@ -51,6 +51,7 @@ REMEDIES = {  # by what MLflow or the database says
     "is locked": "another process writes to it; try again",
     "file-?system tracking backend": "name a database such as sqlite:///mlflow.db, or a server, in MLFLOW_TRACKING_URI",
     "No module named": "install it with pip, or name another store in MLFLOW_TRACKING_URI",
+    "RESOURCE_DOES_NOT_EXIST": "somebody deleted it meanwhile",
     "": "check MLFLOW_TRACKING_URI and that it is up",
 }
 BESIDES = r"\s\[SQL: | with exception "  # what follows helps nobody

@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def test_odd_file_names_survive(tmp_path: Path, pack) -> None:
     fill = unpack.copy_folder if pack is folder_of else unpack.unpack_archive
     fill(source, "source", tmp_path / "data")
     assert set(files_in(tmp_path / "data")) == set(names)
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of, folder_of])
+def test_letters_whose_accents_were_written_apart_as_on_a_mac_are_those_of_everybody_else(tmp_path: Path, pack) -> None:
+    source = pack(tmp_path / "source", {unicodedata.normalize("NFD", "grün/é.png"): b"image"})
+    fill = unpack.copy_folder if pack is folder_of else unpack.unpack_archive
+    fill(source, "source", tmp_path / "data")
+    assert set(files_in(tmp_path / "data")) == {"grün/é.png"}
 
 
 def test_utf8_names_are_read_from_a_zip_that_does_not_say_so_and_backslashes_are_separators(tmp_path: Path) -> None:

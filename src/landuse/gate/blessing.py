@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Literal, Self
 
+from landuse.params import PromoteParams
 from landuse.paths import BLESSING
 
+KEYS = {"mcnemar": "significance", "difference": "margin", "slice": "slice_accuracy", "robust": "disturbed_fall"}
 DIGITS = 9  # so that a fall from 0.8 to 0.6 is one of 0.2, and no more
 
 
@@ -33,6 +35,12 @@ class Check:
     def at_most(cls, name: str, value: float, threshold: float, sentence: str, detail: dict | None = None) -> Self:
         passed = round(float(value), DIGITS) <= threshold
         return cls(name, counted(value), float(threshold), passed, sentence, detail or {})
+
+    @property
+    def key(self) -> str | None:
+        """Where its threshold stands in params.yaml; None where it has none there."""
+        key = KEYS.get(self.name.partition("_")[0], self.name)
+        return f"promote.{key}" if key in PromoteParams.__dataclass_fields__ else None
 
     def __str__(self) -> str:
         return f"{'passed ' if self.passed else 'FAILED '} {self.name:<18} {self.sentence}"
@@ -74,9 +82,16 @@ class Blessing:
         """As JSON holds it."""
         return asdict(self)
 
-    def first_failure(self) -> Check | None:
-        """The check to name in a refusal."""
-        return next((check for check in self.checks if not check.passed), None)
+    def failures(self) -> list[Check]:
+        """The checks that failed."""
+        return [check for check in self.checks if not check.passed]
+
+    def why_not(self) -> str:
+        """The first failure in words, the key of its threshold, and how many more there are."""
+        first, *others = self.failures()
+        key = f" ({first.key})" if first.key else ""
+        more = f", and {len(others)} more of its checks failed" if others else ""
+        return f"{first.sentence}{key}{more}"
 
     def detail(self, name: str) -> dict[str, Any]:
         """The figures behind a check; none where it was not made, or made before they were kept."""

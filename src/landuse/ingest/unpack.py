@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
+from unicodedata import normalize
 
 from landuse.dataset import IMAGE_SUFFIXES
 from landuse.errors import NO_ROOM, LanduseError, Refused
@@ -97,7 +98,7 @@ def place_of(member: str, name: str) -> Path | None:
 
     Raises Refused where the path leaves the archive, has no class or cannot be a file name everywhere.
     """
-    path = PurePosixPath(member)
+    path = PurePosixPath(normalize("NFC", member))  # a Mac writes letters and their accents apart
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:[/\\]", member):
         raise Refused(f"{name} is refused: its member {member!r} would be written outside of the data folder")
     if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):

@@ -18,6 +18,7 @@ from landuse.promote.publish import publish, restore
 from landuse.registry import CHALLENGER
 
 BY_THE_GATE = "passed the gate"
+AGAIN = "dvc repro --single-item --force register"
 
 
 def promote(
@@ -47,13 +48,12 @@ def promote(
         rival = None if champion in (None, number) else registry.get_version(name, champion)
         blessing = replace(judge(version, rival, params, evaluation, tell), reason=reason)
         record(blessing)
-        failure = blessing.first_failure()
-        refused = failure is not None and reason is None
+        refused = blessing.verdict == "refused" and reason is None
         if not refused and not dry_run:
             blessing = crown(blessing, champion)
         publish(version, blessing, evaluation)
         if refused:
-            raise Refused(f"{name} version {number} is refused: {failure.sentence}; {REPORT} shows all")
+            raise Refused(f"{name} version {number} is refused: {blessing.why_not()}; {REPORT} shows all")
         return blessing
 
 
@@ -61,7 +61,9 @@ def challenger(name: str) -> str:
     """The version that challenges. Raises LanduseError where none does."""
     number = registry.aliases(name).get(CHALLENGER)
     if number is None:
-        raise LanduseError(f"{name} has no challenger: dvc repro registers one, or name a version, see landuse history")
+        raise LanduseError(
+            f"{name} has no challenger: dvc repro registers one ({AGAIN} where it was deleted), or name a version"
+        )
     return number
 
 

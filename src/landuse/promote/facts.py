@@ -26,12 +26,12 @@ def headline(dossier: Dossier, blessing: Blessing) -> str:
 
 def verdict(blessing: Blessing) -> str:
     """What the gate found and what came of it, as one sentence."""
-    failure = blessing.first_failure()
-    if failure is None:
+    failures = blessing.failures()
+    if not failures:
         return "It passed the gate" + (" and became the champion." if blessing.promoted else "; nothing was moved.")
     if blessing.promoted:
-        return f"The gate refused it ({failure.sentence}), and it was made champion by force: {blessing.reason}."
-    return f"The gate refused it: {failure.sentence}."
+        return f"The gate refused it ({failures[0].sentence}), and it was made champion by force: {blessing.reason}."
+    return f"The gate refused it: {failures[0].sentence}."
 
 
 def state(blessing: Blessing) -> str:
