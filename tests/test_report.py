@@ -75,7 +75,7 @@ def test_the_class_with_the_lowest_recall_stands_on_top() -> None:
 def test_the_mistakes_shown_are_the_most_confident_ones(trained: Path) -> None:
     figure = thumbnails.worst_mistakes(PREDICTIONS, count=2)
     assert figure.get_suptitle() == "3 of 12 images mistaken, the 2 most confident"
-    assert words_by_image(figure) == [["forest 95%", "03.png"], ["forest 90%", "02.png"]]
+    assert words_by_image(figure) == [["forest 95%", "water/03.png"], ["forest 90%", "water/02.png"]]
 
 
 def test_a_model_without_mistakes_has_its_picture_too(tmp_path: Path) -> None:
@@ -88,8 +88,14 @@ def test_a_model_without_mistakes_has_its_picture_too(tmp_path: Path) -> None:
 def test_the_least_certain_images_are_shown_first_whether_right_or_not(trained: Path) -> None:
     figure = thumbnails.least_certain(PREDICTIONS, count=5)
     assert figure.get_suptitle() == "the 5 least certain of 12 images"
-    expected = [("40%", "00.png"), ("45%", "01.png"), ("50%", "02.png"), ("55%", "03.png"), ("60%", "00.png")]
+    names = ["field/00.png", "field/01.png", "field/02.png", "field/03.png", "forest/00.png"]
+    expected = zip(("40%", "45%", "50%", "55%", "60%"), names, strict=True)
     assert words_by_image(figure) == [[f"field {confidence}", name] for confidence, name in expected]
+
+
+def test_of_names_too_long_for_their_place_both_ends_are_shown() -> None:
+    assert thumbnails.fitted("field/00.png", 12) == "field/00.png"
+    assert thumbnails.fitted("residential/of-some-kind/00.png", 12) == "resid…00.png"
 
 
 def test_the_reliability_diagram_shows_accuracy_and_count_of_every_bin_and_the_calibration_error() -> None:

@@ -88,6 +88,8 @@ def weights_remedy(params: ExtractParams) -> str:
     """What to do about weights that could not be loaded."""
     if params.weights == "imagenet":
         return "cannot be had; go online once, take a width and size that Keras publishes, or name a weights file"
+    if weights_file(params.weights).is_dir():
+        return f"{weights_file(params.weights)} is a folder; name a file in it"
     if not weights_file(params.weights).is_file():
         return f"{weights_file(params.weights)} is not there; name a file in weights/, an absolute path, or none"
     return f"does not fit {params.backbone} with extract.alpha = {params.alpha}; change the one or the other"

@@ -1,7 +1,5 @@
 """Sheets of images: what the model was surest of and wrong about, and what it was least sure of."""
 
-from pathlib import Path
-
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -55,9 +53,14 @@ def sheet(rows: pd.DataFrame, title: str) -> Figure:
 
 
 def thumbnail(axes: Axes, left: float, top: float, row: pd.Series) -> None:
-    """The image, above it what it was taken for and how surely, and below its name."""
+    """The image, above it what it was taken for and how surely, and below it the class that it is of, and its name."""
     axes.imshow(read_image(DATA / row["path"], SIDE), extent=(left + 0.04, left + 0.96, top + 1.1, top + 0.18))
     right = row["predicted"] == row["actual"]
-    words, color = f"{row['predicted']} {row['confidence']:.0%}", GOOD if right else WRONG
+    words, color = f"{fitted(row['predicted'], 20)} {row['confidence']:.0%}", GOOD if right else WRONG
     axes.text(left + 0.5, top + 0.15, words, ha="center", va="bottom", fontsize=9, color=color)
-    axes.text(left + 0.5, top + 1.13, Path(row["path"]).name, ha="center", va="top", fontsize=8, color=FAINT)
+    axes.text(left + 0.5, top + 1.13, fitted(row["path"], 32), ha="center", va="top", fontsize=8, color=FAINT)
+
+
+def fitted(text: str, most: int) -> str:
+    """A text of so many letters at most: of a longer one both ends, which tell it from others."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 :]}"
