@@ -68,7 +68,7 @@ def test_data_that_was_never_versioned_is_not_overwritten(project: Path) -> None
 
 def test_a_data_dvc_with_merge_conflicts_is_refused(project: Path) -> None:
     Path("data.dvc").write_text("<<<<<<< ours\nouts:\n")
-    with pytest.raises(LanduseError, match="data.dvc is damaged"):
+    with pytest.raises(LanduseError, match="data.dvc has both sides of a merge"):
         bring_in("sample")
 
 
