@@ -131,7 +131,7 @@ def when_free(work: Callable[[], Result]) -> Result:
             return work()
         except Busy as busy:
             get_run_logger().info("Another DVC command is at work in this project: waiting for it to end (%s)", busy)
-            with versioning.repository() as repo:
+            with suppress(Unavailable), versioning.repository() as repo:
                 versioning.release_the_lost(repo)
             time.sleep(BUSY_SECONDS)
 

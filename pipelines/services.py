@@ -156,10 +156,10 @@ def start(service: Service) -> None:
     if is_running(service):
         return wait_for(service)
     patience = time.monotonic() + (DEATH_SECONDS if end_rest(service) else 0)  # of several threads the last frees it
-    while service.port and listener(service.port):
+    while service.port and (holder := listener(service.port)):
         if time.monotonic() > patience:
             remedy = f"end it, or set {service.port_variable} to a free port"
-            raise LanduseError(f"port {service.port} is taken by {listener(service.port)}: {remedy}")
+            raise LanduseError(f"port {service.port} is taken by {holder}: {remedy}")
         time.sleep(0.02)
     with service.log.open("a") as log:
         process = subprocess.Popen(

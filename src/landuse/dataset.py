@@ -20,6 +20,8 @@ FORMATS = ("TIFF", "JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
 UNSCALED = {"I": "signed or 32-bit", "F": "floating-point"}
 USABLE = "save it with 8 or 16 bits per channel"
+ODD_TIFF = f"a TIFF of bands or levels that cannot be used, or damaged; {USABLE}, as grey or RGB"
+UNKNOWN = "not a TIFF, JPEG, PNG or WebP image"
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how they begin, the large ones too
 BAND_BY_BAND = 2
 READ_AHEAD = 64
@@ -73,9 +75,7 @@ def decode(source: Path | BinaryIO) -> Image.Image:
     try:
         image = Image.open(source, formats=FORMATS)
     except UnidentifiedImageError:
-        reason = f"a TIFF of bands or levels that cannot be used, or damaged; {USABLE}, as grey or RGB"
-        reason = reason if is_tiff(source) else "not a TIFF, JPEG, PNG or WebP image"
-        raise LanduseError(f"{name} cannot be decoded: {reason}") from None
+        raise LanduseError(f"{name} cannot be decoded: {ODD_TIFF if is_tiff(source) else UNKNOWN}") from None
     except Exception as error:  # Pillow raises whatever a damaged file leads to
         raise unreadable(name, error) from None
     try:

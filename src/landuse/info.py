@@ -4,7 +4,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from landuse import lineage, tracking
+from landuse import lineage, registry, tracking
 from landuse.errors import LanduseError
 from landuse.files import read_record
 from landuse.paths import DATA, DATA_DVC, METRICS, REGISTRATION, RUN
@@ -60,8 +60,7 @@ def registered(registration: dict[str, str]) -> str:
         version = next((version for version in found if str(version.version) == number), None)
         if version is None or version.tags.get(tracking.MODEL_TAG) != sha256:
             raise LanduseError(
-                f"version {number} of {name} is not in the registry at {uri}: "
-                "register it again with dvc repro --single-item --force register"
+                f"version {number} of {name} is not in the registry at {uri}: register it again with {registry.AGAIN}"
             )
         aliases = MlflowClient().get_registered_model(name).aliases
     held = [alias for alias, held_by in aliases.items() if str(held_by) == number]

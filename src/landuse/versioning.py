@@ -20,7 +20,7 @@ from landuse.paths import DATA, DATA_DVC
 from landuse.process import is_alive
 
 HOLDERS, GUARD = "rwlock", "rwlock.lock"  # in DVC's folder for what is temporary
-MODIFIED, DELETED, NOT_IN_CACHE = "modified", "deleted", "not in cache"  # as DVC says it
+MODIFIED, NOT_IN_CACHE = "modified", "not in cache"  # as DVC says it
 CLOCK_SECONDS = 2  # so far a process may seem to have begun after it did
 
 
@@ -91,9 +91,9 @@ def was_there(number: int, moment: float) -> bool:
 
 
 def status_of_data(repo: Repo) -> str:
-    """How data/ compares with data.dvc: `MODIFIED`, `NOT_IN_CACHE`, `DELETED`, or nothing where it is the same."""
+    """How data/, where it is there, compares with data.dvc: `MODIFIED`, `NOT_IN_CACHE`, or nothing: it is the same."""
     found = str(repo.status([str(DATA_DVC)]))
-    return next((status for status in (MODIFIED, DELETED, NOT_IN_CACHE) if status in found), "")
+    return next((status for status in (MODIFIED, NOT_IN_CACHE) if status in found), "")
 
 
 def add_data(repo: Repo) -> None:

@@ -95,7 +95,7 @@ def splits_of(version: ModelVersion, folder: Path) -> pd.DataFrame:
     if path is None:
         raise LanduseError(
             f"{title(version)}: its run {version.run_id} has no {SPLITS_FILE}, so nobody knows "
-            "which images it never saw; register it again with dvc repro --single-item --force register"
+            f"which images it never saw; register it again with {registry.AGAIN}"
         )
     splits, manifest = read_table(path), registry.fetch_run_file(version, MANIFEST_FILE, folder)
     if manifest is None:

@@ -15,10 +15,9 @@ from landuse.handover import hand_over, settled_champion
 from landuse.params import EvaluateParams, PromoteParams
 from landuse.paths import REPORT
 from landuse.promote.publish import publish, restore
-from landuse.registry import CHALLENGER
+from landuse.registry import AGAIN, CHALLENGER
 
 BY_THE_GATE = "passed the gate"
-AGAIN = "dvc repro --single-item --force register"
 
 
 def promote(

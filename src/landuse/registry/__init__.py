@@ -12,6 +12,7 @@ from landuse.lineage import DIRTY
 from landuse.tracking import MODEL_TAG
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
+AGAIN = "dvc repro --single-item --force register"  # registers the model in artifacts/ whatever DVC remembers
 MODEL_FOLDER = "artifacts/model"
 SHOWN = 10
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -26,7 +27,7 @@ def aliases(name: str) -> dict[str, str]:
             raise
         raise LanduseError(
             f"the registry has no model {name}: dvc repro registers one (register.model), and one that was lost is "
-            "registered again by dvc repro --single-item --force register"
+            f"registered again by {AGAIN}"
         ) from None
     return {alias: str(version) for alias, version in held.items()}
 
