@@ -25,6 +25,7 @@ from landuse.paths import WEIGHTS
 from landuse.quiet import native_stderr_muted
 
 Network = keras.Model
+Traced = tf.types.experimental.ConcreteFunction
 
 INITIAL_SEED = 1
 DEAD = 1e-3
@@ -175,14 +176,20 @@ def unfreeze(network: keras.Model, cut: str) -> None:
             layer.momentum = MOMENTUM
 
 
-def to_litert(network: keras.Model) -> bytes:
+def traced(network: keras.Model) -> Traced:
+    """The network in inference mode as a TensorFlow graph for one image at a time: a function of [1, …]."""
+    shape = (1, *network.input_shape[1:])
+    function = tf.function(partial(network, training=False), autograph=False)
+    return function.get_concrete_function(tf.TensorSpec(shape, network.inputs[0].dtype, INPUT))
+
+
+def to_litert(network: keras.Model, graph: Traced | None = None) -> bytes:
     """The network as a LiteRT flatbuffer for one image at a time: float32 throughout.
 
     It is converted as a frozen graph, which takes half the time of a SavedModel and loses the names of the outputs.
+    `graph` is the network as `traced` gives it, where that is at hand.
     """
-    shape = (1, *network.input_shape[1:])
-    function = tf.function(partial(network, training=False), autograph=False)
-    graph = function.get_concrete_function(tf.TensorSpec(shape, network.inputs[0].dtype, INPUT))
+    graph = graph or traced(network)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], network)
     converter.experimental_lower_to_saved_model = False
     with native_stderr_muted():

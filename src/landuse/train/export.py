@@ -1,4 +1,4 @@
-"""Export: the trained network as Keras and LiteRT files that agree, with what is needed to use them; and in int8."""
+"""Export: the trained network as Keras and LiteRT files, with what is needed to use them; and in int8."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from landuse.classifier import (
     LiteModel,
     unsure_key,
 )
-from landuse.dataset import map_ahead, read_image
+from landuse.dataset import Pixels, map_ahead, read_image
 from landuse.errors import LanduseError
 from landuse.model import KERAS_FILE
 from landuse.paths import DATA, MODEL
@@ -39,17 +39,22 @@ PREPROCESSING = (
 def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, sure_accuracy: float) -> str:
     """Write `artifacts/model/`; returns the digest of the LiteRT file and card.
 
-    The same weights, data and split give the same bytes. Raises LanduseError where the two formats differ by more than
-    0.001 in a probability.
+    The same weights, data and split give the same bytes. Raises LanduseError where the LiteRT file differs by
+    more than 0.001 in a probability from the network.
     """
     MODEL.mkdir(parents=True, exist_ok=True)
     save_keras(network, MODEL / KERAS_FILE)
     card = model_card(network, facts, sorted(splits["label"].unique()))
     rows = {subset: splits[splits["subset"] == subset] for subset in ("train", "validation")}
     ranges = rows["train"]["path"].iloc[:: -(-len(rows["train"]) // CALIBRATION_IMAGES)]
-    pixels = [read_image(DATA / path, card["image_size"]) for path in ranges]
+    pixels, checked = (
+        [read_image(DATA / path, card["image_size"]) for path in paths]
+        for paths in (ranges, rows["validation"]["path"][:CHECKED_IMAGES])
+    )
     served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer(model.HEAD).input})
-    flatbuffer = model.to_litert(served)
+    graph = model.traced(served)
+    flatbuffer = model.to_litert(served, graph)
+    check_conversion(graph, flatbuffer, checked)
     (MODEL / MODEL_FILE).write_bytes(flatbuffer)
     (MODEL / INT8_FILE).write_bytes(model.to_int8(flatbuffer, pixels))
     confidence, right = int8_answers(rows["validation"], card)
@@ -60,7 +65,6 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, su
         "int8_accuracy": float(right.mean()),
     }
     (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    check_agreement([DATA / path for path in rows["validation"]["path"][:CHECKED_IMAGES]])
     return Classifier(MODEL).digest
 
 
@@ -110,14 +114,14 @@ def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -
     }
 
 
-def check_agreement(images: list[Path]) -> None:
-    """Compare the two saved files on images, or raise LanduseError."""
-    classifier = Classifier(MODEL)
-    pixels = np.stack([read_image(path, classifier.image_size) for path in images])
-    expected = model.saved_probabilities(MODEL, pixels)
-    difference = float(np.abs(expected - np.stack(list(classifier.probabilities_of(images)))).max())
+def check_conversion(graph: model.Traced, flatbuffer: bytes, images: list[Pixels]) -> None:
+    """Compare the trained network with what was converted from it, on images, or raise LanduseError."""
+    lite = LiteModel(flatbuffer)
+    expected = np.stack([graph(image[np.newaxis])[PROBABILITIES].numpy()[0] for image in images])
+    difference = float(np.abs(expected - np.stack([lite(image) for image in images])).max())
     if not difference <= TOLERANCE:
         raise LanduseError(
-            f"{MODEL / MODEL_FILE} and {KERAS_FILE} differ by {difference:.2g} in a probability ({TOLERANCE} at most): "
-            "the conversion to LiteRT failed; look at the weights and the versions of tensorflow and ai-edge-litert"
+            f"{MODEL / MODEL_FILE} and the trained network differ by {difference:.2g} in a probability ({TOLERANCE} at "
+            "most): the conversion to LiteRT failed; look at the weights and the versions of tensorflow and "
+            "ai-edge-litert"
         )
