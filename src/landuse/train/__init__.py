@@ -17,7 +17,7 @@ from landuse.train.watch import Watch
 def train(params: TrainParams) -> None:
     """Write `artifacts/model/` (Keras, LiteRT, card), `artifacts/history.csv` and `artifacts/run.json`; one MLflow run.
 
-    Raises LanduseError where training diverges or the exported formats disagree.
+    Raises LanduseError where training diverges or the LiteRT file does not say what the network says.
     """
     bench = Bench(params)
     facts, weights = bench.facts, bench.extracted.weights

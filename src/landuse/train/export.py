@@ -47,10 +47,8 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, su
     card = model_card(network, facts, sorted(splits["label"].unique()))
     rows = {subset: splits[splits["subset"] == subset] for subset in ("train", "validation")}
     ranges = rows["train"]["path"].iloc[:: -(-len(rows["train"]) // CALIBRATION_IMAGES)]
-    pixels, checked = (
-        [read_image(DATA / path, card["image_size"]) for path in paths]
-        for paths in (ranges, rows["validation"]["path"][:CHECKED_IMAGES])
-    )
+    pixels = [read_image(DATA / path, card["image_size"]) for path in ranges]
+    checked = [read_image(DATA / path, card["image_size"]) for path in rows["validation"]["path"][:CHECKED_IMAGES]]
     served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer(model.HEAD).input})
     graph = model.traced(served)
     flatbuffer = model.to_litert(served, graph)
