@@ -9,18 +9,16 @@ from pathlib import Path
 import yaml
 
 from landuse.errors import LanduseError
-from landuse.paths import SERVICES
-
-LOCK_FILE = "dvc.lock"
+from landuse.paths import DVC_LOCK, SERVICES
 
 
 @contextmanager
 def kept_whole(folder: Path) -> Iterator[None]:
     """Keep a copy while a stage is at work in the folder, and put it back if the stage is stopped."""
-    kept = folder / SERVICES / LOCK_FILE
-    if (folder / LOCK_FILE).exists():
+    kept = folder / SERVICES / DVC_LOCK
+    if (folder / DVC_LOCK).exists():
         kept.parent.mkdir(exist_ok=True)
-        shutil.copyfile(folder / LOCK_FILE, part := kept.with_suffix(".part"))
+        shutil.copyfile(folder / DVC_LOCK, part := kept.with_suffix(".part"))
         os.replace(part, kept)
     try:
         yield
@@ -37,7 +35,7 @@ def kept_whole(folder: Path) -> Iterator[None]:
 
 def restore(folder: Path) -> None:
     """Put the copy back that a stage which did not come to its end left, where dvc.lock is not whole any more."""
-    kept, lock = folder / SERVICES / LOCK_FILE, folder / LOCK_FILE
+    kept, lock = folder / SERVICES / DVC_LOCK, folder / DVC_LOCK
     if kept.exists():
         if is_whole(lock, kept):  # somebody may have run stages by hand, and committed what came of it
             kept.unlink()

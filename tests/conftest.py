@@ -34,11 +34,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     folder = tmp_path / "pr\N{LATIN SMALL LETTER O WITH DIAERESIS} ject"
     (folder / ".dvc").mkdir(parents=True)
-    for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
+    (folder / "src").mkdir()
+    for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml"):
         copy(ROOT / name, folder / name)
     copy(ROOT / "presets" / "sample.yaml", folder / "params.yaml")
-    for name in ("gx", "weights"):
-        copytree(ROOT / name, folder / name, ignore=ignore_patterns("uncommitted", "*.h5"))
+    for name in ("gx", "weights", "src/landuse"):
+        copytree(ROOT / name, folder / name, ignore=ignore_patterns("uncommitted", "*.h5", "__pycache__"))
     subprocess.run(["git", "init", "--quiet", folder], check=True)
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "dvc-site-cache"))
     monkeypatch.chdir(folder)

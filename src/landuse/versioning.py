@@ -1,4 +1,4 @@
-"""data/ in DVC's hands: a new version of it, and nobody else there while it is replaced."""
+"""data/ in DVC's hands: a new version of it and what validation found there; nobody else there while it is replaced."""
 
 import json
 import logging
@@ -16,10 +16,11 @@ from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 
 from landuse.errors import LanduseError, Unavailable
-from landuse.paths import DATA, DATA_DVC
+from landuse.paths import DATA, DATA_DVC, MANIFEST, VALIDATION, VALIDATION_PAGE
 from landuse.process import is_alive
 
 HOLDERS, GUARD = "rwlock", "rwlock.lock"  # in DVC's folder for what is temporary
+REPLACED = (DATA, MANIFEST, VALIDATION, VALIDATION_PAGE)
 MODIFIED, NOT_IN_CACHE = "modified", "not in cache"  # as DVC says it
 CLOCK_SECONDS = 2  # so far a process may seem to have begun after it did
 
@@ -41,14 +42,15 @@ def repository() -> Iterator[Repo]:
 
 @contextmanager
 def replacing_data() -> Iterator[Repo]:
-    """Have data/ alone: no stage reads it, and no DVC command begins. Raises Unavailable where one is at work.
+    """Have data/ and the results of `validate` alone: no stage reads them, and no DVC command begins.
 
-    It is DVC's own lock, as a stage that writes data/ would hold it; what this process asks of DVC passes.
+    It is DVC's own lock, as a stage that writes them would hold it; what this process asks of DVC passes.
+    Raises Unavailable where another is at work.
     """
     with repository() as repo, lock_repo(repo):
         release_the_lost(repo)
-        place = os.path.join(repo.root_dir, DATA)
-        with rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), [], [place], has_hardlinks(repo)):
+        places = [os.path.join(repo.root_dir, path) for path in REPLACED]
+        with rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), [], places, has_hardlinks(repo)):
             yield repo
 
 
@@ -105,3 +107,8 @@ def add_data(repo: Repo) -> None:
         repo.add(str(DATA))
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise LanduseError(f"DVC cannot take {DATA}/ in: {error}; data/ is as it was") from None
+
+
+def commit_validation(repo: Repo) -> None:
+    """Record in dvc.lock that the results of `validate` are those of what it depends on now, so that it is not run."""
+    repo.commit("validate", force=True)

@@ -3,9 +3,11 @@
 import io
 import tarfile
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import yaml
 from dvc.repo import Repo
 from PIL import Image
 
@@ -70,7 +72,23 @@ def bring_in(source: Path | str, checks: ValidateParams = CHECKS, checksum: str 
     return room.ingest(DataParams(source=str(source), checksum=checksum), checks)
 
 
+def ask_for(checks: ValidateParams) -> None:
+    """Write the checks into params.yaml."""
+    path = Path("params.yaml")
+    params = yaml.safe_load(path.read_text())
+    params["validate"] = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in asdict(checks).items()
+    }
+    params["promote"]["families"] = []
+    path.write_text(yaml.safe_dump(params))
+
+
 def in_step() -> bool:
     """Whether data/ is what data.dvc says."""
+    return is_current("data.dvc")
+
+
+def is_current(stage: str) -> bool:
+    """Whether DVC has nothing to do for a stage."""
     with Repo() as repo:
-        return repo.status(["data.dvc"]) == {}
+        return repo.status([stage]) == {}

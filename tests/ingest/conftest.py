@@ -4,7 +4,7 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from archives import bring_in, pictures, zip_of
+from archives import CHECKS, ask_for, bring_in, pictures, zip_of
 
 from landuse import ingest as room
 
@@ -17,6 +17,7 @@ def settled(project: Path, tmp_path_factory: pytest.TempPathFactory) -> room.Ing
     if template.exists():
         copytree(template, project, dirs_exist_ok=True)
     else:
+        ask_for(CHECKS)
         bring_in(archive)
         copytree(project, template)
     return room.outcome(room.recorded(), changed=True)

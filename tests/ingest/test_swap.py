@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from archives import CHECKS, bring_in, files_in, folder_of, in_step, picture, pictures, zip_of
+from archives import CHECKS, bring_in, files_in, folder_of, in_step, is_current, picture, pictures, zip_of
 
 from landuse import ingest as room
 from landuse.errors import LanduseError
 from landuse.ingest import swap
+from landuse.validate import validate
 from landuse.versioning import add_data, repository
 
 
@@ -28,6 +29,20 @@ def test_a_folder_becomes_versioned_data_and_a_second_ingest_does_nothing(projec
     assert content["meta"].items() >= {"source": "set", "images": 4, "classes": 2, "digest": first.digest}.items()
     assert os.listdir(".incoming") == ["lock"] and not Path("quarantine").exists()
     assert bring_in(source) == replace(first, changed=False)
+
+
+def test_what_an_ingest_found_is_the_result_of_validate_which_would_find_the_same(settled: room.Ingested) -> None:
+    results = ("manifest.parquet", "validation.json", "validation.html")
+    found = {name: Path("artifacts", name).read_bytes() for name in results}
+    assert is_current("validate") and Path("artifacts/data_docs/images.html").exists()
+    validate(CHECKS)
+    assert {name: Path("artifacts", name).read_bytes() for name in results} == found
+
+
+def test_requirements_that_changed_during_an_ingest_are_asked_by_validate(settled: room.Ingested) -> None:
+    before = Path("dvc.lock").read_bytes()
+    assert bring_in(zip_of(Path("../other.zip"), pictures(10)), replace(CHECKS, contrast=2)).changed
+    assert not is_current("validate") and Path("dvc.lock").read_bytes() == before
 
 
 def test_other_requirements_are_held_against_the_same_data_again(settled: room.Ingested) -> None:
@@ -122,18 +137,21 @@ FAULTS = {
     "before the swap": "room.swap_in = die",
     "between the swap and its version": "room.add_data = die",
     "between the version and the record": "room.write_record = die",
+    "in the middle of dvc.lock": "room.commit_validation = lambda _: die(open('dvc.lock', 'w').close())",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_killed_at_any_moment_the_next_ingest_finds_the_old_pair(settled: room.Ingested, fault: str) -> None:
+    lock = Path("dvc.lock").read_bytes()
     zip_of(Path("../other.zip"), pictures(10))
     script = DEADLY.format(fault=FAULTS[fault], checks=CHECKS)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert bring_in("../set.zip") == replace(settled, changed=False)
     assert files_in(Path("data")) == pictures() and in_step() and os.listdir(".incoming") == ["lock"]
+    assert Path("dvc.lock").read_bytes() == lock
 
 
 def test_what_a_killed_ingest_left_is_removed_but_a_whole_download_is_kept(project: Path) -> None:

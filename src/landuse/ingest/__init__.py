@@ -1,4 +1,7 @@
-"""New images come in: built beside the old ones, validated there, and only then put in their place and versioned."""
+"""New images come in: built beside the old ones, validated there, and only then put in their place and versioned.
+
+What validation found there are the results of the stage `validate`, which looks at no image a second time.
+"""
 
 import hashlib
 import json
@@ -11,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dvc.repo import Repo
 from dvc.utils.serialize import dumps_yaml
 
 from landuse.dataset import image_paths
@@ -19,15 +23,24 @@ from landuse.files import write_whole
 from landuse.ingest.sources import Source, find_source
 from landuse.ingest.swap import INCOMING, JOURNAL, settle, swap_in, undo_swap
 from landuse.lineage import read_data_dvc
-from landuse.params import DataParams, ValidateParams
-from landuse.paths import DATA, DATA_DVC, QUARANTINE, VALIDATION
+from landuse.params import DataParams, ValidateParams, load_params
+from landuse.paths import ARTIFACTS, DATA, DATA_DOCS, DATA_DVC, MANIFEST, QUARANTINE, VALIDATION, VALIDATION_PAGE
 from landuse.process import hold
 from landuse.validate import validate as look_at
-from landuse.versioning import MODIFIED, NOT_IN_CACHE, add_data, replacing_data, repository, status_of_data
+from landuse.versioning import (
+    MODIFIED,
+    NOT_IN_CACHE,
+    add_data,
+    commit_validation,
+    replacing_data,
+    repository,
+    status_of_data,
+)
 
 CANDIDATE = INCOMING / "candidate"
 LOCK = INCOMING / "lock"
 KEPT = frozenset({"lock", "downloads"})
+RESULTS = (MANIFEST, VALIDATION, VALIDATION_PAGE, DATA_DOCS)  # of `validate`
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
         try:
             ignored = build(source, validate, arrival or f"data.source = {source.name}")
             superseded = {} if arrival is None else {"supersedes": digest_of_source(data, before)}
-            after = replace(facts_of(source, ignored) | {"checks": checks} | superseded)
+            after = replace(facts_of(source, ignored) | {"checks": checks} | superseded, validate)
         finally:
             clean()
         return outcome(after, changed=after["version"] != before.get("version"))
@@ -233,21 +246,32 @@ def facts_of(source: Source, ignored: int) -> dict[str, Any]:
     return {"source": source.name, "digest": source.digest, **counts}
 
 
-def replace(facts: dict[str, Any]) -> dict[str, Any]:
-    """Swap the candidate with data/ and let data.dvc follow; what is now recorded in it.
+def replace(facts: dict[str, Any], validated: ValidateParams) -> dict[str, Any]:
+    """Swap the candidate with data/, let data.dvc and dvc.lock follow; what is now recorded in data.dvc.
 
-    Whatever goes wrong, data/ and data.dvc are as they were. Raises Unavailable where a stage reads data/.
+    Whatever goes wrong, all three are as they were. Raises Unavailable where a stage reads what would be replaced.
     """
     with replacing_data() as repo:
         try:
             swap_in(CANDIDATE / DATA)
             add_data(repo)
             record = write_record(facts)
+            if load_params().validate == validated:  # it may have been edited meanwhile
+                hand_over(repo)
         except BaseException:
             undo_swap()
             raise
         settle()
     return record
+
+
+def hand_over(repo: Repo) -> None:
+    """Make what validation found in the candidate the results of the stage `validate`."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    for path in RESULTS:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.move(CANDIDATE / path.name, path)
+    commit_validation(repo)
 
 
 def write_record(facts: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""New images take the place of data/ in one rename, and go back where `data.dvc` could not follow."""
+"""New images take the place of data/ in one rename, and go back where DVC's files could not follow."""
 
 import ctypes
 import errno
@@ -8,11 +8,12 @@ from pathlib import Path
 
 from landuse.files import write_whole
 from landuse.ingest.download import DOWNLOADS
-from landuse.paths import DATA, DATA_DVC
+from landuse.paths import DATA, DATA_DVC, DVC_LOCK
 
 INCOMING = DOWNLOADS.parent
 PREVIOUS = INCOMING / "previous"
 JOURNAL = INCOMING / "swap.json"
+FOLLOWING = (DATA_DVC, DVC_LOCK)
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -24,8 +25,8 @@ def swap_in(candidate: Path) -> None:
 
     The journal says how to undo it, until `settle` is called.
     """
-    before = DATA_DVC.read_text(encoding="utf-8") if DATA_DVC.exists() else None
-    journal = {"candidate": str(candidate), "inode": candidate.stat().st_ino, "data.dvc": before}
+    before = {str(path): path.read_text(encoding="utf-8") if path.exists() else None for path in FOLLOWING}
+    journal = {"candidate": str(candidate), "inode": candidate.stat().st_ino, "before": before}
     write_whole(JOURNAL, json.dumps(journal))
     put(candidate)
 
@@ -39,12 +40,12 @@ def put(folder: Path) -> None:
 
 
 def settle() -> None:
-    """Keep what was swapped in: data/ and data.dvc agree."""
+    """Keep what was swapped in: data/, data.dvc and dvc.lock agree."""
     JOURNAL.unlink()
 
 
 def undo_swap() -> None:
-    """Take back a swap that was not settled: data/ and data.dvc are as they were before. Otherwise do nothing.
+    """Take back a swap that was not settled: data/, data.dvc and dvc.lock are as before. Otherwise do nothing.
 
     A new folder is told from an old one by its inode, which no rename changes.
     """
@@ -56,10 +57,11 @@ def undo_swap() -> None:
         os.rename(PREVIOUS, candidate if DATA.exists() else DATA)
     if DATA.exists() and DATA.stat().st_ino == journal["inode"]:
         take_back(candidate)
-    if journal["data.dvc"] is None:
-        DATA_DVC.unlink(missing_ok=True)
-    else:
-        write_whole(DATA_DVC, journal["data.dvc"])
+    for path, text in journal["before"].items():
+        if text is None:
+            Path(path).unlink(missing_ok=True)
+        else:
+            write_whole(Path(path), text)
     settle()
 
 
