@@ -87,7 +87,7 @@ def measure(times: int) -> tuple[int, dict[str, Cost], float]:
         images = grow(os.environ["LANDUSE_SOURCE"], Path(folder), times)
         write_params(clone, "ucmerced", **LITTLE, data={"source": folder})
         cost(clone, "landuse", "ingest")
-        costs = {stage: cost(clone, "dvc", "repro", "--quiet", "--single-item", stage) for stage in STAGES}
+        costs = {stage: cost(clone, "dvc", "repro", "--quiet", "--single-item", "--force", stage) for stage in STAGES}
         return images, costs, size(clone)
 
 

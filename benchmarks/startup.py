@@ -84,7 +84,11 @@ def main() -> None:
         ingest, _ = measure(clone, "landuse", "ingest")
         repro, stages = measure(clone, "dvc", "repro", "--quiet")
     everything, beside = ingest + repro, reduce(sub, stages.values(), repro)
-    found = {"ingest": ingest} | {stage: stages[stage] for stage in STAGES if stage in stages} | {"dvc": beside, "all": everything}
+    found = (
+        {"ingest": ingest}
+        | {stage: stages[stage] for stage in STAGES if stage in stages}
+        | {"dvc": beside, "all": everything}
+    )
     print("| step | all | imports | work |\n|---|---|---|---|")
     for step, took in found.items():
         share, work = took.imports / took.seconds, took.seconds - took.imports

@@ -1,22 +1,27 @@
 """A flow run here and now: on the Prefect server of `make up` where it is up, without a server where it is not."""
 
 import inspect
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
+import psutil
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from landuse.errors import LanduseError, Refused, Unavailable
 from landuse.paths import SERVICES
+from landuse.process import identity, is_gone
 from pipelines import services
 
 OVERRIDES = "overrides"
+OWNER = "LANDUSE_FLOW"  # environment variable: the process that runs the flow, in what it starts
+TEMPORARY = "PREFECT__SERVER_EPHEMERAL"  # Prefect's mark of a temporary server
 TOLD_APART = frozenset({Refused.exit_code, Unavailable.exit_code})
 
 
@@ -42,6 +47,8 @@ def run_once(name: str, settings: list[str]) -> Any:
 def prepare() -> None:
     """Point Prefect to the server of the project, or to none; before Prefect is imported."""
     SERVICES.mkdir(exist_ok=True)
+    end_orphans()
+    os.environ[OWNER] = json.dumps(identity())
     own = services.environment()
     if not services.is_up(services.prefect_server()):
         del own["PREFECT_API_URL"]
@@ -51,6 +58,15 @@ def prepare() -> None:
     if not services.is_up(services.mlflow_server()) and not services.is_elsewhere():
         del own["MLFLOW_TRACKING_URI"]
     os.environ.update(own)
+
+
+def end_orphans() -> None:
+    """End the temporary servers of flows that were killed, which nobody else does."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # ended meanwhile, or another user's
+            environment = process.environ()
+            if {TEMPORARY, OWNER} <= environment.keys() and is_gone(json.loads(environment[OWNER])):
+                process.kill()
 
 
 @contextmanager

@@ -289,6 +289,16 @@ def test_a_process_that_was_given_one_core_counts_on_one() -> None:
     assert cores() == len(given)
 
 
+@pytest.mark.parametrize(("quota", "fewer"), [("50000 100000", 1), ("99900000 100000", None), ("max 100000", None)])
+def test_a_container_that_was_given_less_counts_on_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, fewer: int | None
+) -> None:
+    here = cores()
+    monkeypatch.setattr(dataset, "QUOTA", tmp_path / "cpu.max")
+    dataset.QUOTA.write_text(f"{quota}\n")
+    assert cores() == (fewer or here)
+
+
 def test_map_ahead_keeps_the_order_although_threads_do_not() -> None:
     waits = [threading.Event() for _ in range(2)]
 

@@ -133,7 +133,7 @@ WRONG_VALUES = {
     "validate.classes": [[], ["field"], "field", None],
     "validate.images_per_class": [0, "many"],
     "validate.imbalance": [0.5],
-    "validate.modes": [[]],
+    "validate.modes": [[], ["rgb"]],
     "validate.brightness": [[10, 300], [-1, 20], [1, 2, 3], "dark"],
     "validate.contrast": [256],
     "extract.backbone": ["resnet", None],

@@ -5,7 +5,9 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -25,6 +27,7 @@ UNKNOWN = "not a TIFF, JPEG, PNG or WebP image"
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how they begin, the large ones too
 BAND_BY_BAND = 2
 READ_AHEAD = 64
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a Linux container: microseconds of work, of all cores, in a period
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -147,8 +150,12 @@ def data_uri(jpeg: bytes) -> str:
 
 
 def cores() -> int:
-    """How many cores this process may use, which are fewer than the machine's where it was given some of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+    """How many cores this process may use: fewer than the machine's where it, or its container, was given some."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+    with suppress(OSError, ValueError):  # no Linux container, or `max`
+        allowed, period = map(int, QUOTA.read_text().split())
+        return min(here, ceil(allowed / period))
+    return here
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -52,6 +52,10 @@ Checksum = Annotated[
     str, form(r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$", "md5: and 32 hex digits, or sha256: and 64")
 ]
 
+Mode = Literal[  # of Pillow, as far as files have them
+    "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "I;16", "I;16B"
+]  # fmt: skip
+
 section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
 
@@ -70,7 +74,7 @@ class ValidateParams:
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     images_per_class: Count
     imbalance: Annotated[Number, Field(ge=1)]
-    modes: Annotated[tuple[str, ...], Field(min_length=1)]
+    modes: Annotated[tuple[Mode, ...], Field(min_length=1)]
     size: Count
     smallest: Count
     brightness: tuple[Level, Level]

@@ -13,6 +13,7 @@ import pytest
 from processes import ROOT
 
 from landuse.errors import LanduseError
+from landuse.process import is_alive
 from pipelines.once import parameters, prepare
 from pipelines.promotion import promotion
 from pipelines.retraining import retraining
@@ -125,3 +126,17 @@ def test_a_flow_that_is_stopped_takes_its_temporary_server_with_it(
         said = flow.stderr.read()
     assert flow.returncode == code and "Traceback" not in said
     assert not any(process.is_running() for process in started)
+
+
+@pytest.mark.slow
+def test_the_temporary_server_of_a_flow_that_was_killed_is_ended_by_the_next_flow(project: Path) -> None:
+    (project / "pipelines").symlink_to(ROOT / "pipelines")
+    with subprocess.Popen([LANDUSE, "flow", "ingestion"], stderr=subprocess.PIPE, text=True) as flow:
+        next(line for line in flow.stderr if "Flow run 'ingest'" in line)
+        started = psutil.Process(flow.pid).children(recursive=True)
+        server = next(process for process in started if "uvicorn" in process.cmdline())
+        flow.kill()
+    assert server.is_running()
+    with patch.dict(os.environ):
+        prepare()
+    assert not is_alive(server)
