@@ -34,7 +34,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     folder = tmp_path / "pr\N{LATIN SMALL LETTER O WITH DIAERESIS} ject"
     (folder / ".dvc").mkdir(parents=True)
-    (folder / "src").mkdir()
     for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml"):
         copy(ROOT / name, folder / name)
     copy(ROOT / "presets" / "sample.yaml", folder / "params.yaml")

@@ -87,8 +87,7 @@ def test_a_version_that_is_not_there_is_named(registry_copy: Path) -> None:
 @pytest.fixture
 def tags(project: Path) -> dict[str, str]:
     """The tags of a version of a project that has moved on: other code, no data, and params that were not committed."""
-    for name in ("data/field", "src"):
-        Path(name).mkdir(parents=True)
+    Path("data/field").mkdir(parents=True)
     tiny.scene("field", 0).save("data/field/00.png")
     Path("src/step.py").write_text(STEP)
     Path("weights/own.h5").touch()
