@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from landuse.errors import LanduseError, Refused, Unavailable
 from landuse.paths import SERVICES
-from landuse.process import identity, is_gone
+from landuse.process import DEATH_SECONDS, identity, is_gone
 from pipelines import services
 
 OVERRIDES = "overrides"
@@ -67,6 +67,7 @@ def end_orphans() -> None:
             environment = process.environ()
             if {TEMPORARY, OWNER} <= environment.keys() and is_gone(json.loads(environment[OWNER])):
                 process.kill()
+                process.wait(DEATH_SECONDS)
 
 
 @contextmanager

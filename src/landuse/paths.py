@@ -18,6 +18,7 @@ MANIFEST = ARTIFACTS / "manifest.parquet"
 VALIDATION = ARTIFACTS / "validation.json"
 VALIDATION_PAGE = ARTIFACTS / "validation.html"
 DATA_DOCS = ARTIFACTS / "data_docs"
+VALIDATED = (MANIFEST, VALIDATION, VALIDATION_PAGE, DATA_DOCS)  # what `validate` writes
 FEATURES = ARTIFACTS / "features"
 SPLITS = ARTIFACTS / "splits.csv"
 MODEL = ARTIFACTS / "model"

@@ -16,11 +16,10 @@ from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 
 from landuse.errors import LanduseError, Unavailable
-from landuse.paths import DATA, DATA_DVC, MANIFEST, VALIDATION, VALIDATION_PAGE
+from landuse.paths import DATA, DATA_DVC, VALIDATED
 from landuse.process import is_alive
 
 HOLDERS, GUARD = "rwlock", "rwlock.lock"  # in DVC's folder for what is temporary
-REPLACED = (DATA, MANIFEST, VALIDATION, VALIDATION_PAGE)
 MODIFIED, NOT_IN_CACHE = "modified", "not in cache"  # as DVC says it
 CLOCK_SECONDS = 2  # so far a process may seem to have begun after it did
 
@@ -49,7 +48,7 @@ def replacing_data() -> Iterator[Repo]:
     """
     with repository() as repo, lock_repo(repo):
         release_the_lost(repo)
-        places = [os.path.join(repo.root_dir, path) for path in REPLACED]
+        places = [os.path.join(repo.root_dir, path) for path in (DATA, *VALIDATED)]
         with rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), [], places, has_hardlinks(repo)):
             yield repo
 

@@ -24,7 +24,7 @@ from landuse.ingest.sources import Source, find_source
 from landuse.ingest.swap import INCOMING, JOURNAL, settle, swap_in, undo_swap
 from landuse.lineage import read_data_dvc
 from landuse.params import DataParams, ValidateParams, load_params
-from landuse.paths import ARTIFACTS, DATA, DATA_DOCS, DATA_DVC, MANIFEST, QUARANTINE, VALIDATION, VALIDATION_PAGE
+from landuse.paths import ARTIFACTS, DATA, DATA_DVC, QUARANTINE, VALIDATED, VALIDATION
 from landuse.process import hold
 from landuse.validate import validate as look_at
 from landuse.versioning import (
@@ -40,7 +40,6 @@ from landuse.versioning import (
 CANDIDATE = INCOMING / "candidate"
 LOCK = INCOMING / "lock"
 KEPT = frozenset({"lock", "downloads"})
-RESULTS = (MANIFEST, VALIDATION, VALIDATION_PAGE, DATA_DOCS)  # of `validate`
 
 
 @dataclass(frozen=True)
@@ -268,7 +267,7 @@ def replace(facts: dict[str, Any], validated: ValidateParams) -> dict[str, Any]:
 def hand_over(repo: Repo) -> None:
     """Make what validation found in the candidate the results of the stage `validate`."""
     ARTIFACTS.mkdir(exist_ok=True)
-    for path in RESULTS:
+    for path in VALIDATED:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         shutil.move(CANDIDATE / path.name, path)
     commit_validation(repo)
