@@ -102,6 +102,23 @@ def test_what_was_deleted_comes_back_from_the_cache(work: Workspace) -> None:
     assert work.stale() == {}
 
 
+def test_dvc_gc_removes_what_no_commit_names_and_that_can_be_made_again(work: Workspace) -> None:
+    cache, params = work.folder / ".dvc" / "cache" / "files", (work.folder / "params.yaml").read_bytes()
+    committed = set(cache.rglob("*"))
+    work.change(lambda params: params["train"].update(learning_rate=0.02))
+    tried = (work.folder / "params.yaml").read_bytes()
+    work.ok("dvc", "repro")
+    (work.folder / "params.yaml").write_bytes(params)
+    work.ok("git", "checkout", "dvc.lock")
+    work.ok("dvc", "checkout")
+    work.ok("dvc", "gc", "--workspace", "--all-commits", "--force")
+    kept = {path for path in cache.rglob("*") if path.is_file()}
+    assert kept == {path for path in committed if path.is_file()}
+    assert work.stages_run("dvc", "repro") == []
+    (work.folder / "params.yaml").write_bytes(tried)
+    assert work.stages_run("dvc", "repro") == ["train", "evaluate", "register"]
+
+
 def test_a_second_repro_at_once_says_who_is_at_work_and_harms_nothing(work: Workspace) -> None:
     first = subprocess.Popen(
         ["dvc", "repro", "--single-item", "--force", "validate"],
