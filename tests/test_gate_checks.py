@@ -14,7 +14,7 @@ from PIL import Image
 from landuse import paths
 from landuse.gate.blessing import Check
 from landuse.gate.disturb import check_robustness
-from landuse.gate.duel import check_duel, interval, mcnemar
+from landuse.gate.duel import check_duel, interval, mcnemar, weigh
 from landuse.gate.evidence import Evidence, gather
 from landuse.gate.slices import check_slices
 from landuse.params import PromoteParams, load_params
@@ -31,12 +31,13 @@ def promote_params(**changes: object) -> PromoteParams:
     return replace(load_params().promote, **changes)
 
 
-def evidence(correct: list[int], labels: list[str] | None = None) -> Evidence:
-    """Images that are right (1) or taken for the other of two classes (0)."""
+def evidence(correct: list[int], labels: list[str] | None = None, groups: list[int] | None = None) -> Evidence:
+    """Images that are right (1) or taken for the other of two classes (0); no two look alike unless groups say so."""
     names = ["a", "b"]
     actual = np.array([names.index(label) for label in labels or ["a"] * len(correct)])
     probabilities = np.eye(2, dtype=np.float32)[np.where(correct, actual, 1 - actual)]
-    return Evidence(pd.DataFrame({"label": np.array(names)[actual]}), names, actual, probabilities)
+    table = pd.DataFrame({"label": np.array(names)[actual], "group": groups or range(len(correct))})
+    return Evidence(table, names, actual, probabilities)
 
 
 def test_a_value_on_the_threshold_passes_whatever_its_last_digits() -> None:
@@ -64,13 +65,21 @@ def test_a_lead_of_the_champion_fails_once_it_is_no_chance() -> None:
     assert duel([1] * 100, [0] * 6 + [1] * 94)["mcnemar"].passed, "the lead is the challenger's"
 
 
+def test_images_that_look_alike_are_one_vote_where_chance_is_judged() -> None:
+    alike, champion = [0] * 7 + list(range(1, 94)), evidence([1] * 100)
+    apart, together = (weigh(evidence([0] * 7 + [1] * 93, groups=groups), champion) for groups in (None, alike))
+    assert (apart.better, apart.worse) == (together.better, together.worse) == (0, 7), "images are counted"
+    assert apart.chance == pytest.approx(2 * 0.5**7) and together.chance == 1
+    assert together.low < apart.low < 0 and together.high == 0
+
+
 def test_the_interval_is_that_of_the_normal_approximation_and_the_same_every_time() -> None:
     differences = np.repeat([1.0, 0.0, -1.0], [40, 320, 40])
-    low, high = interval(differences)
+    low, high = interval(differences, range(400))
     expected = 1.96 * differences.std() / np.sqrt(len(differences))
     assert (low, high) == (pytest.approx(-expected, abs=0.004), pytest.approx(expected, abs=0.004))
-    assert interval(differences) == (low, high)
-    many, _ = interval(np.repeat(differences, 1000))
+    assert interval(differences, range(400)) == (low, high)
+    many, _ = interval(np.repeat(differences, 1000), range(400_000))
     assert many == pytest.approx(-expected / np.sqrt(1000), rel=0.05), "memory does not grow with the images"
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from landuse import registry, tracking
-from landuse.gate.duel import interval, mcnemar
+from landuse.gate.duel import weigh
 from landuse.gate.evidence import Evidence, facing, own_evidence, undisturbed
 from landuse.params import EvaluateParams
 from landuse.scores import scores
@@ -40,11 +40,8 @@ def table(before: Evidence, after: Evidence, evaluation: EvaluateParams) -> list
 
 def odds(before: Evidence, after: Evidence) -> tuple[str, str]:
     """On how many images they differ, and by how much accuracy really may."""
-    only_before = int((before.correct & ~after.correct).sum())
-    only_after = int((after.correct & ~before.correct).sum())
-    chance = mcnemar(only_after, only_before)
-    low, high = interval(after.correct.astype(float) - before.correct)
+    found = weigh(after, before)
     return (
-        f"{only_before} are right only by the first, {only_after} only by the second (p = {chance:.3f})",
-        f"accuracy changes by {low:+.1%} to {high:+.1%} (95 % interval)",
+        f"{found.worse} are right only by the first, {found.better} only by the second (p = {found.chance:.3f})",
+        f"accuracy changes by {found.low:+.1%} to {found.high:+.1%} (95 % interval)",
     )

@@ -1,7 +1,14 @@
-"""The checks of a challenger beside the champion, image by image on images that neither was trained on."""
+"""The checks of a challenger beside the champion, image by image on images that neither was trained on.
+
+Images that look alike are one scene: what one of them says the others say too, so that they are one vote where chance
+is judged.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from landuse.gate.blessing import Check, counted
 from landuse.gate.evidence import Evidence
@@ -14,33 +21,59 @@ ENDS = (0.025, 0.975)
 
 def check_duel(challenger: Evidence, champion: Evidence, params: PromoteParams) -> list[Check]:
     """McNemar's test, the interval of the difference, and the class that fell furthest; both saw the same images."""
-    worse = int((champion.correct & ~challenger.correct).sum())
-    better = int((challenger.correct & ~champion.correct).sum())
-    chance = mcnemar(better, worse)
-    significant = worse > better and chance < params.significance
-    tally = f"{better} images right only by this version, {worse} only by the champion (p = {chance:.3f})"
-    low, high = interval(challenger.correct.astype(float) - champion.correct)
+    odds = weigh(challenger, champion)
+    significant = odds.worse > odds.better and odds.chance < params.significance
+    only_champion = f"{odds.worse} only by the champion (p = {odds.chance:.3f})"
+    tally = f"{odds.better} images right only by this version, {only_champion}"
+    counts = {"this": odds.better, "champion": odds.worse}
     scores = {"this": float(challenger.correct.mean()), "champion": float(champion.correct.mean())}
-    lead = f"accuracy beside the champion's is {low:+.1%} or better (95 % interval), {-params.margin:+.1%} must be"
+    lead = f"accuracy beside the champion's is {odds.low:+.1%} or better (95 % interval), {-params.margin:+.1%} must be"
     return [
-        Check("mcnemar", chance, params.significance, not significant, tally, {"this": better, "champion": worse}),
-        Check.at_least("difference", low, -params.margin, lead, scores | {"low": low, "high": high}),
+        Check("mcnemar", odds.chance, params.significance, not significant, tally, counts),
+        Check.at_least("difference", odds.low, -params.margin, lead, scores | {"low": odds.low, "high": odds.high}),
         check_classes(challenger, champion, params),
     ]
 
 
+@dataclass(frozen=True)
+class Odds:
+    """How many images only one of two models gets right, whether that is chance, and by how much accuracy differs.
+
+    `better` and `worse` count images, `chance` is the p-value, `low` to `high` the 95 % interval of the difference.
+    """
+
+    better: int
+    worse: int
+    chance: float
+    low: float
+    high: float
+
+
+def weigh(model: Evidence, other: Evidence) -> Odds:
+    """One model beside another on the same images."""
+    differences, groups = model.correct.astype(float) - other.correct, model.table["group"]
+    scenes = pd.Series(differences).groupby(groups.to_numpy()).sum()
+    chance = mcnemar(int((scenes > 0).sum()), int((scenes < 0).sum()))
+    return Odds(int((differences > 0).sum()), int((differences < 0).sum()), chance, *interval(differences, groups))
+
+
 def mcnemar(better: int, worse: int) -> float:
-    """Exact two-sided p-value of McNemar's test for the images that only one of two models gets right."""
+    """Exact two-sided p-value of McNemar's test for the scenes that only one of two models gets right."""
     from scipy.stats import binomtest
 
     return float(binomtest(worse, better + worse).pvalue) if better + worse else 1.0
 
 
-def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean of paired differences [images] of -1, 0 or 1; the same every time."""
-    values, images = np.unique(differences, return_counts=True)
-    drawn = np.random.default_rng(SEED).multinomial(len(differences), images / len(differences), RESAMPLES)
-    low, high = np.quantile(drawn @ values / len(differences), ENDS)
+def interval(differences: NDArray[np.float64], groups: ArrayLike) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean of paired differences [images] of -1, 0 or 1; the same every time.
+
+    Whole groups [images] of what looks alike are drawn.
+    """
+    scenes = pd.Series(differences).groupby(np.asarray(groups)).agg(["sum", "size"]).to_numpy(float)
+    values, counts = np.unique(scenes, axis=0, return_counts=True)
+    drawn = np.random.default_rng(SEED).multinomial(len(scenes), counts / len(scenes), RESAMPLES)
+    sums, sizes = (drawn @ values).T
+    low, high = np.quantile(sums / sizes, ENDS)
     return float(low), float(high)
 
 
