@@ -27,9 +27,13 @@ Fingerprint = frozenset[tuple[str, int, int]]
 
 def arrivals() -> list[Path]:
     """What lies in inbox/, in the order it came; hidden and half-copied names, broken links and pipes are left out."""
-    shown = (path for path in INBOX.glob("*") if not path.name.startswith(".") and path.suffix not in UNFINISHED)
-    there = (path for path in shown if path.is_file() or path.is_dir())
-    return sorted(there, key=lambda path: path.lstat().st_ctime_ns)
+    came: dict[Path, int] = {}
+    for path in INBOX.glob("*"):
+        shown = not path.name.startswith(".") and path.suffix not in UNFINISHED
+        if shown and (path.is_file() or path.is_dir()):
+            with suppress(FileNotFoundError):  # taken away while looked at
+                came[path] = path.lstat().st_ctime_ns
+    return sorted(came, key=came.__getitem__)
 
 
 def newest() -> str | None:

@@ -1,12 +1,13 @@
 """What Prefect's UI shows of a run: its name, progress, tables, and one page that answers what people ask."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
-import pandas as pd
+from httpx import HTTPError
 from mlflow import MlflowClient
 from prefect import task
 from prefect.artifacts import (
@@ -19,7 +20,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
 from landuse import registry, tracking
-from landuse.files import read_record
+from landuse.files import read_record, read_table
 from landuse.info import scored
 from landuse.lineage import data_record
 from landuse.paths import METRICS, PER_CLASS, VALIDATION, VALIDATION_PAGE
@@ -35,7 +36,10 @@ def rename_run(name: str) -> None:
 
 
 class Meter:
-    """Shows the progress that the lines of a stage tell of, and knows whether DVC ran it."""
+    """Shows the progress that the lines of a stage tell of, and knows whether DVC ran it.
+
+    Where the server does not take it, nothing is shown: that is no reason to stop a stage.
+    """
 
     def __init__(self) -> None:
         self.artifact: UUID | None = None
@@ -47,15 +51,17 @@ class Meter:
         if not told:
             return
         share = 100 * int(told[2]) / int(told[3])
-        if self.artifact is None:
-            self.artifact = create_progress_artifact(share, description=f"{told[1]}, of {told[3]}")
-        else:
-            update_progress_artifact(self.artifact, share)
+        with suppress(HTTPError):
+            if self.artifact is None:
+                self.artifact = create_progress_artifact(share, description=f"{told[1]}, of {told[3]}")
+            else:
+                update_progress_artifact(self.artifact, share)
 
     def finish(self) -> None:
         """Whatever there was to do is done, though fewer epochs than allowed may have been enough."""
         if self.artifact is not None:
-            update_progress_artifact(self.artifact, 100)
+            with suppress(HTTPError):
+                update_progress_artifact(self.artifact, 100)
 
 
 def show_validation(folder: Path) -> None:
@@ -87,7 +93,7 @@ def show_expectations(verdict: dict[str, Any], description: str) -> None:
 
 def show_classes(folder: Path) -> None:
     """A table of the held-out scores, one row per class, the lowest recall first."""
-    rows = pd.read_csv(folder / PER_CLASS).sort_values("recall").round(3).to_dict("records")
+    rows = read_table(folder / PER_CLASS).sort_values("recall").round(3).to_dict("records")
     create_table_artifact(rows, key="classes", description=scored(read_record(folder / METRICS)))
 
 

@@ -4,6 +4,7 @@ All on 127.0.0.1. Each has a log and a note of its process in `.services/`.
 """
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -176,10 +177,21 @@ def start(service: Service) -> None:
 
 def listener(port: str) -> str | None:
     """Which program listens on the port, if one does; that of another user is not known by its number."""
-    for each in psutil.net_connections("tcp"):
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:  # macOS tells root alone
+        return None if is_free(port) else "another program"
+    for each in connections:
         if each.laddr.port == int(port) and each.status == psutil.CONN_LISTEN:
             return f"process {each.pid} ({command_of(each.pid)})" if each.pid else "another user's program"
     return None
+
+
+def is_free(port: str) -> bool:
+    """Whether a server could listen on the port."""
+    with suppress(OSError), socket.create_server((HOST, int(port))):
+        return True
+    return False
 
 
 def command_of(pid: int) -> str:
@@ -206,17 +218,22 @@ def end_rest(service: Service) -> bool:
     return bool(tags) and end_group(tags)
 
 
+def end_family(leader: psutil.Process) -> None:
+    """End a process and all it started: asked first, killed after a while."""
+    family = [*leader.children(recursive=True), leader]
+    leader.terminate()
+    _, stubborn = psutil.wait_procs(family, STOP_SECONDS)
+    for process in stubborn:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def stop(service: Service) -> bool:
-    """End a service and all it started, if it is there: asked first, killed after a while. Whether it was there."""
+    """End a service and all it started, if it is there; whether it was there."""
     was_there = is_running(service)
     if was_there:
-        leader = psutil.Process(int(noted(service.note)[PID]))
-        family = [*leader.children(recursive=True), leader]
-        leader.terminate()
-        _, stubborn = psutil.wait_procs(family, STOP_SECONDS)
-        for process in stubborn:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        with suppress(psutil.NoSuchProcess):  # it may end at any moment
+            end_family(psutil.Process(int(noted(service.note)[PID])))
     was_there |= end_rest(service)
     service.note.unlink(missing_ok=True)
     return was_there

@@ -11,6 +11,8 @@ import pytest
 import typer.main
 
 from landuse.cli import app, main
+from landuse.errors import LanduseError
+from landuse.files import read_table
 
 LANDUSE = Path(sys.executable).with_name("landuse")
 VERBS = tuple(typer.main.get_command(app).commands)
@@ -176,6 +178,19 @@ def test_a_truncated_file_of_an_earlier_stage_is_named_with_the_way_to_have_it_a
     for length in (20, 0):
         path.write_bytes(path.read_bytes()[:length])
         assert f"artifacts/{name} is damaged: dvc repro makes it again" in complaint(verb)
+
+
+def test_a_parquet_file_of_which_any_byte_is_wrong_is_read_or_named_as_damaged(trained_copy: Path) -> None:
+    path = Path("artifacts/manifest.parquet")
+    whole, damaged = path.read_bytes(), 0
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            read_table(path)
+        except LanduseError as error:
+            assert str(error) == f"{path} is damaged: dvc repro makes it again"
+            damaged += 1
+    assert damaged
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from landuse import register as room
 from landuse import tracking
 from landuse.classifier import Classifier
+from landuse.errors import LanduseError
 from landuse.params import RegisterParams
 from landuse.paths import MODEL
 
@@ -110,3 +111,10 @@ def test_a_version_says_where_it_comes_from_and_how_good_it_is(trained_copy: Pat
 def test_the_example_is_the_first_held_out_image(trained_copy: Path) -> None:
     first = Path("artifacts/predictions.csv").read_text().splitlines()[1].partition(",")[0]
     assert base64.b64decode(room.example()[0]) == (Path("data") / first).read_bytes()
+
+
+def test_an_example_that_is_not_there_is_named_with_the_way_to_have_it_again(trained_copy: Path) -> None:
+    first = Path("artifacts/predictions.csv").read_text().splitlines()[1].partition(",")[0]
+    (Path("data") / first).unlink()
+    with pytest.raises(LanduseError, match=re.escape(f"data/{first} is not here: dvc checkout data.dvc")):
+        room.example()

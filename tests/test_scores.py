@@ -26,6 +26,13 @@ def test_scores_are_those_worked_out_by_hand() -> None:
     assert found["macro_f1"] == pytest.approx((0.8 + 0 + 0) / 3)
 
 
+@pytest.mark.parametrize("mistaken_for", [1, 2])
+def test_a_class_without_images_does_not_count_in_macro_f1_whatever_is_taken_for_it(mistaken_for: int) -> None:
+    probabilities = np.eye(3, dtype=np.float32)[[0, mistaken_for, 1]]
+    expected = {1: (2 / 3 + 2 / 3) / 2, 2: (2 / 3 + 1) / 2}[mistaken_for]
+    assert scores(np.array([0, 0, 1]), probabilities, bins=10)["macro_f1"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("correct", "confidence", "expected"),
     [

@@ -42,7 +42,9 @@ def opened(path: Path) -> Iterator[Path]:
     """The path, to be read within the context. Raises LanduseError where it is missing, or what it holds is damaged."""
     try:
         yield made(path)
-    except (ValueError, EOFError, RuntimeError):  # so say the parsers of every format here
+    except (ValueError, EOFError, RuntimeError, OSError) as error:  # so say the parsers of every format here
+        if getattr(error, "errno", None) is not None:  # the system's, not Arrow's
+            raise
         raise LanduseError(f"{path} is damaged: dvc repro makes it again") from None
 
 

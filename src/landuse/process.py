@@ -69,8 +69,8 @@ def end_group(tags: Mapping[str, str]) -> bool:
     left alone.
     """
     pid = int(tags[PID])
-    if tags[HOST] == socket.gethostname() and (not psutil.pid_exists(pid) or identity(pid).items() <= tags.items()):
-        with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):  # it may end at any moment
+        if tags[HOST] == socket.gethostname() and (not psutil.pid_exists(pid) or identity(pid).items() <= tags.items()):
             members = [process for process in psutil.process_iter() if is_member(process, pid)]
             os.killpg(pid, signal.SIGKILL)
             end = time.monotonic() + DEATH_SECONDS

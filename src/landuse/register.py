@@ -10,9 +10,10 @@ from mlflow.entities.model_registry import ModelVersion
 
 from landuse import lineage, tracking
 from landuse.classifier import Classifier
+from landuse.errors import LanduseError
 from landuse.files import read_record, read_table
 from landuse.params import RegisterParams
-from landuse.paths import DATA, METRICS, MODEL, PREDICTIONS, REGISTRATION
+from landuse.paths import DATA, DATA_DVC, METRICS, MODEL, PREDICTIONS, REGISTRATION
 from landuse.registry import CHALLENGER, set_alias, version_of_model
 
 PACKAGE = Path(__file__).parent
@@ -72,6 +73,8 @@ def create_name(client: MlflowClient, name: str) -> None:
 
 
 def example() -> list[str]:
-    """The first held-out image as base64 text, as the model is asked."""
+    """The first held-out image as base64 text, as the model is asked. Raises LanduseError where it is not there."""
     path = DATA / read_table(PREDICTIONS)["path"].iloc[0]
+    if not path.exists():
+        raise LanduseError(f"{path} is not here: dvc checkout {DATA_DVC}, or dvc pull {DATA_DVC}")
     return [base64.b64encode(path.read_bytes()).decode()]

@@ -14,14 +14,17 @@ def held_out_images(splits: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores(actual: NDArray[np.intp], probabilities: NDArray[np.float32], bins: int) -> dict[str, float]:
-    """Accuracy, macro F1, top-3 accuracy and expected calibration error of [images, classes] probabilities."""
+    """Accuracy, macro F1, top-3 accuracy and expected calibration error of [images, classes] probabilities.
+
+    F1 is the mean over the classes that there are images of.
+    """
     from sklearn.metrics import f1_score
 
     predicted = probabilities.argmax(axis=1)
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
     return {
         "accuracy": float((predicted == actual).mean()),
-        "macro_f1": float(f1_score(actual, predicted, average="macro")),
+        "macro_f1": float(f1_score(actual, predicted, labels=np.unique(actual), average="macro")),
         "top_3_accuracy": float((best == actual[:, None]).any(axis=1).mean()),
         "calibration_error": calibration_error(predicted == actual, probabilities.max(axis=1), bins),
     }

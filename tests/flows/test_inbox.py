@@ -82,6 +82,19 @@ def test_a_name_as_long_as_a_name_can_be_is_put_away_and_set_aside_too(place: Pa
     assert names(inbox.DONE)[0].endswith("\N{LATIN SMALL LETTER U WITH DIAERESIS}.zip")
 
 
+def test_what_is_taken_away_while_it_is_looked_at_is_no_arrival(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, stays = arrive("gone.zip"), arrive("stays.zip")
+    look = Path.lstat
+
+    def late(path: Path) -> os.stat_result:
+        if path == gone:
+            path.unlink()
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", late)
+    assert inbox.arrivals() == [stays]
+
+
 def test_a_pipe_is_no_arrival(place: Path) -> None:
     os.mkfifo(INBOX / "pipe")
     assert inbox.arrivals() == []

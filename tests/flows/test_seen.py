@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pandas as pd
 import pytest
 import tiny
@@ -103,6 +104,21 @@ def test_a_stage_that_counts_nothing_shows_no_progress(meter: list[tuple[str, fl
         show(line)
     show.finish()
     assert meter == [] and show.ran
+
+
+def test_a_server_that_does_not_take_the_progress_is_no_reason_to_stop_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> UUID:
+        raise httpx.ReadTimeout("")
+
+    show = Meter()
+    monkeypatch.setattr(seen, "create_progress_artifact", fail)
+    show("extract 3/4")
+    monkeypatch.setattr(seen, "create_progress_artifact", lambda *_, **__: uuid4())
+    monkeypatch.setattr(seen, "update_progress_artifact", fail)
+    for line in ("Running stage 'extract':", "extract 3/4", "extract 4/4"):
+        show(line)
+    show.finish()
+    assert show.ran
 
 
 def test_a_stage_ran_however_much_it_said_afterwards_and_one_that_did_not_change_did_not() -> None:

@@ -172,6 +172,15 @@ def test_a_port_that_another_program_holds_is_named_with_the_variable_to_set(web
     assert not web.note.exists() and not web.log.exists()
 
 
+def test_where_only_root_is_told_who_listens_a_taken_port_is_refused_all_the_same(web: Service) -> None:
+    with patch.object(psutil, "net_connections", side_effect=psutil.AccessDenied):
+        with socket.create_server(("127.0.0.1", int(web.port))), pytest.raises(LanduseError) as refusal:
+            start(web)
+        assert str(refusal.value).startswith(f"port {web.port} is taken by another program: ")
+        start(web)
+        assert is_up(web)
+
+
 def test_the_server_of_another_project_is_not_taken_for_ones_own(web: Service) -> None:
     start(web)
     with socket.create_server(("127.0.0.1", 0)) as other:

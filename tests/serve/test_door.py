@@ -1,5 +1,6 @@
 """What the server makes of good and bad requests: an answer, or a 4xx with one sentence; and it goes on."""
 
+import asyncio
 import gzip
 import json
 import struct
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from select import select
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from landuse.classifier import Classifier
 from landuse.paths import DATA, MODEL
 from landuse.serve import door
 from landuse.serve.answers import Answers
-from landuse.serve.door import LARGEST_BODY
+from landuse.serve.door import LARGEST_BODY, Door
 
 IMAGE = DATA / "forest" / "05.png"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
@@ -195,6 +197,19 @@ def test_a_client_that_goes_away_in_the_middle_does_no_harm(place: str, capfd: p
     with begun(place, "Content-Length", "1000") as connection:
         connection.send(b"abc")
     assert ask(place, "/ping").status == 200 and "Traceback" not in capfd.readouterr().err
+
+
+def test_the_half_of_a_body_that_a_client_sent_before_it_went_away_is_not_answered() -> None:
+    heard = [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> dict[str, Any]:
+        return heard.pop(0)
+
+    async def app(*_: Any) -> None:
+        raise AssertionError("the app was asked")
+
+    reply = asyncio.run(Door(app, None).reply({"path": "/look", "method": "POST", "headers": []}, receive))
+    assert reply.status == 400 and b"did not come to its end" in reply.body
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -17,14 +17,15 @@ CHECKED_IMAGES = 32
 
 
 def check_formats(folder: Path, classifier: Classifier, evidence: Evidence) -> Check:
-    """The Keras file beside the LiteRT file, on the first held-out images."""
+    """The Keras file beside the LiteRT file, on up to 32 held-out images from all classes."""
     with tensorflow_starts():
         from landuse.model import saved_probabilities
 
-    pixels = np.stack([read_image(path, classifier.image_size) for path in evidence.images[:CHECKED_IMAGES]])
+    checked = slice(None, None, -(-len(evidence.images) // CHECKED_IMAGES))
+    pixels = np.stack([read_image(path, classifier.image_size) for path in evidence.images[checked]])
     try:
         expected = saved_probabilities(folder, pixels)
-        difference = float(np.abs(expected - evidence.probabilities[:CHECKED_IMAGES]).max())
+        difference = float(np.abs(expected - evidence.probabilities[checked]).max())
     except (LanduseError, ValueError) as error:
         return Check("formats", None, TOLERANCE, False, str(error))
     sentence = f"Keras and LiteRT files differ by {difference:.1g} in a probability, {TOLERANCE:.1g} at most"

@@ -94,6 +94,6 @@ def table(path: Path | None, columns: Sequence[str]) -> pd.DataFrame | None:
         return None
     try:
         rows = read_table(path)
-    except (LanduseError, OSError):  # Arrow raises OSError for some damage
+    except LanduseError:
         return None
     return rows if len(rows) and {*columns} <= {*rows.columns} else None

@@ -85,6 +85,8 @@ class Door:
                         return refusal(503, "the server is busy with other large requests; try again")
         except TimeoutError:
             return refusal(408, f"the request did not come to its end within {BODY_SECONDS} s")
+        except ConnectionResetError:
+            return refusal(400, "the request did not come to its end")
         return None
 
     async def answer(self, scope: Scope, receive: Receive, body: bytes) -> Reply:
@@ -106,11 +108,14 @@ def header(scope: Scope, name: bytes) -> bytes:
 
 
 async def parts(receive: Receive) -> AsyncIterator[bytes]:
-    """The parts of a body as they arrive."""
-    while (message := await receive())["type"] == "http.request":
+    """The parts of a body as they arrive. Raises ConnectionResetError where the client goes away before the last."""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ConnectionResetError
+        more = message.get("more_body", False)
         yield message.get("body", b"")
-        if not message.get("more_body"):
-            return
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:

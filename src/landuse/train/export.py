@@ -46,9 +46,10 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, su
     save_keras(network, MODEL / KERAS_FILE)
     card = model_card(network, facts, sorted(splits["label"].unique()))
     rows = {subset: splits[splits["subset"] == subset] for subset in ("train", "validation")}
-    ranges = rows["train"]["path"].iloc[:: -(-len(rows["train"]) // CALIBRATION_IMAGES)]
-    pixels = [read_image(DATA / path, card["image_size"]) for path in ranges]
-    checked = [read_image(DATA / path, card["image_size"]) for path in rows["validation"]["path"][:CHECKED_IMAGES]]
+    pixels, checked = (
+        [read_image(DATA / path, card["image_size"]) for path in spread(rows[subset]["path"], count)]
+        for subset, count in (("train", CALIBRATION_IMAGES), ("validation", CHECKED_IMAGES))
+    )
     served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer(model.HEAD).input})
     graph = model.traced(served)
     flatbuffer = model.to_litert(served, graph)
@@ -64,6 +65,11 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, su
     }
     (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return Classifier(MODEL).digest
+
+
+def spread(paths: pd.Series, count: int) -> pd.Series:
+    """Up to so many of them, from all classes, since they stand class by class."""
+    return paths.iloc[:: -(-len(paths) // count)]
 
 
 def int8_answers(images: pd.DataFrame, card: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
