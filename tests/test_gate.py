@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from shutil import copytree
 
@@ -16,14 +17,16 @@ import pytest
 import tiny
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
+from PIL import Image
 
-from landuse import lineage, paths, registry, tracking
+from landuse import lineage, paths, registry, sample, tracking
 from landuse.errors import LanduseError, Unavailable
 from landuse.gate import judge
 from landuse.gate.blessing import Blessing, Check
 from landuse.gate.evidence import lookalikes, seen
 from landuse.params import load_params
 from landuse.train.export import save_keras
+from landuse.validate.manifest import difference_hash
 
 GOOD, CONFUSED, BLIND, TIMID = "1", "2", "3", "4"
 SLICES = {"slice_brightness", "slice_contrast", "slice_size", "slice_families"}
@@ -121,12 +124,23 @@ def test_a_champion_that_was_trained_on_every_held_out_image_is_nothing_to_compa
 
 
 def test_an_image_that_was_seen_under_another_name_is_known_by_its_content() -> None:
-    held_out = pd.DataFrame({"path": ["a/1", "a/2", "a/3"], "sha256": ["one", "two", "three"]})
+    held_out = pd.DataFrame({"path": ["a/1", "a/2", "a/3"], "sha256": ["one", "two", "three"], "phash": None})
     splits = pd.DataFrame(
         {"path": ["b/9", "a/2", "a/8"], "subset": ["train", "validation", "test"], "sha256": ["one", "else", "three"]}
     )
+    splits["phash"] = None
     assert list(seen(held_out, splits)) == [True, False, False]
     assert list(seen(held_out, splits.assign(sha256=None))) == [False, True, False]
+
+
+def test_an_image_that_was_seen_in_another_encoding_is_known_by_how_it_looks() -> None:
+    image, other = (sample.draw(label, 3) for label in sample.CLASSES[:2])
+    image.save(anew := BytesIO(), "JPEG", quality=85)
+    png, jpeg, another = (difference_hash(each.convert("L")) for each in (image, Image.open(anew), other))
+    held_out = pd.DataFrame({"path": ["a/1.jpg", "a/2.jpg"], "sha256": ["one", "two"], "phash": [jpeg, another]})
+    splits = pd.DataFrame({"path": ["a/1.png"], "subset": ["train"], "sha256": ["else"], "phash": [png]})
+    splits.loc[1] = ["a/3.png", "test", "three", another]
+    assert list(seen(held_out, splits)) == [True, False]
 
 
 def test_what_looks_like_a_known_image_is_known_by_its_whole_group() -> None:
