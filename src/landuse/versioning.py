@@ -97,6 +97,14 @@ def status_of_data(repo: Repo) -> str:
     return next((status for status in (MODIFIED, NOT_IN_CACHE) if status in found), "")
 
 
+def is_as_recorded(repo: Repo) -> bool:
+    """Whether data/ is what data.dvc says: no, where that is damaged or there is none."""
+    try:
+        return DATA_DVC.exists() and status_of_data(repo) != MODIFIED
+    except DvcException:
+        return False
+
+
 def add_data(repo: Repo) -> None:
     """Put what is in data/ into DVC's cache and its version into data.dvc.
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,20 +139,93 @@ FAULTS = {
     "between the swap and its version": "room.add_data = die",
     "between the version and the record": "room.write_record = die",
     "in the middle of dvc.lock": "room.commit_validation = lambda _: die(open('dvc.lock', 'w').close())",
+    "when all is done": "room.settle = die",
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS)
-def test_killed_at_any_moment_the_next_ingest_finds_the_old_pair(settled: room.Ingested, fault: str) -> None:
-    lock = Path("dvc.lock").read_bytes()
+def kill_ingest(fault: str) -> None:
+    """Let an ingest of other.zip be killed."""
     zip_of(Path("../other.zip"), pictures(10))
     script = DEADLY.format(fault=FAULTS[fault], checks=CHECKS)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert bring_in("../set.zip") == replace(settled, changed=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("source", "seed"), [("set", 0), ("other", 10)])
+def test_killed_at_any_moment_the_next_ingest_takes_in_what_it_is_given(
+    settled: room.Ingested, fault: str, source: str, seed: int
+) -> None:
+    lock = Path("dvc.lock").read_bytes()
+    kill_ingest(fault)
+    found = bring_in(f"../{source}.zip")
+    assert files_in(Path("data")) == pictures(seed) and in_step() and os.listdir(".incoming") == ["lock"]
+    assert (found.version == settled.version) == (source == "set")
+    if source == "set":
+        assert Path("dvc.lock").read_bytes() == lock
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_ingest_that_was_killed_undoes_nothing_that_was_done_since(settled: room.Ingested, fault: str) -> None:
+    kill_ingest(fault)
+    Path("data/field/c.png").write_bytes(picture(99))
+    found, recorded = files_in(Path("data")), Path("data.dvc").read_bytes()
+    for _ in range(2):
+        with pytest.raises(LanduseError, match=re.escape("data/ is not what data.dvc says, it was edited")):
+            bring_in("../set.zip")
+        assert files_in(Path("data")) == found and Path("data.dvc").read_bytes() == recorded
+
+
+@pytest.mark.slow
+def test_what_was_taken_in_to_the_end_before_an_ingest_was_killed_stays(settled: room.Ingested) -> None:
+    kill_ingest("when all is done")
+    lock, recorded = Path("dvc.lock").read_bytes(), Path("data.dvc").read_bytes()
+    assert not bring_in("../other.zip").changed
+    assert files_in(Path("data")) == pictures(10) and is_current("validate")
+    assert (Path("dvc.lock").read_bytes(), Path("data.dvc").read_bytes()) == (lock, recorded)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_way_back_that_is_cut_short_is_gone_to_its_end_by_the_next_ingest(
+    settled: room.Ingested, cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in swap.FOLLOWING}
+    replaced, done = os.replace, []
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def replace_or_stop(*paths: Path) -> None:
+        if Path(paths[0]).parent == swap.BEFORE and len(done) + 1 == cut:
+            raise KeyboardInterrupt
+        done.extend([paths] if Path(paths[0]).parent == swap.BEFORE else [])
+        replaced(*paths)
+
+    with monkeypatch.context() as impatient, pytest.raises(KeyboardInterrupt):
+        impatient.setattr(room, "hand_over", stop)
+        impatient.setattr(os, "replace", replace_or_stop)
+        impatient.setattr(swap, "take_back", stop)
+        bring_in(zip_of(Path("../other.zip"), pictures(10)))
+    assert swap.JOURNAL.exists() and files_in(Path("data")) == pictures(10)
+    assert bring_in("../set.zip").version == settled.version
     assert files_in(Path("data")) == pictures() and in_step() and os.listdir(".incoming") == ["lock"]
-    assert Path("dvc.lock").read_bytes() == lock
+    assert {path: path.read_bytes() for path in swap.FOLLOWING if path.exists()}.keys() == before.keys()
+
+
+def test_where_the_results_cannot_be_recorded_those_of_before_come_back(
+    settled: room.Ingested, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = files_in(Path("artifacts"))
+
+    def fail(_: object) -> None:
+        raise LanduseError("no")
+
+    with monkeypatch.context() as broken, pytest.raises(LanduseError, match="^no$"):
+        broken.setattr(room, "commit_validation", fail)
+        bring_in(zip_of(Path("../other.zip"), pictures(10)))
+    assert files_in(Path("artifacts")) == found and is_current("validate") and files_in(Path("data")) == pictures()
 
 
 def test_what_a_killed_ingest_left_is_removed_but_a_whole_download_is_kept(project: Path) -> None:

@@ -21,7 +21,7 @@ from landuse.dataset import image_paths
 from landuse.errors import NO_ROOM, LanduseError, Refused
 from landuse.files import write_whole
 from landuse.ingest.sources import Source, find_source
-from landuse.ingest.swap import INCOMING, JOURNAL, settle, swap_in, undo_swap
+from landuse.ingest.swap import BEFORE, INCOMING, JOURNAL, recover, remove, settle, swap_in, undo_swap
 from landuse.lineage import read_data_dvc
 from landuse.params import DataParams, ValidateParams, load_params
 from landuse.paths import ARTIFACTS, DATA, DATA_DVC, QUARANTINE, VALIDATED, VALIDATION
@@ -83,8 +83,8 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
     """
     with alone(), room_on_disk():
         if JOURNAL.exists():
-            with replacing_data():
-                undo_swap()
+            with replacing_data() as repo:
+                recover(repo)
         clean()
         state, before, checks = state_of_data(), recorded(), digest_of(validate)
         source = source_of(data, arrival)
@@ -159,10 +159,15 @@ def room_on_disk() -> Iterator[None]:
 
 
 def clean() -> None:
-    """Remove what an ingest left behind, but for the download that a repeated one takes again."""
+    """Remove what an ingest left behind, but for the download that a repeated one takes again.
+
+    A swap that could not be taken back keeps all that it needs: the next ingest sees to it.
+    """
+    if JOURNAL.exists():
+        return
     for path in INCOMING.iterdir():
         if path.name not in KEPT:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)
     for path in INCOMING.glob("downloads/*.part"):
         path.unlink()
 
@@ -268,7 +273,8 @@ def hand_over(repo: Repo) -> None:
     """Make what validation found in the candidate the results of the stage `validate`."""
     ARTIFACTS.mkdir(exist_ok=True)
     for path in VALIDATED:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if os.path.lexists(path):
+            shutil.move(path, BEFORE / path.name)
         shutil.move(CANDIDATE / path.name, path)
     commit_validation(repo)
 

@@ -4,15 +4,23 @@ import ctypes
 import errno
 import json
 import os
+import shutil
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-from landuse.files import write_whole
+import yaml
+from dvc.repo import Repo
+
+from landuse.files import BOTH_SIDES, write_whole
 from landuse.ingest.download import DOWNLOADS
-from landuse.paths import DATA, DATA_DVC, DVC_LOCK
+from landuse.paths import DATA, DATA_DVC, DVC_LOCK, VALIDATED
+from landuse.versioning import is_as_recorded
 
 INCOMING = DOWNLOADS.parent
 PREVIOUS = INCOMING / "previous"
 JOURNAL = INCOMING / "swap.json"
+BEFORE = INCOMING / "before"  # what the files were that follow data/: to go back needs no room on the disk
 FOLLOWING = (DATA_DVC, DVC_LOCK)
 
 AT_FDCWD = -100
@@ -23,12 +31,24 @@ NOT_HERE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 def swap_in(candidate: Path) -> None:
     """Put the candidate in place of data/, whose images then lie at the candidate's path.
 
-    The journal says how to undo it, until `settle` is called.
+    The journal says how to undo it, until `settle` is called. A new folder is told from an old one by its inode, which
+    no rename changes, and from one that was worked in since by its content.
     """
-    before = {str(path): path.read_text(encoding="utf-8") if path.exists() else None for path in FOLLOWING}
-    journal = {"candidate": str(candidate), "inode": candidate.stat().st_ino, "before": before}
-    write_whole(JOURNAL, json.dumps(journal))
+    there = [path for path in FOLLOWING if path.exists()]
+    BEFORE.mkdir()
+    for path in there:
+        shutil.copyfile(path, BEFORE / path.name)
+    new = {"inode": candidate.stat().st_ino, "content": content_of(candidate)}
+    write_whole(JOURNAL, json.dumps({"candidate": str(candidate), "there": list(map(str, there))} | new))
     put(candidate)
+
+
+def content_of(folder: Path) -> str:
+    """The sha256 of the names and contents of all files of a folder."""
+    digest = sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(os.fsencode(path.relative_to(folder)) + sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def put(folder: Path) -> None:
@@ -40,29 +60,84 @@ def put(folder: Path) -> None:
 
 
 def settle() -> None:
-    """Keep what was swapped in: data/, data.dvc and dvc.lock agree."""
+    """There is nothing to go back to any more: data/ and its files agree, or are somebody else's affair."""
     JOURNAL.unlink()
 
 
 def undo_swap() -> None:
-    """Take back a swap that was not settled: data/, data.dvc and dvc.lock are as before. Otherwise do nothing.
+    """Take back a swap that was not settled: data/, its files and what was found in it are as before.
 
-    A new folder is told from an old one by its inode, which no rename changes.
+    It can be cut short and begun again: where data/ is the old folder, its files are the old ones. Without a journal
+    there is nothing to do.
     """
     if not JOURNAL.exists():
         return
-    journal = json.loads(JOURNAL.read_text(encoding="utf-8"))
-    candidate = Path(journal["candidate"])
-    if PREVIOUS.exists():
-        os.rename(PREVIOUS, candidate if DATA.exists() else DATA)
-    if DATA.exists() and DATA.stat().st_ino == journal["inode"]:
-        take_back(candidate)
-    for path, text in journal["before"].items():
-        if text is None:
-            Path(path).unlink(missing_ok=True)
-        else:
-            write_whole(Path(path), text)
+    journal = read_journal()
+    for path in FOLLOWING:
+        restore(path, journal)
+    for path in VALIDATED:
+        if os.path.lexists(BEFORE / path.name):
+            remove(path)
+            shutil.move(BEFORE / path.name, path)
+    if is_new(journal):
+        take_back(Path(journal["candidate"]))
     settle()
+
+
+def recover(repo: Repo) -> None:
+    """Come to an end with the swap of an ingest that was killed, however long ago, without undoing anybody's work.
+
+    It is taken back where the new images lie there untouched and data.dvc does not speak of them. Where it does, the
+    swap is done; and where data/ was worked in since, whoever did so decides.
+    """
+    journal = read_journal()
+    if is_cut_short(DVC_LOCK):
+        restore(DVC_LOCK, journal)
+    if is_new(journal) and not is_as_recorded(repo) and content_of(DATA) == journal["content"]:
+        undo_swap()
+    else:
+        settle()
+
+
+def read_journal() -> dict[str, Any]:
+    """What is being swapped, after the last of three renames was made good."""
+    journal = json.loads(JOURNAL.read_text(encoding="utf-8"))
+    if PREVIOUS.exists():
+        os.rename(PREVIOUS, Path(journal["candidate"]) if DATA.exists() else DATA)
+    return journal
+
+
+def is_new(journal: dict[str, Any]) -> bool:
+    """Whether data/ is the folder that was put in its place."""
+    return DATA.exists() and DATA.stat().st_ino == journal["inode"]
+
+
+def restore(path: Path, journal: dict[str, Any]) -> None:
+    """Make a file what it was before the swap, unless it was made so already."""
+    if str(path) not in journal["there"]:
+        path.unlink(missing_ok=True)
+    elif (BEFORE / path.name).exists():
+        os.replace(BEFORE / path.name, path)
+
+
+def is_cut_short(path: Path) -> bool:
+    """Whether a file of DVC ends in the middle; one that git left both sides of a merge in does not."""
+    if not path.exists():
+        return False
+    content = path.read_bytes()
+    try:
+        whole = isinstance(yaml.safe_load(content), dict) and content.endswith(b"\n")
+    except (yaml.YAMLError, UnicodeDecodeError):
+        whole = False
+    return not whole and BOTH_SIDES.encode() not in content
+
+
+def remove(path: Path) -> None:
+    """A file, a link or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def take_back(candidate: Path) -> None:
