@@ -63,7 +63,7 @@ def prepare() -> None:
 def end_orphans() -> None:
     """End the temporary servers of flows that were killed, which nobody else does."""
     for process in psutil.process_iter():
-        with suppress(psutil.Error):  # ended meanwhile, or another user's
+        with suppress(psutil.Error, ValueError, KeyError, AttributeError):  # ended meanwhile, or somebody else's
             environment = process.environ()
             if {TEMPORARY, OWNER} <= environment.keys() and is_gone(json.loads(environment[OWNER])):
                 process.kill()

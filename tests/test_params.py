@@ -147,7 +147,7 @@ WRONG_VALUES = {
     "split.hash_distance": [-1, 17],
     "split.seed": [-1, 1.5, 2**31],
     "train.unfreeze_from": ["block_0", "block_17", "blok_3", "head ", None],
-    "train.epochs": [0, 2.5, "ten", None],
+    "train.epochs": [0, 2.5, "ten", None, 2**63],
     "train.batch_size": [0],
     "train.learning_rate": [0, True, -0.1, float("inf"), float("nan")],
     "train.warmup": [1, -0.1],

@@ -8,7 +8,7 @@ import sys
 import zipfile
 from io import BytesIO
 from pathlib import Path
-from shutil import copy, copytree
+from shutil import Error, copy, copytree
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from PIL import Image
 
 from landuse.errors import LanduseError
 from landuse.params import ValidateParams, load_params
-from landuse.validate import Verdict, validate
+from landuse.validate import Verdict, context, validate
 from landuse.validate.suites import CHECKS
 from landuse.validate.write_suites import outdated
 
@@ -266,6 +266,15 @@ def test_the_page_leads_to_the_data_docs_of_its_run(odd: tuple[Verdict, Path]) -
     for link in links:
         results = re.findall(r"""href="([^"]+)""", (output / link).read_text())
         assert "Expectation Validation Result" in (output / "data_docs" / results[0]).read_text()
+
+
+def test_data_docs_that_cannot_be_written_are_one_line(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise Error([("one", "other", "[Errno 28] No space left on device")])
+
+    monkeypatch.setattr(context, "move", full)
+    with pytest.raises(LanduseError, match="data_docs cannot be written: .Errno 28. No space left on device$"):
+        validate(load_params().validate, data)
 
 
 def test_outside_the_project_the_missing_suites_are_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def refuse_truth(value: object) -> object:
 Number = Annotated[float, BeforeValidator(refuse_truth)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Level = Annotated[Number, Field(ge=0, le=255)]
 FORMS: dict[str, str] = {}

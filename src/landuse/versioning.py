@@ -16,7 +16,7 @@ from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 
 from landuse.errors import LanduseError, Unavailable
-from landuse.paths import DATA, DATA_DVC, VALIDATED
+from landuse.paths import DATA, DATA_DVC, DVC_LOCK, VALIDATED
 from landuse.process import is_alive
 
 HOLDERS, GUARD = "rwlock", "rwlock.lock"  # in DVC's folder for what is temporary
@@ -36,7 +36,9 @@ def repository() -> Iterator[Repo]:
             yield repo
     except DvcException as error:
         kind = Unavailable if isinstance(error, LockError) else LanduseError
-        raise kind(f"DVC: {' '.join(str(error).split())[:240]}; data/ is as it was") from None
+        said = " ".join(str(error).split())[:240]
+        remedy = f"; mend it with git checkout {DVC_LOCK}, after a merge with --ours or --theirs"
+        raise kind(f"DVC: {said}; data/ is as it was{remedy if DVC_LOCK.name in said else ''}") from None
 
 
 @contextmanager

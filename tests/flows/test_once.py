@@ -14,7 +14,7 @@ from processes import ROOT
 
 from landuse.errors import LanduseError
 from landuse.process import is_alive
-from pipelines.once import parameters, prepare
+from pipelines.once import OWNER, TEMPORARY, end_orphans, parameters, prepare
 from pipelines.promotion import promotion
 from pipelines.retraining import retraining
 from pipelines.training import training
@@ -126,6 +126,14 @@ def test_a_flow_that_is_stopped_takes_its_temporary_server_with_it(
         said = flow.stderr.read()
     assert flow.returncode == code and "Traceback" not in said
     assert not any(process.is_running() for process in started)
+
+
+@pytest.mark.parametrize("owner", ["me", "3", "{}", '{"process.host": 1}'])
+def test_a_process_that_somebody_else_calls_so_is_left_alone(owner: str) -> None:
+    with subprocess.Popen(["sleep", "100"], env=os.environ | {TEMPORARY: "1", OWNER: owner}) as stranger:
+        end_orphans()
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 @pytest.mark.slow

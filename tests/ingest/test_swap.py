@@ -88,6 +88,14 @@ def test_a_data_dvc_with_merge_conflicts_is_refused(project: Path) -> None:
         bring_in("sample")
 
 
+@pytest.mark.parametrize("text", ["<<<<<<< ours\nschema: '2.0'\n", "stages: [", ""])
+def test_a_dvc_lock_that_dvc_cannot_read_is_named_with_the_way_to_mend_it(settled: room.Ingested, text: str) -> None:
+    Path("dvc.lock").write_text(text)
+    with pytest.raises(LanduseError, match=re.escape("mend it with git checkout dvc.lock")):
+        bring_in(zip_of(Path("../other.zip"), pictures(10)))
+    assert files_in(Path("data")) == pictures() and Path("dvc.lock").read_text() == text
+
+
 def test_a_version_added_by_hand_is_not_taken_for_the_recorded_source(settled: room.Ingested) -> None:
     Path("data/field/c.png").write_bytes(picture(99))
     with repository() as repo:

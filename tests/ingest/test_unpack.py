@@ -142,6 +142,10 @@ REFUSED = {
     "cut tar.gz": (lambda path: cut(tar_of(path, pictures(), "w:gz"), 6000), "is damaged"),
     "cut tar.bz2": (lambda path: cut(tar_of(path, pictures(), "w:bz2"), 6000), "is damaged|beginning is damaged"),
     "cut tar.xz": (lambda path: cut(tar_of(path, pictures(), "w:xz"), 6000), "is damaged"),
+    "name too long": (
+        lambda path: zip_of(path, {f"field/{'a' * 300}.png": b""}),
+        "too long a name: a{60}…; use",
+    ),
     "flipped bit": (lambda path: flipped(zip_of(path, pictures())), "is damaged"),
 }
 

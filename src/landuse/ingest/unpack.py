@@ -1,5 +1,6 @@
 """Images out of an archive or a folder: each to `<class>/<image>`, its bytes unchanged, and nothing anywhere else."""
 
+import errno
 import lzma
 import os
 import re
@@ -40,7 +41,7 @@ def one_line_errors(name: str) -> Iterator[None]:
     except DAMAGE as error:
         raise Refused(f"{name} is damaged: {flat(error)}; fetch or pack it again") from None
     except OSError as error:
-        kind = Refused if error.errno is None else LanduseError
+        kind = Refused if error.errno in (None, errno.ENAMETOOLONG) else LanduseError
         raise kind(f"{name} {plain_reason(error)}") from None
 
 
@@ -56,7 +57,14 @@ def plain_reason(error: OSError) -> str:
         return f"is damaged: {flat(error)}; fetch or pack it again"
     if error.errno in NO_ROOM:
         return "does not fit on the disk: free some space and ingest again; data/ is as it was"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"holds a file or class with too long a name: {shorten_name(error.filename)}; use a shorter one"
     return f"cannot be taken in: {error.strerror}: {os.fspath(error.filename or '')!r}"
+
+
+def shorten_name(path: str | bytes) -> str:
+    """The longest part of a path, its beginning."""
+    return f"{max(Path(os.fsdecode(path)).parts, key=len)[:60]}…"
 
 
 def unpack_archive(archive: Path, name: str, target: Path) -> int:

@@ -3,6 +3,7 @@
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import Error as SeveralErrors
 from shutil import copytree, ignore_patterns, move, rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,7 +44,10 @@ def run_checkpoints(
             for result in next(iter(ended.run_results.values())).results:
                 results[result.expectation_config.meta["name"]] = result.to_json_dict()
         rmtree(data_docs, ignore_errors=True)
-        move(Path(scratch, "gx", "uncommitted", "data_docs"), data_docs)
+        try:
+            move(Path(scratch, "gx", "uncommitted", "data_docs"), data_docs)
+        except SeveralErrors as error:  # of single files, when it copies
+            raise LanduseError(f"{data_docs} cannot be written: {error.args[0][0][-1]}") from None
     for name in tables:
         lead_to_results(data_docs, name)
     return results
