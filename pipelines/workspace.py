@@ -13,12 +13,12 @@ import yaml
 from landuse import lineage, tracking
 from landuse.errors import LanduseError
 from landuse.params import load_params
-from landuse.paths import DATA, DATA_DVC, PARAMS, SERVICES
+from landuse.paths import DATA, DATA_DVC, DVC_LOCK, PARAMS, SERVICES
 from landuse.worktree import lend
 from pipelines.commands import command_environment
 
 COPY = SERVICES / "workspace"
-NEEDED = (*lineage.CODE, str(PARAMS), str(DATA_DVC), "dvc.lock")
+NEEDED = (*lineage.CODE, str(PARAMS), str(DATA_DVC), str(DVC_LOCK))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from landuse.classifier import Classifier
 from landuse.errors import LanduseError, Unavailable
 from landuse.files import read_table
 from landuse.paths import DATA, DATA_DVC
+from landuse.registry import title
 from landuse.scores import held_out_images
 
 SPLITS_FILE, MANIFEST_FILE = "splits.csv", "validation/manifest.parquet"
@@ -211,8 +212,3 @@ def facing(version: ModelVersion, evidence: Evidence, folder: Path) -> Facing:
         raise LanduseError(f"{title(version)} was trained on {count}{' or its near-duplicate' if alike.any() else ''}")
     opponent = gather(classifier, evidence.table[fresh])
     return Facing(evidence.only(fresh), opponent, int(known.sum()), int(alike.sum()))
-
-
-def title(version: ModelVersion) -> str:
-    """A version in words."""
-    return f"{version.name} version {version.version}"

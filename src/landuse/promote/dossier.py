@@ -75,8 +75,8 @@ def run_of(version: ModelVersion) -> Run:
     except MlflowException as error:
         if error.error_code not in registry.NOT_THERE:
             raise
-        title = f"{version.name} version {version.version}"
-        raise LanduseError(f"{title}: its run {version.run_id} is gone, and what its report is made of") from None
+        lost = f"its run {version.run_id} is gone, and what its report is made of"
+        raise LanduseError(f"{registry.title(version)}: {lost}") from None
 
 
 def record(path: Path | None) -> dict[str, Any]:

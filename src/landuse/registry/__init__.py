@@ -70,6 +70,11 @@ def models() -> str:
     return ", ".join(model.name for model in MlflowClient().search_registered_models(max_results=SHOWN)) or "none yet"
 
 
+def title(version: ModelVersion) -> str:
+    """A version in words."""
+    return f"{version.name} version {version.version}"
+
+
 def version_of_model(name: str, sha256: str) -> ModelVersion | None:
     """The version that holds this very model, if there is one; of several, one whose code was committed."""
     found = MlflowClient().search_model_versions(f"name = '{name}' and tag.`{MODEL_TAG}` = '{sha256}'")
@@ -82,7 +87,6 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
     Raises LanduseError where its files are lost, damaged, or not those that were registered, and Unavailable where they
     are there and cannot be had.
     """
-    title = f"{version.name} version {version.version}"
     uri = f"models:/{version.name}/{version.version}/{MODEL_FOLDER}"
     try:
         mlflow.artifacts.download_artifacts(uri, dst_path=folder)
@@ -92,8 +96,8 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
     except (MlflowException, LanduseError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
         if isinstance(error, MlflowException) and mlflow.artifacts.list_artifacts(artifact_uri=uri):
-            raise Unavailable(f"{title} cannot be fetched, its files are there: {reason}") from None
-        raise LanduseError(f"{title} is damaged or lost: {reason}") from None
+            raise Unavailable(f"{title(version)} cannot be fetched, its files are there: {reason}") from None
+        raise LanduseError(f"{title(version)} is damaged or lost: {reason}") from None
 
 
 def fetch_card(version: ModelVersion, folder: Path) -> Path | None:
