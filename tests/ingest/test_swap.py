@@ -187,6 +187,16 @@ def test_an_ingest_that_was_killed_undoes_nothing_that_was_done_since(settled: r
 
 
 @pytest.mark.slow
+def test_files_of_dvc_that_somebody_wrote_after_an_ingest_was_killed_stay(settled: room.Ingested) -> None:
+    kill_ingest("between the swap and its version")
+    for path in swap.FOLLOWING:
+        path.write_text(path.read_text() + "# mine\n")
+    assert not bring_in("../set.zip").changed
+    assert files_in(Path("data")) == pictures()
+    assert all(path.read_text().endswith("# mine\n") for path in swap.FOLLOWING)
+
+
+@pytest.mark.slow
 def test_what_was_taken_in_to_the_end_before_an_ingest_was_killed_stays(settled: room.Ingested) -> None:
     kill_ingest("when all is done")
     lock, recorded = Path("dvc.lock").read_bytes(), Path("data.dvc").read_bytes()

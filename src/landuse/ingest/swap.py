@@ -75,6 +75,27 @@ def undo_swap() -> None:
     journal = read_journal()
     for path in FOLLOWING:
         restore(path, journal)
+    take_images_back(journal)
+
+
+def recover(repo: Repo) -> None:
+    """Come to an end with the swap of an ingest that was killed, however long ago, without undoing anybody's work.
+
+    It is taken back where the new images lie there untouched and data.dvc does not speak of them. Where it does, the
+    swap is done; and where data/ was worked in since, whoever did so decides. A file of DVC that is whole stays: who
+    wrote it last is not known.
+    """
+    journal = read_journal()
+    for path in filter(is_cut_short, FOLLOWING):
+        restore(path, journal)
+    if is_new(journal) and not is_as_recorded(repo) and content_of(DATA) == journal["content"]:
+        take_images_back(journal)
+    else:
+        settle()
+
+
+def take_images_back(journal: dict[str, Any]) -> None:
+    """Give data/ and the results of `validate` their old content, as far as they have another; then it is over."""
     for path in VALIDATED:
         if os.path.lexists(BEFORE / path.name):
             remove(path)
@@ -82,21 +103,6 @@ def undo_swap() -> None:
     if is_new(journal):
         take_back(Path(journal["candidate"]))
     settle()
-
-
-def recover(repo: Repo) -> None:
-    """Come to an end with the swap of an ingest that was killed, however long ago, without undoing anybody's work.
-
-    It is taken back where the new images lie there untouched and data.dvc does not speak of them. Where it does, the
-    swap is done; and where data/ was worked in since, whoever did so decides.
-    """
-    journal = read_journal()
-    if is_cut_short(DVC_LOCK):
-        restore(DVC_LOCK, journal)
-    if is_new(journal) and not is_as_recorded(repo) and content_of(DATA) == journal["content"]:
-        undo_swap()
-    else:
-        settle()
 
 
 def read_journal() -> dict[str, Any]:
