@@ -170,6 +170,11 @@ def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iter
             yield ahead.popleft().result()
 
 
+def spread(count: int, most: int) -> slice:
+    """Up to so many of a number of rows, from all classes where they stand class by class."""
+    return slice(None, None, -(-count // most))
+
+
 def view(image: NDArray, number: int) -> NDArray:
     """One of the eight dihedral views of [height, width, channels]: 0 the image itself, 1 its mirror image.
 

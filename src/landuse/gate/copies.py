@@ -6,7 +6,7 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
 from landuse.classifier import Classifier
-from landuse.dataset import read_image
+from landuse.dataset import read_image, spread
 from landuse.errors import LanduseError
 from landuse.gate.blessing import Check
 from landuse.gate.evidence import Evidence
@@ -21,7 +21,7 @@ def check_formats(folder: Path, classifier: Classifier, evidence: Evidence) -> C
     with tensorflow_starts():
         from landuse.model import saved_probabilities
 
-    checked = slice(None, None, -(-len(evidence.images) // CHECKED_IMAGES))
+    checked = spread(len(evidence.images), CHECKED_IMAGES)
     pixels = np.stack([read_image(path, classifier.image_size) for path in evidence.images[checked]])
     try:
         expected = saved_probabilities(folder, pixels)

@@ -22,7 +22,7 @@ from landuse.classifier import (
     LiteModel,
     unsure_key,
 )
-from landuse.dataset import Pixels, map_ahead, read_image
+from landuse.dataset import Pixels, map_ahead, read_image, spread
 from landuse.errors import LanduseError
 from landuse.model import KERAS_FILE
 from landuse.paths import DATA, MODEL
@@ -47,8 +47,8 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, su
     card = model_card(network, facts, sorted(splits["label"].unique()))
     rows = {subset: splits[splits["subset"] == subset] for subset in ("train", "validation")}
     pixels, checked = (
-        [read_image(DATA / path, card["image_size"]) for path in spread(rows[subset]["path"], count)]
-        for subset, count in (("train", CALIBRATION_IMAGES), ("validation", CHECKED_IMAGES))
+        [read_image(DATA / path, card["image_size"]) for path in paths.iloc[spread(len(paths), most)]]
+        for paths, most in ((rows["train"]["path"], CALIBRATION_IMAGES), (rows["validation"]["path"], CHECKED_IMAGES))
     )
     served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer(model.HEAD).input})
     graph = model.traced(served)
@@ -65,11 +65,6 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, su
     }
     (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return Classifier(MODEL).digest
-
-
-def spread(paths: pd.Series, count: int) -> pd.Series:
-    """Up to so many of them, from all classes, since they stand class by class."""
-    return paths.iloc[:: -(-len(paths) // count)]
 
 
 def int8_answers(images: pd.DataFrame, card: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
