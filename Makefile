@@ -12,7 +12,7 @@ run: .venv/run    ## from the source in params.yaml to a champion, if it is good
 	dvc repro
 	@landuse info || { dvc repro --single-item --force register && landuse info; }
 	@landuse promote || test $$? -eq 3
-	@printf '\nWhat next:\n  make ui                                               browse the run and the model at http://127.0.0.1:5000\n'
+	@printf '\nWhat next:\n  make ui                                               browse the run and the model: choose Model training, top left\n'
 	@printf '  dvc exp run -S train.learning_rate=0.01               try another value; dvc exp show compares\n'
 	@printf '  cp presets/ucmerced.yaml params.yaml && make run      the real job: UC Merced Land Use\n'
 
@@ -33,7 +33,7 @@ test: .venv/dev    ## every check: style, layers, tests on two cores; ARGS="-m '
 
 ui: .venv/run    ## the MLflow UI on this machine
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
-	mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
+	mlflow server --host 127.0.0.1 --port $${LANDUSE_MLFLOW_PORT:-5000} --workers 1 --backend-store-uri sqlite:///mlflow.db
 
 bench: .venv/run    ## the tutorial's recipe and this project side by side, about half an hour; ARGS=--quick is a short form
 	python benchmarks/bench.py $(ARGS)

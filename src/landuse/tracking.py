@@ -56,16 +56,13 @@ REMEDIES = {  # by what MLflow or the database says
 }
 BESIDES = r"\s\[SQL: | with exception "  # what follows helps nobody
 NO_ANSWER = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
-KIND = ("mlflow.experimentKind", "custom_model_development")  # the UI opens with training runs, not with GenAI
 
 
 @contextmanager
 def store() -> Iterator[str]:
     """MLflow's store with the experiment of this project; yields the URI. Raises LanduseError as `reach` does."""
     with reach() as uri:
-        experiment = mlflow.set_experiment(EXPERIMENT)
-        if KIND not in experiment.tags.items():
-            mlflow.set_experiment_tag(*KIND)
+        mlflow.set_experiment(EXPERIMENT)
         yield uri
 
 
