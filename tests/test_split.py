@@ -109,6 +109,14 @@ def test_held_out_images_stay_held_out_when_images_come_and_go(gone: int) -> Non
     assert moved.loc["train", "test"] <= 0.02 * moved.loc["train"].sum()
 
 
+def test_images_that_look_alike_are_held_out_as_often_as_others() -> None:
+    """Or the held-out subsets are easier or harder than what the model will meet."""
+    rows = unlike(["a"] * 300, group=[*range(180), *(180 + number // 4 for number in range(120))])
+    alike = rows["group"] >= 180
+    held_out = [(assign_subsets(rows, settings(seed=seed)) != "train")[alike].mean() for seed in range(40)]
+    assert abs(np.mean(held_out) - 0.4) < 0.05
+
+
 def test_without_a_test_share_there_are_two_subsets() -> None:
     rows = unlike(["a", "b"] * 10)
     assert set(assign_subsets(rows, settings(0.3, 0))) == {"train", "validation"}

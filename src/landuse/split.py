@@ -101,17 +101,18 @@ def pairs_by_rows(count: int, alike) -> NDArray[np.intp]:
 def assign_subsets(rows: pd.DataFrame, params: SplitParams) -> NDArray[np.str_]:
     """The subset of each row (columns label, group, sha256).
 
-    Each group has a place in its class by what its images hold, and the first ones are held out, as many as the shares
-    say: so an image stays where it is when others come and go, but for a few at the border. A group is held out where
-    at least half of it is still lacking. Raises LanduseError where a class is then missing from a subset, or a subset
-    is far from its share.
+    Each group has a place in its class, drawn by the content of one of its images, whatever the group's size, and the
+    first ones are held out, as many as the shares say: so an image stays where it is when others come and go, but for a
+    few at the border. A group is held out where at least half of it is still lacking. Raises LanduseError where a class
+    is then missing from a subset, or a subset is far from its share.
     """
     shares = {"train": 1 - params.validation - params.test, "validation": params.validation, "test": params.test}
     images, sizes = rows["label"].value_counts(), rows["group"].value_counts()
     lacking = {name: (share * images).to_dict() for name, share in shares.items()}
     placed = rows.assign(**dict(zip(("place", "side"), draw(rows["sha256"], params.seed), strict=True)))
     chosen = {}
-    for group in placed.sort_values("place").drop_duplicates("group").itertuples():
+    representatives = placed.sort_values("sha256").drop_duplicates("group")
+    for group in representatives.sort_values("place").itertuples():
         size, test_first = sizes[group.group], group.side * (params.test + params.validation) < params.test
         held_out = ("test", "validation") if test_first else ("validation", "test")
         fitting = [name for name in held_out if lacking[name][group.label] >= size / 2]
