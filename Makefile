@@ -14,7 +14,8 @@ run: .venv/run    ## from the source in params.yaml to a champion, if it is good
 	@landuse promote || test $$? -eq 3
 	@printf '\nWhat next:\n  make ui                                               browse the run and the model: choose Model training, top left\n'
 	@printf '  dvc exp run -S train.learning_rate=0.01               try another value; dvc exp show compares\n'
-	@printf '  cp presets/ucmerced.yaml params.yaml && make run      the real job: UC Merced Land Use\n'
+	@cmp -s presets/ucmerced.yaml params.yaml || \
+	printf '  cp presets/ucmerced.yaml params.yaml && make run      the real job: UC Merced Land Use\n'
 
 up: .venv/run    ## start what keeps the model fresh: Prefect and MLflow servers, a worker, a watcher of inbox/
 	python -m pipelines up

@@ -36,21 +36,17 @@ CLICK = """{
 }"""
 
 
-def last_retraining() -> tuple[str, str]:
-    """The ids of the last retraining that trained something, and of the page that it left."""
+HIDE_TOOL_BARS = "document.head.insertAdjacentHTML('beforeend', '<style>.modebar { display: none !important }</style>')"
+
+
+def last_retraining() -> tuple[str, str, str]:
+    """The ids of the last retraining and of the page that it left, and the address of its run in MLflow's UI."""
     from prefect.artifacts import Artifact
 
     page = Artifact.get("retraining")
     if page is None:
         sys.exit("no retraining came to its end yet: drop an archive into inbox/")
-    return str(page.flow_run_id), str(page.id)
-
-
-def mlflow_run() -> str:
-    """The page of the run that made the registered model."""
-    from pipelines.seen import pages
-
-    return pages()[0].partition("(")[2].rstrip(")")
+    return str(page.flow_run_id), str(page.id), re.search(r"\[MLflow run\]\((\S+)\)", page.data)[1]
 
 
 @contextmanager
@@ -85,6 +81,7 @@ def shoot(url: str, picture: Path, clicks: tuple[str, ...], typed: str = "") -> 
             tell(socket, "Runtime.evaluate", expression=CLICK % json.dumps(name))
             sleep(1)
         tell(socket, "Input.insertText", text=typed)
+        tell(socket, "Runtime.evaluate", expression=HIDE_TOOL_BARS)
         sleep(LOADING_SECONDS)
         shown = Image.open(BytesIO(b64decode(tell(socket, "Page.captureScreenshot")["data"])))
     shown.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(picture, optimize=True)
@@ -97,11 +94,11 @@ def main() -> None:
     from pipelines.services import environment, prefect_server
 
     os.environ.update(environment())
-    run, page = last_retraining()
+    run, page, mlflow_run = last_retraining()
     shoot(f"{prefect_server().address}/runs/flow-run/{run}", DOCS / "prefect.png", ("Subflow Runs",))
     shoot(f"{prefect_server().address}/artifacts/artifact/{page}", DOCS / "retraining.png", ())
     steps = ("Close", "Toggle sidebar", "Search metric charts")
-    shoot(f"{mlflow_run()}/model-metrics", DOCS / "mlflow.png", steps, typed="loss|accuracy")
+    shoot(f"{mlflow_run}/model-metrics", DOCS / "mlflow.png", steps, typed="loss|accuracy")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from landuse import registry, tracking
 from landuse.files import read_record, read_table
 from landuse.info import scored
 from landuse.lineage import data_record
-from landuse.paths import METRICS, PER_CLASS, VALIDATION, VALIDATION_PAGE
+from landuse.paths import METRICS, PER_CLASS, REPORT, VALIDATION, VALIDATION_PAGE
 from pipelines.unfinished import REASONS
 
 PROGRESS = re.compile(r"^(extract|evaluate|epoch)\s+(\d+)/(\d+)")
@@ -152,7 +152,7 @@ def cell(text: str) -> str:
 
 
 def on_record(name: str, number: str) -> tuple[str, list[str]]:
-    """Of a version: how good it is, and links to run, model and Data Docs in MLflow's UI.
+    """Of a version: how good it is, and links to run, model and pages in MLflow's UI.
 
     Where the store is no server, the id of the run in place of links.
     """
@@ -166,6 +166,6 @@ def on_record(name: str, number: str) -> tuple[str, list[str]]:
     return how_good, [
         f"[MLflow run]({page})",
         f"[model version]({uri}/#/models/{name}/versions/{number})",
+        f"[report]({page}/artifacts/{REPORT.name})",
         f"[validation]({page}/artifacts/validation/{VALIDATION_PAGE.name})",
-        f"[Data Docs]({page}/artifacts/validation/data_docs/index.html)",
     ]

@@ -43,8 +43,16 @@ def test_info_names_data_code_packages_training_score_and_model(trained_copy: Pa
     assert all(name in found["packages"] for name in ("keras", "mlflow", "dvc", "great-expectations"))
     tags = json.loads(Path("artifacts/run.json").read_text())["tags"]
     assert f"weights {tags['weights']}, {tags['device']}" in found["trained"]
+    assert not found["trained"].endswith("with changes")
     assert "test images, macro F1" in found["scored"]
     assert found["model"].startswith(f"shown version {version.version} (challenger), run {version.run_id}")
+
+
+def test_a_model_of_code_that_was_not_committed_is_said_to_be_so(trained_copy: Path) -> None:
+    record = json.loads(Path("artifacts/run.json").read_text())
+    record["tags"] |= {"git.dirty": "true"}
+    Path("artifacts/run.json").write_text(json.dumps(record))
+    assert facts()["trained"].endswith(f"code {record['tags']['git.commit'][:12]} with changes")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,13 @@ def test_the_commit_that_brought_the_data_is_found_although_a_merge_left_that_da
 
 
 @pytest.mark.parametrize(
-    ("meta", "kind"), [({"source": "sample"}, "sample"), ({"source": "set.zip"}, "real"), ({}, "real")]
+    ("meta", "kind"),
+    [
+        ({"source": "sample", "drawn": True}, "sample"),
+        ({"source": "set.zip", "drawn": True}, "sample"),
+        ({"source": "set.zip", "drawn": False}, "real"),
+        ({}, "real"),
+    ],
 )
 def test_a_run_on_the_sample_is_told_from_one_on_real_images(folder: Path, meta: dict, kind: str) -> None:
     write_record(meta)
@@ -92,9 +98,9 @@ def test_a_run_on_the_sample_is_told_from_one_on_real_images(folder: Path, meta:
 
 @pytest.mark.parametrize(("source", "kind"), [("sample", "sample"), ("set.zip", "unknown")])
 def test_data_that_was_edited_since_it_came_in_is_not_called_what_it_was(folder: Path, source: str, kind: str) -> None:
-    write_record({"source": source, "version": tiny.DATA_MD5})
+    write_record({"source": source, "drawn": source == "sample", "version": tiny.DATA_MD5})
     assert lineage.tags()["data.source"] == source
-    write_record({"source": source, "version": "another"})
+    write_record({"source": source, "drawn": source == "sample", "version": "another"})
     tags = lineage.tags()
     assert tags["data.source"] == f"{source}, edited since" and tags["data.kind"] == kind
 

@@ -184,7 +184,7 @@ def test_compare_shows_both_versions_on_the_same_images(landuse) -> None:
     assert rows["accuracy"] == ["0.6667", "1.0000"] and rows["recall water"] == ["0.0000", "1.0000"]
     assert "recall field" not in rows
     assert "on 60 of the 60 held-out images of version 1" in out
-    assert "0 are right only by the first, 20 only by the second (p = 0.000)" in out
+    assert "right only by the first: 0, only by the second: 20 (p < 0.001)" in out
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_the_duel_shows_both_scores_the_votes_the_interval_and_the_classes_that_
     assert (duel["this"], duel["champion"]) == (1, pytest.approx(2 / 3)) and votes == {"this": 20, "champion": 0}
     assert "100.0% version 1 66.7% version 3, the champion" in told
     assert f"{duel['low']:+.1%} to {duel['high']:+.1%} difference, 95 % interval" in told
-    assert "20 : 0 right only by this : only by the champion (McNemar p = 0.000)" in told
+    assert "20 : 0 right only by this : only by the champion (McNemar, p < 0.001)" in told
     assert "water 0.0% 100.0% +100.0%" in told and "forest 100.0%" not in told
 
 

@@ -10,7 +10,18 @@ from PIL import Image
 from landuse.dataset import decode
 from landuse.errors import LanduseError
 from landuse.params import load_params
-from landuse.sample import CLASSES, COPY, IMAGES_PER_CLASS, ODD_NAME, ODD_SIZE, ORIGINAL, draw, draw_sample, fingerprint
+from landuse.sample import (
+    CLASSES,
+    COPY,
+    IMAGES_PER_CLASS,
+    ODD_NAME,
+    ODD_SIZE,
+    ORIGINAL,
+    draw,
+    draw_sample,
+    fingerprint,
+    is_drawn,
+)
 
 PRESET = load_params(Path(__file__).parents[1] / "presets/sample.yaml")
 
@@ -60,6 +71,13 @@ def test_the_files_hold_the_pixels_that_were_drawn(files: list[Path]) -> None:
         with Image.open(path) as image:
             image.verify()
         assert decode(path).tobytes() == draw(path.parent.name, 0).tobytes()
+
+
+def test_every_file_says_that_it_was_drawn_and_a_picture_that_somebody_saved_does_not(
+    files: list[Path], tmp_path: Path
+) -> None:
+    decode(files[0]).save(tmp_path / files[0].name)
+    assert all(map(is_drawn, files)) and not is_drawn(tmp_path / files[0].name)
 
 
 def test_no_image_is_taken_for_blank(greys: dict[str, Image.Image]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from landuse import registry, tracking
-from landuse.gate.duel import weigh
+from landuse.gate.duel import p_value, weigh
 from landuse.gate.evidence import Evidence, facing, own_evidence, undisturbed
 from landuse.params import EvaluateParams
 from landuse.scores import scores
@@ -42,6 +42,6 @@ def odds(before: Evidence, after: Evidence) -> tuple[str, str]:
     """On how many images they differ, and by how much accuracy really may."""
     found = weigh(after, before)
     return (
-        f"{found.worse} are right only by the first, {found.better} only by the second (p = {found.chance:.3f})",
+        f"right only by the first: {found.worse}, only by the second: {found.better} ({p_value(found.chance)})",
         f"accuracy changes by {found.low:+.1%} to {found.high:+.1%} (95 % interval)",
     )

@@ -11,7 +11,7 @@ from landuse.paths import DATA, DATA_DVC, METRICS, REGISTRATION, RUN
 from landuse.versioning import MODIFIED, repository, status_of_data
 
 NOT_YET = "not there yet: run dvc repro"
-MISSING = f"; data/ is missing: dvc pull {DATA_DVC} brings it"
+MISSING = f"; data/ is missing: dvc pull {DATA_DVC} brings it from the DVC remote, landuse ingest from its source"
 EDITED = "; data/ was edited since: dvc checkout --force data undoes that, dvc repro takes it for a new version"
 
 
@@ -20,13 +20,18 @@ def info() -> str:
     tags = lineage.tags()
     facts = {
         "data": f"{tags['data.md5']} ({tags['data.kind']}, from {tags['data.source']}){since()}",
-        "code": f"{tags['git.commit'][:12]}{' with changes' if tags['git.dirty'] == 'true' else ''}",
+        "code": code(tags),
         "packages": ", ".join(f"{name} {version}" for name, version in lineage.versions().items()),
         "trained": trained(read_record(RUN)) if RUN.exists() else NOT_YET,
         "scored": scored(read_record(METRICS)) if METRICS.exists() else NOT_YET,
         "model": registered(read_record(REGISTRATION)) if REGISTRATION.exists() else NOT_YET,
     }
     return "\n".join(f"{name:<9} {line}" for name, line in facts.items())
+
+
+def code(tags: dict[str, str]) -> str:
+    """The commit, and whether the code differed from it."""
+    return tags["git.commit"][:12] + (" with changes" if tags[lineage.DIRTY] == "true" else "")
 
 
 def since() -> str:
@@ -43,7 +48,7 @@ def since() -> str:
 def trained(record: dict[str, Any]) -> str:
     """On which data and from which weights the model was trained, and where."""
     tags = record["tags"]
-    return f"on {tags['data.md5']}, weights {tags['weights']}, {tags['device']}, code {tags['git.commit'][:12]}"
+    return f"on {tags['data.md5']}, weights {tags['weights']}, {tags['device']}, code {code(tags)}"
 
 
 def scored(metrics: dict[str, Any]) -> str:

@@ -81,21 +81,22 @@ def tags() -> dict[str, str]:
     """Data, code and params of this very moment, as tags of a run; `git.dirty` is of CODE alone."""
     data = data_record()
     source = str(data.get("source", "unknown"))
+    drawn = bool(data.get("drawn"))
     changes = git("status", "--porcelain", "--", *CODE)
     params = json.dumps(params_record(), sort_keys=True)
     return {
         "data.md5": data["md5"],
         "data.source": source,
-        "data.kind": kind_of(source),
+        "data.kind": kind_of(source, drawn),
         "git.commit": git("rev-parse", "HEAD") or "none",
         DIRTY: "unknown" if changes is None else str(bool(changes)).lower(),
         "params.sha256": hashlib.sha256(params.encode()).hexdigest(),
     }
 
 
-def kind_of(source: str) -> str:
-    """Whether images are drawn, `sample`, or `real`; `unknown` where others may have taken their place by hand."""
-    if source.removesuffix(EDITED) == "sample":
+def kind_of(source: str, drawn: bool) -> str:
+    """Whether images are of the `sample` or `real`; `unknown` where others may have taken their place by hand."""
+    if drawn:
         return "sample"
     return "unknown" if source.endswith(EDITED) else "real"
 

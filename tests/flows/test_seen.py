@@ -267,7 +267,7 @@ def test_where_the_store_is_a_server_the_page_links_to_its_pages(
     content = page(blessing())
     experiment = MlflowClient().get_run(version.run_id).info.experiment_id
     link = f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{version.run_id}"
-    assert f"[MLflow run]({link})" in content and f"[Data Docs]({link}/artifacts/" in content
+    assert f"[MLflow run]({link})" in content and f"[report]({link}/artifacts/report.html)" in content
     assert f"[model version](http://127.0.0.1:5000/#/models/landuse/versions/{version.version})" in content
 
 

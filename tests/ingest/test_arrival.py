@@ -11,12 +11,14 @@ import pytest
 import yaml
 from archives import CHECKS, bring_in, files_in, folder_of, in_step, picture, pictures, zip_of
 from dvc.repo import Repo
+from PIL import Image
 
 from landuse import ingest as room
 from landuse.cli import main
 from landuse.errors import LanduseError, Refused, Unavailable
 from landuse.lineage import data_record
 from landuse.params import DataParams
+from landuse.sample.png import png
 
 SET = DataParams(source="../set.zip", checksum=None)
 NAMELESS = "what arrived has no name: name an archive or a folder, or nothing for data.source"
@@ -66,6 +68,13 @@ def test_a_source_that_holds_something_new_comes_back(arrived: room.Ingested) ->
 def test_another_source_takes_the_place_of_an_arrival(arrived: room.Ingested) -> None:
     assert bring_in(folder_of(Path("../own"), pictures(30))).source == "own"
     assert files_in(Path("data")) == pictures(30)
+
+
+def test_drawn_images_are_recorded_as_drawn_whatever_they_come_in(arrived: room.Ingested) -> None:
+    assert data_record()["drawn"] is False
+    drawn = png(Image.effect_noise((32, 32), 64).convert("RGB"))
+    arrive(zip_of(Path("../mixed.zip"), pictures(20) | {"water/drawn.png": drawn}))
+    assert data_record()["drawn"] is True
 
 
 def test_one_arrival_after_another_and_the_source_stays_superseded(

@@ -23,8 +23,8 @@ def check_duel(challenger: Evidence, champion: Evidence, params: PromoteParams) 
     """McNemar's test, the interval of the difference, and the class that fell furthest; both saw the same images."""
     odds = weigh(challenger, champion)
     significant = odds.worse > odds.better and odds.chance < params.significance
-    only_champion = f"{odds.worse} only by the champion (p = {odds.chance:.3f})"
-    tally = f"{odds.better} images right only by this version, {only_champion}"
+    only_champion = f"only by the champion: {odds.worse} ({p_value(odds.chance)})"
+    tally = f"images right only by this version: {odds.better}, {only_champion}"
     counts = {"this": odds.better, "champion": odds.worse}
     scores = {"this": float(challenger.correct.mean()), "champion": float(champion.correct.mean())}
     lead = f"accuracy beside the champion's is {odds.low:+.1%} or better (95 % interval), {-params.margin:+.1%} must be"
@@ -62,6 +62,11 @@ def mcnemar(better: int, worse: int) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(worse, better + worse).pvalue) if better + worse else 1.0
+
+
+def p_value(chance: float) -> str:
+    """A p-value in words, such as `p = 0.031`; never as zero."""
+    return "p < 0.001" if chance < 0.001 else f"p = {chance:.3f}"
 
 
 def interval(differences: NDArray[np.float64], groups: ArrayLike) -> tuple[float, float]:

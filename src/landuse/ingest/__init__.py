@@ -26,6 +26,7 @@ from landuse.lineage import read_data_dvc
 from landuse.params import DataParams, ValidateParams, load_params
 from landuse.paths import ARTIFACTS, DATA, DATA_DVC, QUARANTINE, VALIDATED, VALIDATION
 from landuse.process import hold
+from landuse.sample import is_drawn
 from landuse.validate import validate as look_at
 from landuse.versioning import (
     MODIFIED,
@@ -246,8 +247,9 @@ def quarantine(source: Source) -> Path:
 def facts_of(source: Source, ignored: int) -> dict[str, Any]:
     """What is recorded in git of the candidate."""
     images = image_paths(CANDIDATE / DATA)
+    drawn = any(is_drawn(CANDIDATE / DATA / path) for path in images)
     counts = {"images": len(images), "classes": len({path.parent for path in images}), "ignored": ignored}
-    return {"source": source.name, "digest": source.digest, **counts}
+    return {"source": source.name, "digest": source.digest, "drawn": drawn, **counts}
 
 
 def replace(facts: dict[str, Any], validated: ValidateParams) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def lookalikes(splits: pd.DataFrame | None) -> str:
         return NOT_RECORDED
     sizes = splits["group"].value_counts()
     alike = sizes[sizes > 1]
-    return f"{alike.sum():,} images in {len(alike):,} groups, each group kept within one subset"
+    return f"images: {alike.sum():,}, groups of them: {len(alike):,}, each kept within one subset"
 
 
 def lineage(dossier: Dossier) -> Rows:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from landuse.dataset import data_uri, thumbnail
 from landuse.errors import LanduseError
 from landuse.gate.blessing import Blessing
+from landuse.gate.duel import p_value
 from landuse.params import EvaluateParams
 from landuse.paths import DATA
 from landuse.promote import facts
@@ -30,7 +31,8 @@ def render(dossier: Dossier, blessing: Blessing, params: EvaluateParams) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": facts.number, "percent": "{:.1%}".format, "signed": "{:+.1%}".format}
+    percents = {"percent": "{:.1%}".format, "signed": "{:+.1%}".format}
+    environment.filters |= percents | {"number": facts.number, "p_value": p_value}
     return environment.get_template("page.html").render(
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         dossier=dossier,
