@@ -2,9 +2,11 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -157,6 +159,19 @@ def test_a_rollback_to_a_version_that_is_damaged_leaves_the_champion(landuse, at
     assert code == 1 and f"gallery version {twin} is damaged or lost" in err and err.count("\n") == 1
     assert aliases() == {"champion": "3", "previous_champion": twin}
     assert f"(undone); gallery version {twin} is damaged or lost" in landuse("history")[1].splitlines()[1]
+
+
+def test_where_the_project_was_moved_the_way_to_its_models_is_named(landuse, at_hand: None) -> None:
+    crown(1)
+    source = tags_source("1")
+    before = MlflowClient().get_logged_model(source).artifact_location.removeprefix("file://").partition("/mlruns/")[0]
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        database.execute("UPDATE model_versions SET storage_location = replace(storage_location, ?, '/gone')", [before])
+        database.commit()
+    Path("mlruns").mkdir(exist_ok=True)
+    code, _, err = landuse("predict", "data", "--model", f"models:/{NAME}/1")
+    assert code == 1 and err.count("\n") == 1
+    assert err.endswith('; the project was in /gone: ln -s "$PWD" /gone\n')
 
 
 def tags_source(number: str) -> str:

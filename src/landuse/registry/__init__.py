@@ -14,6 +14,7 @@ from landuse.tracking import MODEL_TAG
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 AGAIN = "dvc repro --single-item --force register"  # registers the model in artifacts/ whatever DVC remembers
 MODEL_FOLDER = "artifacts/model"
+FILES = "mlruns"  # where MLflow keeps the files of a store that is a file
 SHOWN = 10
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -97,7 +98,16 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
         reason = " ".join(str(error).split())[:160]
         if isinstance(error, MlflowException) and mlflow.artifacts.list_artifacts(artifact_uri=uri):
             raise Unavailable(f"{title(version)} cannot be fetched, its files are there: {reason}") from None
-        raise LanduseError(f"{title(version)} is damaged or lost: {reason}") from None
+        raise LanduseError(f"{title(version)} is damaged or lost: {reason}{way_back(version)}") from None
+
+
+def way_back(version: ModelVersion) -> str:
+    """What to do where the project lies elsewhere than before: the store names its files by their absolute path."""
+    location = MlflowClient().get_model_version_download_uri(version.name, version.version)
+    before, found, _ = location.removeprefix("file://").partition(f"/{FILES}/")
+    if not found or Path(before).exists() or not Path(FILES).is_dir():
+        return ""
+    return f'; the project was in {before}: ln -s "$PWD" {before}'
 
 
 def fetch_card(version: ModelVersion, folder: Path) -> Path | None:
