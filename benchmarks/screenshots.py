@@ -34,8 +34,6 @@ CLICK = """{
     found.placeholder && found.focus()
     found.click()
 }"""
-
-
 HIDE_TOOL_BARS = "document.head.insertAdjacentHTML('beforeend', '<style>.modebar { display: none !important }</style>')"
 
 

@@ -162,9 +162,8 @@ def test_a_rollback_to_a_version_that_is_damaged_leaves_the_champion(landuse, at
 
 
 def test_where_the_project_was_moved_the_way_to_its_models_is_named(landuse, at_hand: None) -> None:
-    crown(1)
-    source = tags_source("1")
-    before = MlflowClient().get_logged_model(source).artifact_location.removeprefix("file://").partition("/mlruns/")[0]
+    location = MlflowClient().get_logged_model(tags_source("1")).artifact_location
+    before = location.removeprefix("file://").partition("/mlruns/")[0]
     with closing(sqlite3.connect("mlflow.db")) as database:
         database.execute("UPDATE model_versions SET storage_location = replace(storage_location, ?, '/gone')", [before])
         database.commit()
