@@ -165,12 +165,13 @@ def test_where_the_project_was_moved_the_way_to_its_models_is_named(landuse, at_
     location = MlflowClient().get_logged_model(tags_source("1")).artifact_location
     before = location.removeprefix("file://").partition("/mlruns/")[0]
     with closing(sqlite3.connect("mlflow.db")) as database:
-        database.execute("UPDATE model_versions SET storage_location = replace(storage_location, ?, '/gone')", [before])
+        moved = "UPDATE model_versions SET storage_location = replace(storage_location, ?, '/the old place')"
+        database.execute(moved, [before])
         database.commit()
     Path("mlruns").mkdir(exist_ok=True)
     code, _, err = landuse("predict", "data", "--model", f"models:/{NAME}/1")
     assert code == 1 and err.count("\n") == 1
-    assert err.endswith('; the project was in /gone: ln -s "$PWD" /gone\n')
+    assert err.endswith("; the project was in /the old place: ln -s \"$PWD\" '/the old place'\n")
 
 
 def tags_source(number: str) -> str:

@@ -1,6 +1,7 @@
 """The model registry: versions, the aliases that say who is champion, and their files. Within `tracking.store()`."""
 
 from pathlib import Path
+from shlex import quote
 
 import mlflow
 from mlflow import MlflowClient, MlflowException
@@ -107,7 +108,7 @@ def way_back(version: ModelVersion) -> str:
     before, found, _ = location.removeprefix("file://").partition(f"/{FILES}/")
     if not found or Path(before).exists() or not Path(FILES).is_dir():
         return ""
-    return f'; the project was in {before}: ln -s "$PWD" {before}'
+    return f'; the project was in {before}: ln -s "$PWD" {quote(before)}'
 
 
 def fetch_card(version: ModelVersion, folder: Path) -> Path | None:
