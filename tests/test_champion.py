@@ -65,7 +65,7 @@ def test_garbage_is_collected_again_once_mlflow_is_there(served: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("models:/served@chmpion", "no version of served is chmpion: landuse history and landuse info show which"),
+        ("models:/served@chmpion", "no version of served is chmpion: landuse promote judges the one registered last"),
         ("models:/served/99", "served has no version 99 in the registry"),
         ("models:/nobody@champion", "the registry has no model nobody: dvc repro registers one"),
         ("models:/served", "name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder"),

@@ -128,6 +128,7 @@ def resolve(model: str) -> tuple[str, str]:
         number = number or registry.aliases(name).get(alias)
         if number is None:
             raise LanduseError(
-                f"no version of {name} is {alias}: landuse history and landuse info show which there are"
+                f"no version of {name} is {alias}: landuse promote judges the one registered last, "
+                "landuse history and landuse info show which there are"
             )
     return name, number

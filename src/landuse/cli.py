@@ -30,7 +30,7 @@ ModelOption = Annotated[
     str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder, in place of the champion.")
 ]
 Int8Option = Annotated[
-    bool, typer.Option("--int8", help="Let its int8 file answer: twice as fast, but not what the gate judged.")
+    bool, typer.Option("--int8", help="Let its int8 file answer: nearly twice as fast, but not what the gate judged.")
 ]
 
 
