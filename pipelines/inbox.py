@@ -37,15 +37,18 @@ def arrivals() -> list[Path]:
 
 
 def newest() -> str | None:
-    """The arrival to take in, if there is one, when it is complete.
-
-    What came before it is put aside: an arrival is a whole data set.
-    """
+    """The arrival to take in, if there is one, when it is complete."""
     wait_for_rest(load_params().pipelines.settle_seconds)
     found = arrivals()
-    for path in found[:-1]:
-        put_away(path, SUPERSEDED)
     return str(found[-1]) if found else None
+
+
+def let_in(arrival: str) -> None:
+    """Put away an arrival that was taken in, and aside what came before it: an arrival is a whole data set."""
+    found, path = arrivals(), Path(arrival)
+    for older in found[: found.index(path)] if path in found else []:
+        put_away(older, SUPERSEDED)
+    put_away(path, DONE)
 
 
 def wait_for_rest(settle_seconds: float) -> None:

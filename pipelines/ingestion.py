@@ -53,7 +53,7 @@ def take_in(arrival: str | None) -> None:
     with setting_aside(arrival):
         when_free(lambda: run("landuse", "ingest", *filter(None, [arrival])))
     if arrival:
-        inbox.put_away(arrival, inbox.DONE)
+        inbox.let_in(arrival)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import psutil
 
 from landuse.errors import LanduseError
 from landuse.paths import DEFAULT_STORE, SERVICES
-from landuse.process import DEATH_SECONDS, PID, end_group, is_gone, note, noted
+from landuse.process import DEATH_SECONDS, PID, end_group, is_here, note, noted
 
 HOST = "127.0.0.1"
 POOL = "landuse"
@@ -137,9 +137,8 @@ def is_up(service: Service) -> bool:
 
 
 def is_running(service: Service) -> bool:
-    """Whether the noted process is still there."""
-    tags = noted(service.note)
-    return bool(tags) and not is_gone(tags)
+    """Whether the noted process is still there; a note that came along from another machine is of none here."""
+    return is_here(noted(service.note))
 
 
 def answers(service: Service) -> bool:

@@ -196,7 +196,7 @@ def test_a_parquet_file_of_which_any_byte_is_wrong_is_read_or_named_as_damaged(t
 @pytest.mark.parametrize(
     ("verb", "name", "key"),
     [
-        ("train", "features/features.json", "cut"),
+        ("train", "features/features.json", "manifest_sha256"),
         ("evaluate", "model/model.json", "labels"),
         ("register", "metrics.json", "subset"),
         ("info", "registration.json", "model"),

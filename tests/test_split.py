@@ -173,6 +173,7 @@ def test_a_class_whose_images_all_look_alike_is_refused_and_no_list_is_written(t
     manifest = pd.read_parquet(paths.MANIFEST)
     manifest.loc[manifest["label"] == "water", "phash"] = "0" * 16
     manifest.to_parquet(paths.MANIFEST)
+    tiny.take_for_extracted()
     paths.SPLITS.unlink()
     with pytest.raises(LanduseError, match="class water: its 12 images leave none"):
         split(AS_TRAINED)

@@ -19,12 +19,14 @@ from landuse.dataset import read_image, view
 from landuse.errors import LanduseError
 from landuse.examples import EXAMPLES_FILE
 from landuse.params import ExtractParams, TrainParams, load_params
-from landuse.paths import DATA, HISTORY, MODEL, RUN, SPLITS
+from landuse.paths import DATA, HISTORY, MANIFEST, MODEL, RUN, SPLITS
+from landuse.split import split
 from landuse.train import train
 from landuse.train.calibrate import trusted_confidence
 from landuse.train.export import KERAS_FILE, check_conversion
 from landuse.train.learner import Learner, learning_rates
 from landuse.train.passes import Passes, passes
+from landuse.tune.study import refuse_uncached
 
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate"]
 FILES = [MODEL / "model.tflite", MODEL / KERAS_FILE, MODEL / INT8_FILE, MODEL / "model.json", HISTORY]
@@ -88,6 +90,8 @@ def test_the_same_seed_trains_the_same_files_and_another_seed_others(trained_cop
     assert digests() == before and (MODEL / EXAMPLES_FILE).read_bytes() == examples
     train(replace(TRAIN, seed=2))
     assert not set(digests()) & set(before)
+    latest = mlflow.search_runs(experiment_names=["landuse"], max_results=1, output_format="list")[0]
+    assert latest.info.status == "FINISHED" and latest.data.tags["model.sha256"] == Classifier(MODEL).digest
 
 
 def test_the_run_says_which_data_params_and_weights_made_which_model(trained: Path) -> None:
@@ -95,7 +99,7 @@ def test_the_run_says_which_data_params_and_weights_made_which_model(trained: Pa
     runs = mlflow.search_runs(experiment_names=["landuse"], output_format="list")
     run = next(run for run in runs if run.data.tags.get("model.sha256") == Classifier(MODEL).digest)
     tags = run.data.tags
-    assert run.info.status == "FINISHED" and tags["data.md5"] == tiny.DATA_MD5 and tags["data.kind"] == "real"
+    assert tags["data.md5"] == tiny.DATA_MD5 and tags["data.kind"] == "real"
     assert tags["weights"].endswith("scenes.weights.h5") and len(tags["weights.sha256"]) == 64
     assert record["tags"].items() <= tags.items() and tags["device"] in ("CPU", "GPU")
     assert run.data.params["train.learning_rate"] == "0.02" and run.data.params["split.seed"] == "1"
@@ -170,6 +174,22 @@ def test_features_cut_elsewhere_or_half_written_are_not_trained_on(trained_copy:
         train(replace(TRAIN, unfreeze_from="block_14"))
     features.FACTS.unlink()
     with pytest.raises(LanduseError, match="features.json is not here: dvc repro makes it"):
+        train(TRAIN)
+
+
+def test_features_and_a_split_of_other_images_are_not_used(trained_copy: Path) -> None:
+    params, manifest = load_params(), pd.read_parquet(MANIFEST)
+    manifest.assign(sha256=manifest["sha256"].iloc[::-1].to_numpy()).to_parquet(MANIFEST)  # as many, of other content
+    for use in (
+        lambda: split(params.split),
+        lambda: train(TRAIN),
+        lambda: refuse_uncached(TRAIN, params.tune, params.extract),
+    ):
+        with pytest.raises(LanduseError, match="artifacts/features is of other images than .*manifest.parquet lists"):
+            use()
+    manifest.assign(path="another/" + manifest["path"]).to_parquet(MANIFEST)
+    tiny.take_for_extracted()
+    with pytest.raises(LanduseError, match="artifacts/splits.csv is of other images than .*manifest.parquet lists"):
         train(TRAIN)
 
 

@@ -1,11 +1,14 @@
 """A project so small that every stage runs in seconds: three classes of twelve drawn images."""
 
+import json
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
 import numpy as np
 import yaml
 from PIL import Image
+
+from landuse import features
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = str(ROOT / "weights" / "scenes.weights.h5")
@@ -71,6 +74,12 @@ def write_params(folder: Path, changes: dict[str, dict]) -> None:
     for name, keys in changes.items():
         content[name] |= keys
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+
+
+def take_for_extracted() -> None:
+    """Let the features stand for whatever the manifest lists now."""
+    facts = json.loads(features.FACTS.read_text()) | {"manifest_sha256": features.manifest_digest()}
+    features.FACTS.write_text(json.dumps(facts))
 
 
 def make_project(folder: Path, images: int = IMAGES) -> None:

@@ -15,7 +15,7 @@ from landuse import model
 from landuse.classifier import LiteModel
 from landuse.dataset import map_ahead, read_image, view
 from landuse.errors import LanduseError
-from landuse.features import ACTIVATIONS, BACKBONE, EMBEDDINGS, FACTS, RowFile
+from landuse.features import ACTIVATIONS, BACKBONE, EMBEDDINGS, FACTS, RowFile, manifest_digest
 from landuse.files import read_table
 from landuse.params import ExtractParams
 from landuse.paths import DATA, FEATURES, MANIFEST
@@ -33,7 +33,7 @@ def extract(params: ExtractParams, unfreeze_from: str) -> None:
 
     Raises LanduseError where the weights cannot be had, the disk is too small, or an image cannot be decoded.
     """
-    paths = [DATA / path for path in read_table(MANIFEST, ["path"])["path"]]
+    images, paths = manifest_digest(), [DATA / path for path in read_table(MANIFEST, ["path"])["path"]]
     backbone = model.build_backbone(params)
     FEATURES.mkdir(parents=True, exist_ok=True)
     FACTS.unlink(missing_ok=True)  # what is half written has no facts, and is not used
@@ -45,6 +45,7 @@ def extract(params: ExtractParams, unfreeze_from: str) -> None:
     looks = (batched_looks if model.device() == "GPU" else litert_looks)(paths, before, after, views)
     write_looks(track(looks, len(paths), "extract"), len(paths))
     facts = {"params": asdict(params), "cut": unfreeze_from, "weights_sha256": model.weights_digest(backbone)}
+    facts["manifest_sha256"] = images
     FACTS.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 

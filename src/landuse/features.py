@@ -1,13 +1,15 @@
 """The files of `artifacts/features/`: one row per image, in the manifest's order."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landuse.files import opened, read_record
-from landuse.paths import FEATURES
+from landuse.errors import LanduseError
+from landuse.files import made, opened, read_record
+from landuse.paths import FEATURES, MANIFEST
 
 EMBEDDINGS = FEATURES / "embeddings.npy"
 ACTIVATIONS = FEATURES / "activations.npy"
@@ -54,5 +56,16 @@ def mapped(path: Path) -> NDArray:
 
 
 def facts() -> dict[str, Any]:
-    """What the features were made with: `params` of extract, `cut`, and the `weights_sha256` of the backbone."""
-    return read_record(FACTS)
+    """What the features were made with: `params` of extract, `cut`, sha256 of the backbone's weights and the manifest.
+
+    Raises LanduseError where the manifest lists other images by now.
+    """
+    found = read_record(FACTS)
+    if found["manifest_sha256"] != manifest_digest():
+        raise LanduseError(f"{FEATURES} is of other images than {MANIFEST} lists now: dvc repro split makes it anew")
+    return found
+
+
+def manifest_digest() -> str:
+    """The sha256 of the manifest: of which images, in which order, the rows are."""
+    return sha256(made(MANIFEST).read_bytes()).hexdigest()

@@ -62,6 +62,11 @@ def is_gone(tags: Mapping[str, str]) -> bool:
         return True
 
 
+def is_here(tags: Mapping[str, str]) -> bool:
+    """Whether the process is at work on this machine."""
+    return tags.get(HOST) == socket.gethostname() and not is_gone(tags)
+
+
 def end_group(tags: Mapping[str, str]) -> bool:
     """Kill a process that leads a group of its own, and what outlived it there; whether there was anything.
 

@@ -24,8 +24,10 @@ def split(params: SplitParams) -> pd.Series:
 
     Returns the number of images per subset.
 
-    Raises LanduseError where a class has too few images that differ to stand in every subset.
+    Raises LanduseError where a class has too few images that differ to stand in every subset, and where the embeddings
+    are of other images.
     """
+    features.facts()
     manifest = read_table(MANIFEST, ["path", "label", "phash", "sha256"])
     groups = group_lookalikes(manifest, features.embeddings(), params)
     rows = manifest[["path", "label"]].assign(group=groups)

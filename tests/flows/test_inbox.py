@@ -107,13 +107,30 @@ def test_an_empty_inbox_or_none_has_nothing_and_keeps_nobody_waiting() -> None:
     assert inbox.newest() is None and time.monotonic() - begin < SETTLE
 
 
-def test_the_newest_is_taken_and_what_came_before_is_put_aside() -> None:
+def test_the_newest_is_taken_and_what_came_before_is_put_aside_when_it_was_let_in() -> None:
     arrive("first.zip")
     arrive("second/a.png")
     arrive("third.zip")
     assert inbox.newest() == "inbox/third.zip"
-    assert names(INBOX / ".superseded") == ["first.zip", "second"]
-    assert inbox.newest() == "inbox/third.zip"
+    arrive("fourth.zip")
+    assert not inbox.SUPERSEDED.exists()
+    inbox.let_in("inbox/third.zip")
+    assert names(inbox.SUPERSEDED) == ["first.zip", "second"] and names(inbox.DONE) == ["third.zip"]
+    assert inbox.newest() == "inbox/fourth.zip"
+
+
+def test_where_the_newest_is_refused_what_came_before_is_next() -> None:
+    arrive("tiles.zip")
+    arrive("tiles.zip.md5")
+    inbox.set_aside(inbox.newest(), "no archive")
+    assert inbox.newest() == "inbox/tiles.zip"
+
+
+def test_what_is_let_in_from_elsewhere_leaves_the_inbox_as_it_is(place: Path) -> None:
+    arrive("tiles.zip")
+    (place / "own.zip").touch()
+    inbox.let_in("own.zip")
+    assert inbox.newest() == "inbox/tiles.zip" and (place / "own.zip").exists()
 
 
 def test_the_newest_is_what_came_last_however_old_its_files_are(place: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from processes import python, wait_until
 
 from landuse.errors import LanduseError
-from landuse.process import STARTED, identity, is_gone
+from landuse.process import HOST, STARTED, identity, is_gone
 from pipelines import services
 from pipelines.__main__ import LOCK
 from pipelines.services import Service, answers, environment, is_running, is_up, start, stop
@@ -243,6 +243,16 @@ def test_a_process_that_was_given_the_number_of_a_service_is_not_the_service(web
         assert noted(web)["process.id"] != str(stranger.pid) and stop(web)
         web.note.write_text(json.dumps(identity(stranger.pid) | {STARTED: "1.00"}))
         assert not stop(web) and stranger.poll() is None
+        stranger.communicate(b"\n")
+
+
+def test_a_note_that_came_along_from_another_machine_is_of_no_service_here(web: Service) -> None:
+    with subprocess.Popen(python("input()"), stdin=subprocess.PIPE, start_new_session=True) as stranger:
+        web.note.write_text(json.dumps(identity(stranger.pid) | {HOST: "elsewhere"}))
+        assert not is_up(web) and not stop(web) and stranger.poll() is None
+        web.note.write_text(json.dumps(identity(stranger.pid) | {HOST: "elsewhere"}))
+        start(web)
+        assert is_up(web) and noted(web)["process.id"] != str(stranger.pid) and stop(web) and stranger.poll() is None
         stranger.communicate(b"\n")
 
 

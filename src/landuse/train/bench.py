@@ -14,7 +14,7 @@ from landuse import features, model
 from landuse.errors import LanduseError
 from landuse.files import read_table
 from landuse.params import ExtractParams, TrainParams
-from landuse.paths import SPLITS
+from landuse.paths import MANIFEST, SPLITS
 from landuse.train.learner import Learner, Outcome
 from landuse.train.passes import Passes, passes, reader
 from landuse.train.watch import Watch
@@ -29,6 +29,7 @@ class Bench:
         tf.config.experimental.enable_op_determinism()
         keras.utils.clear_session()  # layers are numbered per process, and their names stand in the files
         self.facts, self.splits = features.facts(), read_table(SPLITS)
+        refuse_other_images(self.splits)
         refuse_other_cut(self.facts["cut"], params.unfreeze_from)
         self.extracted = ExtractParams(**self.facts["params"])
         with model.training_precision():
@@ -112,6 +113,12 @@ class Bench:
             watch.ended(rows[-1], learned, judged)
         self.restore(weights)
         return pd.DataFrame(rows)
+
+
+def refuse_other_images(splits: pd.DataFrame) -> None:
+    """Raise LanduseError where the split is of other images than the manifest, and so the features, lists."""
+    if splits["path"].tolist() != read_table(MANIFEST, ["path"])["path"].tolist():
+        raise LanduseError(f"{SPLITS} is of other images than {MANIFEST} lists now: dvc repro split makes it anew")
 
 
 def refuse_other_cut(cut: str, unfreeze_from: str) -> None:
