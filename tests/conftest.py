@@ -1,5 +1,6 @@
 """What the tests share: an empty project to work in, and one in which every stage ran."""
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,13 @@ from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+OF_THE_USER = (
+    *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),  # a pipe is no terminal
+    *("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"),  # set where a hook of git runs the tests
+)
+for variable in OF_THE_USER:
+    os.environ.pop(variable, None)
+os.environ |= {"GIT_CONFIG_GLOBAL": str(HERE / "gitconfig"), "GIT_CONFIG_NOSYSTEM": "1", "no_proxy": "127.0.0.1"}
 
 
 class Together(LoadScopeScheduling):

@@ -279,7 +279,8 @@ def test_images_are_found_by_suffix_in_class_folders_only_and_sorted(tmp_path: P
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are given cores on Linux alone")
-def test_a_process_that_was_given_one_core_counts_on_one() -> None:
+def test_a_process_that_was_given_one_core_counts_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "QUOTA", tmp_path / "cpu.max")
     given = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(given)})
     try:
@@ -293,8 +294,8 @@ def test_a_process_that_was_given_one_core_counts_on_one() -> None:
 def test_a_container_that_was_given_less_counts_on_less(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, fewer: int | None
 ) -> None:
-    here = cores()
     monkeypatch.setattr(dataset, "QUOTA", tmp_path / "cpu.max")
+    here = cores()
     dataset.QUOTA.write_text(f"{quota}\n")
     assert cores() == (fewer or here)
 
@@ -327,15 +328,17 @@ def test_map_ahead_takes_only_a_bounded_number_of_items_before_its_results_are_a
 
 def test_map_ahead_passes_an_error_on_where_it_belongs_and_starts_no_more_work() -> None:
     def fail_at_five(number: int) -> int:
+        begun.append(number)
         if number == 5:
             raise LanduseError("five")
         return number
 
+    begun: list[int] = []
     results, seen = map_ahead(fail_at_five, range(10_000)), []
     with pytest.raises(LanduseError, match="five"):
         for result in results:
             seen.append(result)
-    assert seen == [0, 1, 2, 3, 4]
+    assert seen == [0, 1, 2, 3, 4] and len(begun) <= dataset.READ_AHEAD + 6
 
 
 def test_the_eight_views_differ_and_the_first_is_the_image_itself() -> None:

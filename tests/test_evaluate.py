@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import yaml
 from sklearn.metrics import recall_score
 
-from landuse import paths
+from landuse import paths, tracking
 from landuse.classifier import Classifier
+from landuse.errors import LanduseError
 from landuse.evaluate import evaluate
 from landuse.files import read_table
 from landuse.params import EvaluateParams, load_params
@@ -82,6 +84,26 @@ def test_without_a_test_subset_the_validation_images_are_scored(trained_copy: Pa
     assert metrics()["subset"] == "validation" and metrics()["images"] == 9
     expected = splits["path"][splits["subset"] == "validation"].tolist()
     assert pd.read_csv(paths.PREDICTIONS)["path"].tolist() == expected
+
+
+def test_data_that_was_replaced_since_the_training_is_not_evaluated_on(trained_copy: Path) -> None:
+    before = [path.read_bytes() for path in TABLES]
+    paths.DATA_DVC.write_text(paths.DATA_DVC.read_text().replace(tiny.DATA_MD5, "f" * 32 + ".dir"))
+    with pytest.raises(LanduseError, match=f"trained on version {tiny.DATA_MD5} of data/, which is f{{32}}.dir now"):
+        evaluate(EVALUATE)
+    assert [path.read_bytes() for path in TABLES] == before
+
+
+def test_the_run_holds_the_params_it_was_trained_by_however_the_file_was_edited_since(trained_copy: Path) -> None:
+    learned, bins = tiny.CHANGES["train"]["learning_rate"], EVALUATE.calibration_bins + 1
+    tiny.write_params(
+        trained_copy, tiny.changed({"train": {"learning_rate": 0.5}, "evaluate": {"calibration_bins": bins}})
+    )
+    evaluate(load_params().evaluate)
+    run = tracking.find_run(json.loads(paths.RUN.read_text("utf-8"))["tags"]["model.sha256"])
+    logged = yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/params.yaml"))
+    assert (logged["train"]["learning_rate"], logged["evaluate"]["calibration_bins"]) == (learned, bins)
+    assert logged.keys() == yaml.safe_load(paths.PARAMS.read_text("utf-8")).keys()
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 
 from landuse.classifier import Classifier
 from landuse.errors import LanduseError
@@ -70,7 +71,12 @@ def test_where_the_disk_is_full_nothing_is_left_of_the_folder(served: Path, tmp_
         folder.mkdir()
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
     script = f"{limit}; from landuse.export import export; export(Path('{folder}'), 'artifacts/model')"
-    done = subprocess.run([sys.executable, "-c", f"from pathlib import Path; {script}"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"from pathlib import Path; {script}"],
+        capture_output=True,
+        text=True,
+        env=tiny.WITHOUT_BYTECODE,
+    )
     assert f"{folder} cannot be written: [Errno 27] File too large; mend that" in done.stderr
     assert folder.exists() == was_there and not list(folder.glob("*"))
 

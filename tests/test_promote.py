@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 
 from landuse import ledger, paths, tracking
 from landuse.cli import main
+from landuse.registry import fresh
 
 LANDUSE = Path(sys.executable).with_name("landuse")
 
@@ -216,6 +217,26 @@ def test_a_version_that_is_not_there_is_named(landuse, words: list[str], expecte
     assert (code, out) == (1, "") and expected in err and err.count("\n") == 1
 
 
+def test_a_champion_whose_report_cannot_be_written_is_champion_and_the_way_to_it_is_named(
+    landuse, at_hand: None
+) -> None:
+    paths.REPORT.mkdir()
+    code, out, err = landuse("promote", "1")
+    assert (code, err) == (0, "") and assert_sound() == "1" and blessing()["promoted"]
+    assert "gallery version 1 is the champion, but has no report yet (" in out and "landuse promote again" in out
+    paths.REPORT.rmdir()
+    assert landuse("promote", "1")[0] == 0 and paths.REPORT.exists()
+
+
+def test_a_fresh_process_that_takes_too_long_says_nothing_of_the_version(
+    landuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fresh, "SECONDS", 0.01)
+    code, _, err = landuse("promote", "1")
+    assert code == 75 and "does not answer in a fresh process within 0.01 s" in err and err.count("\n") == 1
+    assert "gate.verdict" not in tags("1") and aliases() == {} and not moves()
+
+
 def test_without_a_challenger_the_remedy_is_named(landuse) -> None:
     MlflowClient().delete_registered_model_alias(NAME, "challenger")
     code, _, err = landuse("promote")
@@ -266,8 +287,8 @@ def test_the_real_command_promotes_through_fresh_processes() -> None:
 def test_the_real_command_killed_while_it_moves_the_champion_is_put_right_by_the_next(at_hand: None) -> None:
     crown(3)
     command = subprocess.Popen([LANDUSE, "promote", "1"], stdout=subprocess.DEVNULL)
-    end = monotonic() + 60
-    while not moving() and monotonic() < end:
+    end = monotonic() + 300
+    while not moving() and command.poll() is None and monotonic() < end:
         sleep(0.05)
     command.send_signal(signal.SIGKILL)
     assert command.wait() == -signal.SIGKILL

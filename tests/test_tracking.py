@@ -12,10 +12,14 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from requests import ConnectionError as RequestsConnectionError
+from requests import Response
 
 from landuse import tracking
 from landuse.errors import LanduseError, Unavailable
 from landuse.process import STARTED, identity
+
+NO_ANSWER = 0
 
 
 def record() -> dict:
@@ -171,6 +175,25 @@ def test_a_full_disk_is_told_from_a_store_that_is_down() -> None:
     assert words == (
         "(sqlite3.OperationalError) database or disk is full; free some space, then the same command goes on"
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "remedy"),
+    [
+        (NO_ANSWER, 75, "and that it is up"),
+        (500, 75, "and that it is up"),
+        (403, 1, "let this user read and write there"),
+    ],
+)
+def test_files_that_a_store_does_not_take_are_one_line(trained: Path, status: int, code: int, remedy: str) -> None:
+    response = Response()
+    response.status_code, response.url, response.reason = status, "http://store/run/file", "no"
+    with pytest.raises(LanduseError) as refusal, tracking.store():
+        if status == NO_ANSWER:
+            raise RequestsConnectionError("nobody answers")
+        response.raise_for_status()
+    assert refusal.value.exit_code == code
+    assert remedy in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 def assert_refused(uri: str, words: str, monkeypatch: pytest.MonkeyPatch) -> LanduseError:

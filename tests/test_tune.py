@@ -11,7 +11,7 @@ import optuna
 import pytest
 import tiny
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import FixedTrial, TrialState
 
 from landuse import tune as room
 from landuse.errors import LanduseError
@@ -21,7 +21,7 @@ from landuse.tune import study as study_room
 from landuse.tune import tune
 from landuse.tune.apply import apply, replaced
 from landuse.tune.pictures import draw
-from landuse.tune.study import Judge, ended, open_study
+from landuse.tune.study import Judge, ended, open_study, suggest
 
 EXTRACT = ExtractParams(**tiny.CHANGES["extract"])
 TRAIN = replace(TrainParams(**tiny.CHANGES["train"]), epochs=3)
@@ -199,6 +199,13 @@ def test_a_value_that_would_force_a_new_extraction_is_refused_with_what_to_do(tr
 def test_features_that_were_made_otherwise_are_not_tuned_on(trained_copy: Path) -> None:
     with pytest.raises(LanduseError, match="extract.views = 7: what is cached was made with 8; dvc repro split first"):
         tune(TRAIN, params(2), replace(EXTRACT, views=7), lambda _: None)
+
+
+def test_a_value_that_is_written_with_three_digits_stays_within_its_range() -> None:
+    space = {"dropout": Range(low=0.0, high=0.9996, log=False), "mixup": Range(low=0.12344, high=1.0, log=False)}
+    drawn = {"dropout": 0.9996, "mixup": 0.12344}
+    assert suggest(FixedTrial(drawn), space) == drawn
+    assert suggest(FixedTrial({"dropout": 0.12345, "mixup": 0.5}), space) == {"dropout": 0.123, "mixup": 0.5}
 
 
 def test_two_at_once_do_not_share_a_study(trained_copy: Path) -> None:

@@ -274,7 +274,7 @@ def test_data_docs_that_cannot_be_written_are_one_line(data: Path, monkeypatch: 
 
     monkeypatch.setattr(context, "move", full)
     with pytest.raises(LanduseError, match="data_docs cannot be written: .Errno 28. No space left on device$"):
-        validate(load_params().validate, data)
+        validate(load_params().validate, data, data.with_name("artifacts"))
 
 
 def test_outside_the_project_the_missing_suites_are_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

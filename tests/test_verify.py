@@ -3,10 +3,11 @@
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from threading import Thread
-from time import sleep
+from time import monotonic, sleep
 
 import psutil
 import pytest
@@ -190,6 +191,12 @@ def test_a_stage_that_fails_is_told(tags: dict, tmp_path: Path) -> None:
         assert not rerun(folder, tmp_path / "store.db")
 
 
+def is_there(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_who_is_stopped_in_the_middle_leaves_no_folder_and_no_process(
     tags: dict, tmp_path: Path, signum: signal.Signals
@@ -206,6 +213,8 @@ def test_who_is_stopped_in_the_middle_leaves_no_folder_and_no_process(
     with pytest.raises(KeyboardInterrupt), restored(tags, Path("then.yaml"), tmp_path / "now") as folder:
         rerun(folder, tmp_path / "store.db")
     assert_nothing_is_left(tmp_path / "now")
-    stage = int((tmp_path / "pid").read_text())
-    assert not psutil.pid_exists(stage) or psutil.Process(stage).status() == psutil.STATUS_ZOMBIE
+    stage, end = int((tmp_path / "pid").read_text()), monotonic() + 10
+    while is_there(stage) and monotonic() < end:
+        sleep(0.05)
+    assert not is_there(stage)
     assert signal.getsignal(signal.SIGTERM) == before

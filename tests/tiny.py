@@ -1,6 +1,7 @@
 """A project so small that every stage runs in seconds: three classes of twelve drawn images."""
 
 import json
+import os
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
@@ -11,6 +12,7 @@ from PIL import Image
 from landuse import features
 
 ROOT = Path(__file__).parents[1]
+WITHOUT_BYTECODE = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # a limit on files would leave it cut short
 WEIGHTS = str(ROOT / "weights" / "scenes.weights.h5")
 LABELS = ("field", "forest", "water")
 IMAGES = 12

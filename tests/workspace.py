@@ -73,6 +73,12 @@ class Workspace:
         change(params)
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
+    def replace(self, name: str, old: str, new: str) -> None:
+        """Put other words into a file, which must have the old ones."""
+        text = (self.folder / name).read_text()
+        assert old in text
+        (self.folder / name).write_text(text.replace(old, new))
+
     def commit(self) -> str:
         """Commit what changed in tracked and new files; returns the commit."""
         self.ok("git", "add", "--all")

@@ -8,14 +8,14 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from fresh import Fresh, kept_fresh, receiver, wait_for
+from fresh import SELDOM, Fresh, kept_fresh, receiver, wait_for
 from processes import ROOT
 from workspace import Workspace
 
 from landuse.paths import INBOX, SERVICES
 from pipelines import commands
 
-AHEAD = timedelta(seconds=45)
+AHEAD = timedelta(minutes=2)
 
 
 @pytest.fixture(scope="session")
@@ -27,12 +27,11 @@ def told() -> Iterator[HTTPServer]:
 
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory: pytest.TempPathFactory, told: HTTPServer) -> Iterator[Fresh]:
-    """A new project that was just started for the first time; its schedule is due within two minutes."""
+    """A new project that was just started for the first time; its schedule is due within three minutes."""
     folder = tmp_path_factory.mktemp("fresh")
     with kept_fresh(folder) as fresh:
         due = datetime.now(UTC) + AHEAD + timedelta(minutes=1)
-        deployments = fresh.work.folder / "prefect.yaml"
-        deployments.write_text(deployments.read_text().replace("0 3 * * *", f"{due.minute} {due.hour} * * *"))
+        fresh.work.replace("prefect.yaml", SELDOM, f"{due.minute} {due.hour} * * *")
         fresh.work.commit()
         copytree(fresh.work.folder, folder / "bare")
         fresh.pipelines("up")
@@ -51,7 +50,7 @@ def bare(fresh: Fresh) -> Workspace:
 @pytest.fixture(scope="session")
 def scheduled(fresh: Fresh, bare: Workspace) -> dict:
     """The run that the schedule started, which trained the first champion; until it is due, `bare` is at work."""
-    run = wait_for(lambda: next(iter(fresh.runs("retraining")), None), 180)
+    run = wait_for(lambda: next(iter(fresh.runs("retraining")), None), 600)
     return fresh.completed(run["id"])
 
 

@@ -69,8 +69,9 @@ def test_a_burst_of_arrivals_starts_one_run_that_learns_from_the_last(
     fresh: Fresh, scheduled: dict, tmp_path: Path
 ) -> None:
     known, before = {run["id"] for run in fresh.runs("retraining")}, version(fresh.work)
-    fresh.drop("first.zip", archive(tmp_path / "first.zip", 0, 20))
-    fresh.drop("second.zip", archive(tmp_path / "second.zip", 0, 22))
+    first, second = archive(tmp_path / "first.zip", 0, 20), archive(tmp_path / "second.zip", 0, 22)
+    fresh.drop("first.zip", first)
+    fresh.drop("second.zip", second)
     run = fresh.completed(wait_for(lambda: new_runs(fresh, known), 60)[0]["id"])
     assert "automation" in run["created_by"]["type"].lower()
     assert version(fresh.work) != before and run["name"] == f"retrain-{version(fresh.work)[:6]}-new-data"
@@ -79,7 +80,7 @@ def test_a_burst_of_arrivals_starts_one_run_that_learns_from_the_last(
     assert fresh.completed(fresh.trigger("retraining"))["state"]["name"] == "NothingNew", (
         "data.source does not come back"
     )
-    assert len(new_runs(fresh, known)) == 2
+    assert len(new_runs(fresh, known)) == 2 and fresh.waiting() == []
     check_what_is_shown(fresh, run, before)
 
 

@@ -17,9 +17,9 @@ from processes import wait_until
 from landuse.paths import INBOX, QUARANTINE
 from pipelines import inbox
 
-SETTLE = 0.6
+SETTLE = 1.5
 REST = 2 * SETTLE
-GAP = SETTLE / 6
+GAP = 0.1
 
 
 @pytest.fixture(autouse=True)
@@ -266,6 +266,7 @@ def test_an_event_waits_until_a_copy_is_complete(events: list[int]) -> None:
 def test_a_burst_is_one_event_and_what_lies_there_is_not_told_again(events: list[int]) -> None:
     for number in range(5):
         arrive(f"{number}.zip")
+    wait_until(lambda: events)
     time.sleep(REST)
     assert events == [5]
 

@@ -85,7 +85,7 @@ def test_whatever_is_killed_the_next_run_completes(fresh: Fresh, kill: Callable[
     since = len(fresh.worker_log())
     first = killed_at(fresh, kill, "extract 40/400", since)
     second = killed_at(fresh, kill, f"epoch   2/{EPOCHS}", since)
-    run = fresh.completed(fresh.trigger("retraining"), 400)
+    run = fresh.completed(fresh.trigger("retraining"))
     assert fresh.states(run["id"]).get("extract", "Cached") == "Cached", "what was finished is not done again"
     assert fresh.work.stale() == {}
     after = statuses(fresh)

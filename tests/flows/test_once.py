@@ -90,7 +90,9 @@ def test_the_real_command_says_what_is_wrong_in_one_line(project: Path) -> None:
 
 
 def test_the_real_command_knows_its_flows_and_no_other(project: Path) -> None:
-    done = subprocess.run([LANDUSE, "flow", "cooking"], capture_output=True, text=True, env={"COLUMNS": "200"})
+    done = subprocess.run(
+        [LANDUSE, "flow", "cooking"], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}
+    )
     assert done.returncode == 2
     assert all(name in done.stderr for name in ("ingestion", "training", "retraining", "promotion"))
 

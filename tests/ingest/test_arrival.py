@@ -53,6 +53,17 @@ def test_an_arrival_takes_the_place_of_the_source_and_a_plain_ingest_leaves_it_t
     assert files_in(Path("data")) == pictures(10) and in_step()
 
 
+def test_a_folder_that_is_called_like_a_known_source_is_the_folder(settled: room.Ingested) -> None:
+    folder_of(Path("sample"), pictures(10))
+    taken = arrive("sample")
+    assert taken.source == "sample" and files_in(Path("data")) == pictures(10)
+
+
+def test_a_url_is_no_arrival_and_belongs_into_the_params(settled: room.Ingested) -> None:
+    with pytest.raises(LanduseError, match="http://127.0.0.1:9/set.zip: a URL is taken in as data.source, with its"):
+        arrive(NOWHERE.replace("//", "//user:secret@"))
+
+
 def test_what_arrived_is_not_built_twice(arrived: room.Ingested) -> None:
     before = Path("data.dvc").read_bytes()
     assert arrive("../new.zip") == replace(arrived, changed=False)

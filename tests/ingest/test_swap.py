@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from archives import CHECKS, bring_in, files_in, folder_of, in_step, is_current, picture, pictures, zip_of
+from archives import CHECKS, ask_for, bring_in, files_in, folder_of, in_step, is_current, picture, pictures, zip_of
 
 from landuse import ingest as room
 from landuse.errors import LanduseError
 from landuse.ingest import swap
+from landuse.paths import DATA, VALIDATED
 from landuse.validate import validate
 from landuse.versioning import add_data, repository
 
@@ -121,6 +122,16 @@ def test_where_dvc_cannot_follow_the_first_ingest_leaves_nothing(project: Path) 
     with pytest.raises(LanduseError, match="DVC cannot take data/ in: .*; data/ is as it was"):
         bring_in(zip_of(project.parent / "set.zip", pictures()))
     assert not Path("data").exists() and not Path("data.dvc").exists()
+
+
+def test_where_the_first_results_cannot_be_recorded_none_are_left(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_for(CHECKS)
+    monkeypatch.setattr(room, "commit_validation", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bring_in(zip_of(project.parent / "set.zip", pictures()))
+    assert not any(path.exists() for path in (DATA, *swap.FOLLOWING, *VALIDATED))
 
 
 # Cut short

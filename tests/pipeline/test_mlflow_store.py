@@ -224,6 +224,6 @@ def test_a_server_that_is_down_is_named_soon_and_nothing_is_half_done(work: Work
     before = [(work.folder / "artifacts" / name).read_bytes() for name in files]
     address, start = f"http://127.0.0.1:{free_port()}", monotonic()
     complaint = work.refused("landuse", verb, MLFLOW_TRACKING_URI=address)
-    assert monotonic() - start < 40
+    assert monotonic() - start < 120, "not after the many tries of MLflow itself"
     assert address in complaint and "MLFLOW_TRACKING_URI" in complaint
     assert before == [(work.folder / "artifacts" / name).read_bytes() for name in files]
