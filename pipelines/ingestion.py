@@ -9,8 +9,9 @@ from landuse.errors import Refused
 from landuse.lineage import data_record
 from landuse.params import load_params
 from landuse.paths import DATA_DVC
+from landuse.versioning import has_remote
 from pipelines import inbox
-from pipelines.commands import CommandFailed, alone, may_pass, run, when_free
+from pipelines.commands import TEMPORARY, CommandFailed, alone, may_pass, run, when_free
 from pipelines.seen import show_refused_images
 from pipelines.tell import tell_failure
 
@@ -71,6 +72,12 @@ def setting_aside(arrival: str | None) -> Iterator[None]:
 
 @task(task_run_name="push")
 def push() -> None:
-    """Copy the data set to the DVC remote, if one is set; nothing to do where it is there already."""
-    if run("dvc", "config", "--quiet", "core.remote").strip():
-        when_free(lambda: run("dvc", "push", str(DATA_DVC)))
+    """Copy the data set to the DVC remote, if one is set; nothing to do where it is there already.
+
+    DVC does not tell a remote that is away for now from one that is not there: either is tried again.
+    """
+    if has_remote():
+        try:
+            when_free(lambda: run("dvc", "push", str(DATA_DVC)))
+        except CommandFailed as error:
+            raise CommandFailed(f"dvc push: {error}", TEMPORARY) from None

@@ -10,6 +10,8 @@ REMEDIES = {
     **dict.fromkeys(NO_ROOM, "free some space, then the same command goes on"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "let the user who runs this read and write it"),
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "move away what stands there"),
+    **dict.fromkeys((errno.EXDEV, errno.EBUSY), "keep the folders of the project on one disk, none a mount of its own"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT), "look after the disk it is on, then try again"),
     errno.ENAMETOOLONG: "use a shorter name",
     errno.EMFILE: "allow more open files (ulimit -n)",
 }

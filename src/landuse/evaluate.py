@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landuse import report, tracking
+from landuse import lineage, report, tracking
 from landuse.classifier import Classifier, latencies
-from landuse.files import read_table
+from landuse.errors import LanduseError
+from landuse.files import read_record, read_table
 from landuse.params import EvaluateParams
-from landuse.paths import DATA, METRICS, MODEL, PER_CLASS, PICTURES, PREDICTIONS, SPLITS
+from landuse.paths import DATA, METRICS, MODEL, PER_CLASS, PICTURES, PREDICTIONS, RUN, SPLITS
 from landuse.progress import track
 from landuse.scores import held_out_images, scores, trust
 
@@ -22,8 +23,9 @@ def evaluate(params: EvaluateParams) -> dict[str, Any]:
     """Write `artifacts/metrics.json`, `predictions.csv` (one row per held-out image), `per_class.csv` and pictures.
 
     Continues the MLflow run of the training; returns the metrics. The time a prediction takes goes to the run only,
-    so that the files are the same whenever the model is.
+    so that the files are the same whenever the model is. Raises LanduseError where data/ is another version by now.
     """
+    refuse_other_data()
     classifier = Classifier(MODEL)
     held_out = held_out_images(read_table(SPLITS))
     images = [DATA / path for path in held_out["path"]]
@@ -39,6 +41,13 @@ def evaluate(params: EvaluateParams) -> dict[str, Any]:
         tracking.log_evaluation(metrics)
         tracking.log_latency(latencies(classifier, images, params.latency_runs))
     return metrics
+
+
+def refuse_other_data() -> None:
+    """Raise LanduseError where data/ was replaced since the training: a path may stand for another image now."""
+    learned, here = read_record(RUN)["tags"]["data.md5"], lineage.data_record()["md5"]
+    if learned != here:
+        raise LanduseError(f"the model was trained on version {learned} of data/, which is {here} now: dvc repro")
 
 
 def write_tables(

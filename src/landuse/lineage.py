@@ -21,6 +21,7 @@ PACKAGES = (
 CODE = ("dvc.yaml", "gx", "src")  # what a result depends on beside data, params, weights and packages
 DIRTY = "git.dirty"
 EDITED = ", edited since"
+LATER = frozenset({"evaluate", "register"})  # what a run of the training does not hang on
 RESULTLESS = frozenset({"promote", "tune", "serve", "pipelines"})
 
 
@@ -77,6 +78,16 @@ def params_record() -> dict[str, Any]:
     return {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
 
 
+def params_with(learned: dict[str, Any]) -> dict[str, Any]:
+    """The content of `params.yaml`, but what was learned by as it was then: the file may have been edited since."""
+    content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    for name, value in learned.items():
+        section, _, key = name.partition(".")
+        if section not in LATER:
+            content[section][key] = value
+    return content
+
+
 def tags() -> dict[str, str]:
     """Data, code and params of this very moment, as tags of a run; `git.dirty` is of CODE alone."""
     data = data_record()
@@ -106,7 +117,8 @@ def processor() -> str:
     known = Path("/proc/cpuinfo")
     lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()} ({platform.machine()})"
+    name = names[0] if names else platform.processor() or "unknown"
+    return f"{name} ({platform.machine()})"
 
 
 def versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
 from mlflow.entities import Metric, Param, Run
 from numpy.typing import NDArray
+from requests import RequestException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from landuse import lineage, process
@@ -50,6 +52,7 @@ REMEDIES = {  # by what MLflow or the database says
     "readonly database|unable to open": "let the user who runs this read and write it",
     "is locked": "another process writes to it; try again",
     "file-?system tracking backend": "name a database such as sqlite:///mlflow.db, or a server, in MLFLOW_TRACKING_URI",
+    r"\b40[13]\b|AccessDenied|Forbidden": "let this user read and write there",
     "No module named": "install it with pip, or name another store in MLFLOW_TRACKING_URI",
     "RESOURCE_DOES_NOT_EXIST": "somebody deleted it meanwhile",
     "": "check MLFLOW_TRACKING_URI and that it is up",
@@ -81,7 +84,7 @@ def reach() -> Iterator[str]:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield uri
-    except (MlflowException, SQLAlchemyError, ModuleNotFoundError) as error:  # a database needs a driver
+    except (MlflowException, SQLAlchemyError, ModuleNotFoundError, *transfer_errors()) as error:  # a driver may lack
         kind = Unavailable if may_pass(error) else LanduseError
         raise kind(f"MLflow at {uri}: {with_remedy(str(error))}") from None
 
@@ -92,8 +95,20 @@ def with_remedy(complaint: str) -> str:
     return f"{shorten(re.split(BESIDES, complaint)[0], 240, placeholder=' …')}; {remedy}"
 
 
+def transfer_errors() -> tuple[type[Exception], ...]:
+    """What goes wrong on the way to files of runs that a server or S3 keeps; MLflow lets it through as it is."""
+    amazon = (
+        ("botocore.exceptions", "BotoCoreError"),
+        ("botocore.exceptions", "ClientError"),
+        ("boto3.exceptions", "Boto3Error"),
+    )
+    return RequestException, *(getattr(sys.modules[name], kind) for name, kind in amazon if name in sys.modules)
+
+
 def may_pass(error: Exception) -> bool:
     """Whether the store did not answer, or was busy, rather than refused."""
+    if isinstance(error, RequestException):
+        return error.response is None or error.response.status_code >= 500
     return isinstance(error, OperationalError) or getattr(error, "error_code", None) in NO_ANSWER
 
 
@@ -192,10 +207,11 @@ def record_again(record: dict[str, Any]) -> str:
 
 
 def log_evaluation(metrics: dict[str, Any]) -> None:
-    """Metrics, predictions and pictures of the held-out subset, and all params as they are, on the run at hand."""
+    """Metrics, predictions, pictures of the held-out subset, and the params that all came from, on the run at hand."""
     mlflow.log_metrics({name: value for name, value in metrics.items() if isinstance(value, int | float)})
     mlflow.set_tag("evaluated.subset", metrics["subset"])
-    for path in (PARAMS, METRICS, PREDICTIONS, PER_CLASS):
+    mlflow.log_dict(lineage.params_with(read_record(RUN)["params"]), PARAMS.name)
+    for path in (METRICS, PREDICTIONS, PER_CLASS):
         mlflow.log_artifact(str(path))
     mlflow.log_artifacts(str(PICTURES), "pictures")
 

@@ -55,6 +55,12 @@ def replacing_data() -> Iterator[Repo]:
             yield repo
 
 
+def has_remote() -> bool:
+    """Whether there is a place that DVC copies data sets to."""
+    with repository() as repo:
+        return "remote" in repo.config["core"]
+
+
 def has_hardlinks(repo: Repo) -> bool:
     """Whether DVC locks by hard links here, as for some network drives."""
     return repo.config["core"].get("hardlink_lock", False)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Literal, Self
 
+from landuse.files import write_whole
 from landuse.params import PromoteParams
 from landuse.paths import BLESSING
 
@@ -100,4 +101,4 @@ class Blessing:
     def write(self) -> None:
         """Write `artifacts/blessing.json`."""
         BLESSING.parent.mkdir(exist_ok=True)
-        BLESSING.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+        write_whole(BLESSING, json.dumps(self.as_dict(), indent=2) + "\n")

@@ -7,7 +7,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from landuse.classifier import Classifier
 from landuse.dataset import read_image, spread
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
 from landuse.gate.blessing import Check
 from landuse.gate.evidence import Evidence
 from landuse.quiet import tensorflow_starts
@@ -36,6 +36,8 @@ def check_answer(version: ModelVersion, classifier: Classifier) -> Check:
     """Does the registry's copy load in a fresh process, and answer its stored example as its model file does."""
     try:
         difference = check_answers(f"models:/{version.name}/{version.version}", classifier)
+    except Unavailable:  # says nothing of the version
+        raise
     except LanduseError as error:
         return Check("fresh_process", None, TOLERANCE, False, str(error))
     sentence = "loads in a fresh process and answers its stored example as it should"

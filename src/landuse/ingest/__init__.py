@@ -20,6 +20,7 @@ from dvc.utils.serialize import dumps_yaml
 from landuse.dataset import image_paths
 from landuse.errors import NO_ROOM, LanduseError, Refused
 from landuse.files import write_whole
+from landuse.ingest.download import public
 from landuse.ingest.sources import Source, find_source
 from landuse.ingest.swap import BEFORE, INCOMING, JOURNAL, recover, remove, settle, swap_in, undo_swap
 from landuse.lineage import read_data_dvc
@@ -106,9 +107,12 @@ def source_of(data: DataParams, arrival: str | None) -> Source:
         return find_source(data)
     if not arrival:
         raise LanduseError("what arrived has no name: name an archive or a folder, or nothing for data.source")
-    if "://" not in arrival and not Path(os.path.expanduser(arrival)).exists():
+    if "://" in arrival:
+        raise LanduseError(f"{public(arrival)}: a URL is taken in as data.source, with its data.checksum")
+    path = os.path.join(".", os.path.expanduser(arrival))  # what is known by name is not meant
+    if not Path(path).exists():
         raise LanduseError(f"{arrival}: there is no such file or folder")
-    return find_source(DataParams(source=arrival, checksum=None))
+    return find_source(DataParams(source=path, checksum=None))
 
 
 def is_current(source: Source, state: str, before: dict[str, Any], checks: str) -> bool:
@@ -240,7 +244,7 @@ def quarantine(source: Source) -> Path:
     QUARANTINE.mkdir(exist_ok=True)
     moment, digest = datetime.now(UTC), source.digest.rpartition(":")[2]
     folder = QUARANTINE / f"{moment:%Y%m%dT%H%M%S.%fZ}-{digest[:8]}"
-    os.rename(CANDIDATE, folder)
+    shutil.move(CANDIDATE, folder)  # which may lie on another disk
     return folder
 
 

@@ -34,9 +34,9 @@ def swap_in(candidate: Path) -> None:
     The journal says how to undo it, until `settle` is called. A new folder is told from an old one by its inode, which
     no rename changes, and from one that was worked in since by its content.
     """
-    there = [path for path in FOLLOWING if path.exists()]
+    there = [path for path in (*FOLLOWING, *VALIDATED) if path.exists()]
     BEFORE.mkdir()
-    for path in there:
+    for path in filter(FOLLOWING.__contains__, there):
         shutil.copyfile(path, BEFORE / path.name)
     new = {"inode": candidate.stat().st_ino, "content": content_of(candidate)}
     write_whole(JOURNAL, json.dumps({"candidate": str(candidate), "there": list(map(str, there))} | new))
@@ -100,6 +100,8 @@ def take_images_back(journal: dict[str, Any]) -> None:
         if os.path.lexists(BEFORE / path.name):
             remove(path)
             shutil.move(BEFORE / path.name, path)
+        elif str(path) not in journal["there"]:
+            remove(path)
     if is_new(journal):
         take_back(Path(journal["candidate"]))
     settle()

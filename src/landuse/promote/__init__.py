@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 
 from landuse import ledger, registry, tracking
@@ -50,7 +50,12 @@ def promote(
         refused = blessing.verdict == "refused" and reason is None
         if not refused and not dry_run:
             blessing = crown(blessing, champion)
-        publish(version, blessing, evaluation)
+        try:
+            publish(version, blessing, evaluation)
+        except (LanduseError, MlflowException, OSError) as error:
+            if not blessing.promoted:
+                raise
+            tell(f"{registry.title(version)} is the champion, but has no report yet ({error}): landuse promote again")
         if refused:
             raise Refused(f"{name} version {number} is refused: {blessing.why_not()}; {REPORT} shows all")
         return blessing

@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from landuse.classifier import CARD_FILE, Classifier, digest
 from landuse.errors import LanduseError, Unavailable
 from landuse.lineage import DIRTY
-from landuse.tracking import MODEL_TAG
+from landuse.tracking import MODEL_TAG, transfer_errors
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 AGAIN = "dvc repro --single-item --force register"  # registers the model in artifacts/ whatever DVC remembers
@@ -95,6 +95,8 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
         if digest(folder / MODEL_FOLDER) != version.tags.get(MODEL_TAG):
             raise LanduseError(f"they are not those that were registered ({MODEL_TAG})")
         return Classifier(folder / MODEL_FOLDER)
+    except transfer_errors():  # they say nothing of the files
+        raise
     except (MlflowException, LanduseError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
         if isinstance(error, MlflowException) and mlflow.artifacts.list_artifacts(artifact_uri=uri):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from landuse.classifier import Classifier
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
 
 SCRIPT = Path(__file__).with_name("ask.py")
 SECONDS = 120
@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 def check_answers(uri: str, classifier: Classifier) -> float:
     """Ask `uri` for its stored example; returns the largest difference to the classifier in a probability.
 
-    Raises LanduseError where it does not load, does not answer, or differs by more than 0.001.
+    Raises LanduseError where it does not load or differs by more than 0.001, Unavailable where it takes too long.
     """
     said = ask(uri)
     pairs = zip(said["example"], said["answers"], strict=True)
@@ -42,7 +42,7 @@ def ask(uri: str) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
         return json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
-        raise LanduseError(f"{uri} does not answer in a fresh process within {SECONDS} s") from None
+        raise Unavailable(f"{uri} does not answer in a fresh process within {SECONDS} s") from None
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no word"])[-1][:200]
         raise LanduseError(f"{uri} does not load and answer in a fresh process: {reason}") from None

@@ -161,7 +161,7 @@ def suggest(trial: optuna.Trial, space: dict[str, Range | tuple]) -> dict[str, A
     for key, choices in space.items():
         if isinstance(choices, Range):
             drawn = trial.suggest_float(key, choices.low, choices.high, log=choices.log)
-            values[key] = float(f"{drawn:.{DIGITS}g}")
+            values[key] = min(max(float(f"{drawn:.{DIGITS}g}"), choices.low), choices.high)
         else:
             values[key] = trial.suggest_categorical(key, choices)
     return values
