@@ -21,7 +21,7 @@ from pipelines import services
 
 OVERRIDES = "overrides"
 OWNER = "LANDUSE_FLOW"  # environment variable: the process that runs the flow, in what it starts
-TEMPORARY = "PREFECT__SERVER_EPHEMERAL"  # Prefect's mark of a temporary server
+EPHEMERAL = "PREFECT__SERVER_EPHEMERAL"  # Prefect's mark of a temporary server
 TOLD_APART = frozenset({Refused.exit_code, Unavailable.exit_code})
 
 
@@ -65,7 +65,7 @@ def end_orphans() -> None:
     for process in psutil.process_iter():
         with suppress(psutil.Error, ValueError, KeyError, AttributeError):  # ended meanwhile, or somebody else's
             environment = process.environ()
-            if {TEMPORARY, OWNER} <= environment.keys() and is_gone(json.loads(environment[OWNER])):
+            if {EPHEMERAL, OWNER} <= environment.keys() and is_gone(json.loads(environment[OWNER])):
                 process.kill()
                 process.wait(DEATH_SECONDS)
 

@@ -28,7 +28,7 @@ def test_labels_and_input_size_travel_with_the_model(classifier: Classifier) -> 
     assert classifier.labels == list(tiny.LABELS) == sorted(tiny.LABELS)
     assert classifier.image_size == 64
     content = (MODEL / "model.tflite").read_bytes()
-    assert classifier.size == len(content)
+    assert classifier.megabytes == len(content) / 1e6
 
 
 def test_the_digest_is_another_where_the_network_or_what_is_said_of_it_is(trained_copy: Path) -> None:

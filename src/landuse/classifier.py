@@ -20,6 +20,8 @@ MODEL_FILE, INT8_FILE = "model.tflite", "model.int8.tflite"
 CARD_FILE = "model.json"
 PROBABILITIES, EMBEDDING = "probabilities", "embedding"
 TOP = 5
+TOLERANCE = 1e-3  # in a probability, between files and copies of one model
+CHECKED_IMAGES = 32  # on so many they are compared
 
 
 class Candidate(BaseModel):
@@ -102,7 +104,7 @@ class Classifier:
     With `int8`, `model.int8.tflite` answers in its place. Models of before there was its trusted confidence have None
     as `unsure_below`, and give probabilities only.
 
-    `size` is that of the model file in bytes, `digest` the sha256 of that file and the card.
+    `megabytes` is the size of the model file, `digest` the sha256 of that file and the card.
     """
 
     def __init__(self, folder: Path, int8: bool = False) -> None:
@@ -113,7 +115,7 @@ class Classifier:
         with opened(folder / (INT8_FILE if int8 else MODEL_FILE)) as path:
             flatbuffer = path.read_bytes()
             self.model = LiteModel(flatbuffer)
-        self.size = len(flatbuffer)
+        self.megabytes = len(flatbuffer) / 1e6
         self.digest = digest(folder, path.name)
 
     def probabilities(self, image: Path | BinaryIO) -> NDArray[np.float32]:

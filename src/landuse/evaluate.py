@@ -16,8 +16,6 @@ from landuse.paths import DATA, METRICS, MODEL, PER_CLASS, PICTURES, PREDICTIONS
 from landuse.progress import track
 from landuse.scores import held_out_images, scores, trust
 
-MEGABYTE = 1e6
-
 
 def evaluate(params: EvaluateParams) -> dict[str, Any]:
     """Write `artifacts/metrics.json`, `predictions.csv` (one row per held-out image), `per_class.csv` and pictures.
@@ -34,7 +32,7 @@ def evaluate(params: EvaluateParams) -> dict[str, Any]:
     metrics = {"subset": held_out["subset"].iloc[0], "images": len(held_out)}
     metrics |= scores(actual, probabilities, params.calibration_bins)
     metrics |= trust(actual, probabilities, classifier.unsure_below)
-    metrics |= {"dead_kernels": classifier.card["dead_kernels"], "size_mb": classifier.size / MEGABYTE}
+    metrics |= {"dead_kernels": classifier.card["dead_kernels"], "size_mb": classifier.megabytes}
     write_tables(metrics, held_out, actual, probabilities, classifier.labels)
     report.draw_pictures(PICTURES, params, classifier.card.get("depthwise_filters"))
     with tracking.continued_run():

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from mlflow import MlflowClient
-
 from landuse import lineage, registry, tracking
 from landuse.errors import LanduseError
 from landuse.files import read_record
@@ -61,12 +59,10 @@ def registered(registration: dict[str, str]) -> str:
     """Version, aliases and run in the registry, or LanduseError where the version is not there any more."""
     name, number, sha256 = registration["model"], registration["version"], registration[tracking.MODEL_TAG]
     with tracking.store() as uri:
-        found = MlflowClient().search_model_versions(f"name = '{name}'")
-        version = next((version for version in found if str(version.version) == number), None)
+        version = registry.find_version(name, number)
         if version is None or version.tags.get(tracking.MODEL_TAG) != sha256:
             raise LanduseError(
                 f"version {number} of {name} is not in the registry at {uri}: register it again with {registry.AGAIN}"
             )
-        aliases = MlflowClient().get_registered_model(name).aliases
-    held = [alias for alias, held_by in aliases.items() if str(held_by) == number]
+        held = [alias for alias, held_by in registry.aliases(name).items() if held_by == number]
     return f"{name} version {number} ({', '.join(sorted(held)) or 'no alias'}), run {version.run_id}, registry {uri}"

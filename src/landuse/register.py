@@ -2,6 +2,7 @@
 
 import base64
 import json
+from importlib import metadata
 from pathlib import Path
 
 import mlflow
@@ -52,7 +53,7 @@ def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.Active
         python_model=str(PACKAGE / "pyfunc.py"),
         artifacts={"model": str(MODEL)},
         code_paths=[str(PACKAGE)],
-        pip_requirements=[f"{package}=={lineage.version(package)}" for package in NEEDED],
+        pip_requirements=[f"{package}=={metadata.version(package)}" for package in NEEDED],
         input_example=example(),
     )
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}

@@ -14,7 +14,7 @@ from processes import ROOT
 
 from landuse.errors import LanduseError
 from landuse.process import is_alive
-from pipelines.once import OWNER, TEMPORARY, end_orphans, parameters, prepare
+from pipelines.once import EPHEMERAL, OWNER, end_orphans, parameters, prepare
 from pipelines.promotion import promotion
 from pipelines.retraining import retraining
 from pipelines.training import training
@@ -132,7 +132,7 @@ def test_a_flow_that_is_stopped_takes_its_temporary_server_with_it(
 
 @pytest.mark.parametrize("owner", ["me", "3", "{}", '{"process.host": 1}'])
 def test_a_process_that_somebody_else_calls_so_is_left_alone(owner: str) -> None:
-    with subprocess.Popen(["sleep", "100"], env=os.environ | {TEMPORARY: "1", OWNER: owner}) as stranger:
+    with subprocess.Popen(["sleep", "100"], env=os.environ | {EPHEMERAL: "1", OWNER: owner}) as stranger:
         end_orphans()
         assert stranger.poll() is None
         stranger.kill()

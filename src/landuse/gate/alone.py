@@ -8,8 +8,6 @@ from landuse.gate.evidence import Evidence
 from landuse.params import EvaluateParams, PromoteParams
 from landuse.scores import scores
 
-MEGABYTE = 1e6
-
 
 def check_scores(evidence: Evidence, params: PromoteParams, evaluation: EvaluateParams) -> list[Check]:
     """Accuracy, macro F1, calibration, and the recall of the worst class."""
@@ -50,7 +48,7 @@ def check_budgets(
 ) -> list[Check]:
     """The time of one prediction and the size of the model file."""
     median = float(np.median(latencies(classifier, evidence.images, evaluation.latency_runs)))
-    size = classifier.size / MEGABYTE
+    size = classifier.megabytes
     time_taken = f"an image takes {median:.1f} ms on one core, {params.latency_ms:.1f} ms at most"
     return [
         Check.at_most("latency_ms", median, params.latency_ms, time_taken),

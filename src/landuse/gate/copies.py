@@ -5,15 +5,13 @@ from pathlib import Path
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
-from landuse.classifier import Classifier
+from landuse.classifier import CHECKED_IMAGES, TOLERANCE, Classifier
 from landuse.dataset import read_image, spread
 from landuse.errors import LanduseError, Unavailable
 from landuse.gate.blessing import Check
 from landuse.gate.evidence import Evidence
 from landuse.quiet import tensorflow_starts
-from landuse.registry.fresh import TOLERANCE, check_answers
-
-CHECKED_IMAGES = 32
+from landuse.registry.fresh import check_answers
 
 
 def check_formats(folder: Path, classifier: Classifier, evidence: Evidence) -> Check:

@@ -8,12 +8,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from landuse.classifier import Classifier
+from landuse.classifier import TOLERANCE, Classifier
 from landuse.errors import LanduseError, Unavailable
 
 SCRIPT = Path(__file__).with_name("ask.py")
 SECONDS = 120
-TOLERANCE = 1e-3
 
 
 def check_answers(uri: str, classifier: Classifier) -> float:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from landuse import model
 from landuse.classifier import (
     CARD_FILE,
+    CHECKED_IMAGES,
     EMBEDDING,
     INT8_FILE,
     MODEL_FILE,
     PROBABILITIES,
+    TOLERANCE,
     Classifier,
     LiteModel,
     unsure_key,
@@ -28,8 +30,6 @@ from landuse.model import KERAS_FILE
 from landuse.paths import DATA, MODEL
 from landuse.train.calibrate import trusted_confidence
 
-TOLERANCE = 1e-3
-CHECKED_IMAGES = 32
 CALIBRATION_IMAGES = 8
 PREPROCESSING = (
     "RGB, upright by EXIF, resized to a square with Pillow's bilinear filter, uint8; scaled inside the model"
