@@ -57,6 +57,21 @@ def test_files_from_the_registry_are_removed_after_use(served: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("name", ["model.tflite", "model.int8.tflite", "model.keras", "model.json"])
+def test_a_registered_file_that_is_not_what_it_was_is_not_used(served: Path, name: str) -> None:
+    source = MlflowClient().get_model_version("served", "1").source.rpartition("/")[2]
+    location = MlflowClient().get_logged_model(source).artifact_location.removeprefix("file://")
+    file = Path(location, "artifacts", "model", name)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        with pytest.raises(LanduseError, match="served version 1 is damaged or lost: "):
+            champion.load("models:/served@champion")
+    finally:
+        file.write_bytes(whole)
+    champion.load("models:/served@champion")
+
+
 def test_garbage_is_collected_again_once_mlflow_is_there(served: Path) -> None:
     champion.load("models:/served@champion")
     assert gc.isenabled()

@@ -36,7 +36,6 @@ def test_the_metrics_are_those_of_the_exported_model_on_the_held_out_images(trai
     right = np.array(classifier.labels)[probabilities.argmax(axis=1)] == rows["label"]
     assert (found["subset"], found["images"]) == ("test", 9)
     assert found["accuracy"] == pytest.approx(right.mean()) and found["accuracy"] >= 0.8
-    assert found["top_3_accuracy"] == 1 and 0 <= found["calibration_error"] <= 1
     assert found["size_mb"] == (paths.MODEL / "model.tflite").stat().st_size / 1e6
     assert found["dead_kernels"] == classifier.card["dead_kernels"]
 

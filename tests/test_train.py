@@ -57,7 +57,7 @@ def test_the_history_has_one_row_per_epoch(trained: Path) -> None:
 
 
 def test_the_exported_model_is_that_of_the_best_epoch(trained: Path) -> None:
-    assert validation_loss() == pytest.approx(pd.read_csv(HISTORY)["validation_loss"].min(), abs=2e-3)
+    assert validation_loss() == pytest.approx(pd.read_csv(HISTORY)["validation_loss"].min(), abs=1e-4)
 
 
 def test_the_weights_of_the_best_epoch_are_kept_where_later_ones_are_worse(

@@ -209,7 +209,10 @@ def test_a_value_that_is_written_with_three_digits_stays_within_its_range() -> N
 
 
 def test_two_at_once_do_not_share_a_study(trained_copy: Path) -> None:
-    with study_room.alone(), pytest.raises(LanduseError, match="another landuse tune is at work in this project"):
+    with (
+        room.alone(TUNE / "lock", room.BUSY),
+        pytest.raises(LanduseError, match="another landuse tune is at work in this project"),
+    ):
         tune(TRAIN, params(2), EXTRACT, lambda _: None)
 
 

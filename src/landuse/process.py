@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +29,18 @@ def identity(pid: int | None = None) -> dict[str, str]:
 def started(process: psutil.Process) -> str:
     """Seconds from the start of the machine to that of a process, which stay true when the clock is set."""
     return f"{process.create_time() - psutil.boot_time():.2f}"
+
+
+@contextmanager
+def alone(lock: Path, busy: str) -> Iterator[None]:
+    """Let one process at a time in. The kernel opens the lock when its holder dies.
+
+    Raises LanduseError with `busy` where another is in.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        hold(file, busy)
+        yield
 
 
 def hold(file: IO, busy: str) -> None:

@@ -235,7 +235,7 @@ with repo.lock:
 
 @pytest.mark.slow
 def test_another_ingest_at_work_is_1_and_another_dvc_may_pass(settled: room.Ingested, code: Code) -> None:
-    with room.alone():
+    with room.alone(room.LOCK, room.BUSY):
         assert code("fetch") == (1, "landuse: another ingest is at work in this project: wait until it has ended\n")
     with subprocess.Popen([sys.executable, "-c", OTHER_DVC], stdout=subprocess.PIPE) as other:
         other.stdout.readline()

@@ -138,7 +138,7 @@ def test_where_the_first_results_cannot_be_recorded_none_are_left(
 
 
 def test_a_second_ingest_at_once_is_told_to_wait(project: Path) -> None:
-    with room.alone(), pytest.raises(LanduseError, match="another ingest is at work"):
+    with room.alone(room.LOCK, room.BUSY), pytest.raises(LanduseError, match="another ingest is at work"):
         bring_in("sample")
 
 

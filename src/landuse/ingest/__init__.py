@@ -26,7 +26,7 @@ from landuse.ingest.swap import BEFORE, INCOMING, JOURNAL, recover, remove, sett
 from landuse.lineage import read_data_dvc
 from landuse.params import DataParams, ValidateParams, load_params
 from landuse.paths import ARTIFACTS, DATA, DATA_DVC, QUARANTINE, VALIDATED, VALIDATION
-from landuse.process import hold
+from landuse.process import alone
 from landuse.sample import is_drawn
 from landuse.validate import validate as look_at
 from landuse.versioning import (
@@ -40,7 +40,7 @@ from landuse.versioning import (
 )
 
 CANDIDATE = INCOMING / "candidate"
-LOCK = INCOMING / "lock"
+LOCK, BUSY = INCOMING / "lock", "another ingest is at work in this project: wait until it has ended"
 KEPT = frozenset({"lock", "downloads"})
 
 
@@ -68,7 +68,7 @@ def fetch(data: DataParams, arrival: str | None = None) -> Source:
 
     Raises LanduseError where it cannot be had, Unavailable where that may pass.
     """
-    with alone(), room_on_disk():
+    with alone(LOCK, BUSY), room_on_disk():
         source, before = source_of(data, arrival), recorded()
         if source.digest not in (before.get("digest"), before.get("supersedes")):
             source.fetch()
@@ -83,7 +83,7 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
     it is not let in. Then data/ and data.dvc are as before and a set that was not let in lies in quarantine/ with its
     report.
     """
-    with alone(), room_on_disk():
+    with alone(LOCK, BUSY), room_on_disk():
         if JOURNAL.exists():
             with replacing_data() as repo:
                 recover(repo)
@@ -141,15 +141,6 @@ def digest_of_source(data: DataParams, before: dict[str, Any]) -> str | None:
         return find_source(data).digest
     except LanduseError:
         return before.get("supersedes", before.get("digest"))
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Let one ingest in at a time. The kernel opens the lock when its holder dies."""
-    INCOMING.mkdir(exist_ok=True)
-    with LOCK.open("w") as lock:
-        hold(lock, "another ingest is at work in this project: wait until it has ended")
-        yield
 
 
 @contextmanager

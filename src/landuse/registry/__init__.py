@@ -1,5 +1,6 @@
 """The model registry: versions, the aliases that say who is champion, and their files. Within `tracking.store()`."""
 
+from hashlib import sha256
 from pathlib import Path
 from shlex import quote
 
@@ -94,7 +95,11 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
         mlflow.artifacts.download_artifacts(uri, dst_path=folder)
         if digest(folder / MODEL_FOLDER) != version.tags.get(MODEL_TAG):
             raise LanduseError(f"they are not those that were registered ({MODEL_TAG})")
-        return Classifier(folder / MODEL_FOLDER)
+        classifier = Classifier(folder / MODEL_FOLDER)
+        for name, expected in classifier.card.get("files", {}).items():
+            if sha256((folder / MODEL_FOLDER / name).read_bytes()).hexdigest() != expected:
+                raise LanduseError(f"{name} is not the one that was registered")
+        return classifier
     except transfer_errors():  # they say nothing of the files
         raise
     except (MlflowException, LanduseError, OSError, ValueError, KeyError, TypeError) as error:

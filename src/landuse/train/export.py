@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ PREPROCESSING = (
 
 
 def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, sure_accuracy: float) -> str:
-    """Write `artifacts/model/`; returns the digest of the LiteRT file and card.
+    """Write `artifacts/model/`; returns the digest of the LiteRT file and card, which holds those of the other files.
 
     The same weights, data and split give the same bytes. Raises LanduseError where the LiteRT file differs by
     more than 0.001 in a probability from the network.
@@ -63,6 +64,7 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, su
         "accuracy": facts["accuracy"],
         "int8_accuracy": float(right.mean()),
     }
+    card["files"] = {name: sha256((MODEL / name).read_bytes()).hexdigest() for name in (KERAS_FILE, INT8_FILE)}
     (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return Classifier(MODEL).digest
 

@@ -10,11 +10,11 @@ from landuse import tracking
 from landuse.errors import LanduseError
 from landuse.params import ExtractParams, TrainParams, TuneParams
 from landuse.paths import TUNE
+from landuse.process import alone
 from landuse.progress import track
 from landuse.quiet import tensorflow_starts
 from landuse.tune.pictures import draw
 from landuse.tune.study import (
-    alone,
     attempt,
     came_to_an_end,
     ended,
@@ -26,6 +26,7 @@ from landuse.tune.study import (
 )
 
 RUN = "run"
+BUSY = "another landuse tune is at work in this project: wait for it, or stop it"
 
 
 def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: C
     cached would be needed, another `landuse tune` is at work, or no trial came to its end.
     """
     refuse_uncached(train, params, extract)
-    with alone():
+    with alone(TUNE / "lock", BUSY):
         study = open_study(train, params)
         done = ended(study)
         tell(f"{done} of {params.trials} trials are done; what is trained begins at {train.unfreeze_from}")

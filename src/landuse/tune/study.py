@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,6 @@ from landuse.errors import LanduseError
 from landuse.files import made
 from landuse.params import ExtractParams, Range, TrainParams, TuneParams
 from landuse.paths import SPLITS, TUNE
-from landuse.process import hold
 
 if TYPE_CHECKING:
     from landuse.train.bench import Bench
@@ -42,15 +39,6 @@ def refuse_uncached(train: TrainParams, params: TuneParams, extract: ExtractPara
                 f"unfreeze_from = {block} would force a new extraction: what is cached was cut at {cut}; leave it out "
                 f"of tune.space, or set train.unfreeze_from to {block} and run dvc repro extract split first"
             )
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Let one search at a time work in this project. Raises LanduseError where there is one already."""
-    TUNE.mkdir(parents=True, exist_ok=True)
-    with (TUNE / "lock").open("w") as lock:
-        hold(lock, "another landuse tune is at work in this project: wait for it, or stop it")
-        yield
 
 
 def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
