@@ -22,6 +22,7 @@ from pipelines import services
 OVERRIDES = "overrides"
 OWNER = "LANDUSE_FLOW"  # environment variable: the process that runs the flow, in what it starts
 EPHEMERAL = "PREFECT__SERVER_EPHEMERAL"  # Prefect's mark of a temporary server
+TOO_LATE = "Timed out while attempting to connect to ephemeral"  # so says Prefect of one
 TOLD_APART = frozenset({Refused.exit_code, Unavailable.exit_code})
 
 
@@ -42,6 +43,11 @@ def run_once(name: str, settings: list[str]) -> Any:
         if error.exit_code in TOLD_APART:
             raise
         raise LanduseError(str(error)) from None
+    except RuntimeError as error:
+        if TOO_LATE not in str(error):
+            raise
+        late = f"Prefect's temporary server did not start within {services.START_SECONDS} s"
+        raise Unavailable(f"{late}: try again, or start one that stays with make up") from None
 
 
 def prepare() -> None:
@@ -54,6 +60,7 @@ def prepare() -> None:
         del own["PREFECT_API_URL"]
         os.environ.pop("PREFECT_API_URL", None)
         own["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
+        own["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = str(services.START_SECONDS)
         own["PREFECT_CLIENT_MAX_RETRIES"] = "1"  # Ctrl-C ends the temporary server too: it is not waited for
     if not services.is_up(services.mlflow_server()) and not services.is_elsewhere():
         del own["MLFLOW_TRACKING_URI"]

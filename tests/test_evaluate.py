@@ -113,6 +113,7 @@ def test_classes_may_have_the_names_of_numbers_and_of_nothing(trained_copy: Path
     tiny.write_params(trained_copy, tiny.changed({"validate": {"classes": list(names.values())}}))
     params = load_params()
     validate(params.validate)
+    tiny.take_for_extracted()
     split(params.split)
     train(params.train)
     found = evaluate(params.evaluate)

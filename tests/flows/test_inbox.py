@@ -278,7 +278,7 @@ def test_an_arrival_that_is_put_away_is_no_event_and_a_new_one_is(events: list[i
     arrive("second.zip")
     wait_until(lambda: events == [1, 2])
     assert inbox.newest() == "inbox/second.zip"
-    inbox.put_away("inbox/second.zip", inbox.DONE)
+    inbox.let_in("inbox/second.zip")
     time.sleep(REST)
     assert events == [1, 2]
     arrive("second.zip")

@@ -130,6 +130,16 @@ def test_a_flow_that_is_stopped_takes_its_temporary_server_with_it(
     assert not any(process.is_running() for process in started)
 
 
+@pytest.mark.slow
+def test_a_temporary_server_that_does_not_start_in_time_is_one_line(project: Path) -> None:
+    (project / "pipelines").symlink_to(ROOT / "pipelines")
+    hurried = "from pipelines import services; services.START_SECONDS = 1"
+    script = f"{hurried}; import sys; from landuse.cli import main; sys.argv = ['landuse', 'flow', 'ingestion']; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 75 and "Traceback" not in done.stderr
+    assert "landuse: Prefect's temporary server did not start within 1 s: try again, or start one" in done.stderr
+
+
 @pytest.mark.parametrize("owner", ["me", "3", "{}", '{"process.host": 1}'])
 def test_a_process_that_somebody_else_calls_so_is_left_alone(owner: str) -> None:
     with subprocess.Popen(["sleep", "100"], env=os.environ | {EPHEMERAL: "1", OWNER: owner}) as stranger:

@@ -1,5 +1,6 @@
 """What is known of the real UC Merced images is found in them."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from landuse.features import EMBEDDINGS
+from landuse.features import EMBEDDINGS, FACTS, manifest_digest
 from landuse.ingest.sources import find_source
 from landuse.params import DataParams, load_params
 from landuse.paths import DATA, SPLITS
@@ -28,6 +29,7 @@ def test_ucmerced_is_let_in_with_warnings_and_its_copies_stay_together(project: 
     assert {"size", "duplicates"} <= set(warned) and warned["size"].unexpected == 44
     EMBEDDINGS.parent.mkdir()
     np.save(EMBEDDINGS, np.zeros((2100, 1), np.float32))  # nothing looks alike: what is left is files and hashes
+    FACTS.write_text(json.dumps({"manifest_sha256": manifest_digest()}))
     split(params.split)
     rows = pd.read_csv(SPLITS).assign(name=lambda rows: rows["path"].str.extract(r"(\w+)\.\w+$")).set_index("name")
     assert rows.loc["airplane01", "group"] == rows.loc["airplane02", "group"]
