@@ -7,6 +7,7 @@ import yaml
 from prefect import flow, task
 from prefect.states import Completed, State
 
+from landuse.paths import DVC_YAML
 from pipelines.commands import alone, run, when_free
 from pipelines.ingestion import patient
 from pipelines.lockfile import kept_whole
@@ -33,7 +34,7 @@ def training(overrides: dict[str, Any] | None = None) -> dict[str, str]:
 
 def stage_names() -> list[str]:
     """The stages of dvc.yaml, which lists them in the order they depend on each other."""
-    return list(yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    return list(yaml.safe_load(DVC_YAML.read_text(encoding="utf-8"))["stages"])
 
 
 def run_stage(name: str, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from landuse import lineage
 from landuse.errors import LanduseError
+from landuse.params import load_params
 from landuse.paths import DATA_DVC, PARAMS
 
 
@@ -155,6 +157,16 @@ def test_params_that_a_result_depends_on_are_recorded_key_by_key(folder: Path) -
     content = yaml.safe_load(PARAMS.read_text("utf-8"))
     of_results = [keys for name, keys in content.items() if name not in ("promote", "tune", "serve", "pipelines")]
     assert len(record) == sum(map(len, of_results))
+
+
+def test_what_is_used_is_recorded_whatever_params_yaml_says_by_now(folder: Path) -> None:
+    train = replace(load_params().train, learning_rate=0.0123)
+    assert lineage.params_record(train=load_params().train) == lineage.params_record()
+    record = lineage.params_record(train=train)
+    assert {key: value for key, value in record.items() if lineage.params_record()[key] != value} == {
+        "train.learning_rate": 0.0123
+    }
+    assert lineage.tags(train=train)["params.sha256"] != lineage.tags()["params.sha256"]
 
 
 def test_the_processor_is_named_with_its_kind() -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copy, copytree, ignore_patterns
 
 import numpy as np
 import yaml
@@ -85,7 +85,7 @@ def take_for_extracted() -> None:
 
 
 def make_project(folder: Path, images: int = IMAGES) -> None:
-    """Images, params, a record of the data as ingestion leaves it, and the suites of the checks."""
+    """Images, params, stages, a record of the data as ingestion leaves it, and the suites of the checks."""
     for label in LABELS:
         (folder / "data" / label).mkdir(parents=True)
         for number in range(images):
@@ -93,4 +93,5 @@ def make_project(folder: Path, images: int = IMAGES) -> None:
     record = {"outs": [{"md5": DATA_MD5, "path": "data"}], "meta": {"source": "tiny.zip"}}
     (folder / "data.dvc").write_text(yaml.safe_dump(record), "utf-8")
     write_params(folder, CHANGES)
+    copy(ROOT / "dvc.yaml", folder / "dvc.yaml")
     copytree(ROOT / "gx", folder / "gx", ignore=ignore_patterns("uncommitted"))

@@ -6,14 +6,19 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from landuse.errors import LanduseError, in_one_line
 from landuse.quiet import tensorflow_starts
+
+if TYPE_CHECKING:
+    from landuse.params import Params
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,68 +67,73 @@ def ingest(arrival: Arrival = None) -> None:
     say(ingest(params.data, params.validate, arrival))
 
 
+@contextmanager
+def running(stage: str) -> Iterator["Params"]:
+    """The params, for a stage to run within; see `inputs.kept`."""
+    from landuse.inputs import kept
+
+    with kept(stage) as params:
+        yield params
+
+
 @app.command(rich_help_panel=STAGES)
 def validate() -> None:
     """Look at every image of data/; stop at what must not be learned from."""
-    from landuse.params import load_params
-    from landuse.validate import validate
+    with running("validate") as params:
+        from landuse.validate import validate
 
-    say(validate(load_params().validate))
+        say(validate(params.validate))
 
 
 @app.command(rich_help_panel=STAGES)
 def extract() -> None:
     """Compute what the frozen part of the network sees in every image and view."""
-    from landuse.params import load_params
-
-    params = load_params()
-    with tensorflow_starts():
-        from landuse.extract import extract
-    extract(params.extract, params.train.unfreeze_from)
+    with running("extract") as params:
+        with tensorflow_starts():
+            from landuse.extract import extract
+        extract(params.extract, params.train.unfreeze_from)
 
 
 @app.command(rich_help_panel=STAGES)
 def split() -> None:
     """Divide the images into train, validation and test; what looks alike stays together."""
-    from landuse.params import load_params
-    from landuse.split import split
+    with running("split") as params:
+        from landuse.split import split
 
-    say(", ".join(f"{images:,} {subset}" for subset, images in split(load_params().split).items()))
+        say(", ".join(f"{images:,} {subset}" for subset, images in split(params.split).items()))
 
 
 @app.command(rich_help_panel=STAGES)
 def train() -> None:
     """Fine-tune and export the model: one MLflow run."""
-    from landuse.params import load_params
-
-    params = load_params()
-    with tensorflow_starts():
-        from landuse.train import train
-    train(params.train)
+    with running("train") as params:
+        with tensorflow_starts():
+            from landuse.train import train
+        train(params.train)
 
 
 @app.command(rich_help_panel=STAGES)
 def evaluate() -> None:
     """Score the exported model on the images of the held-out subset."""
-    from landuse.evaluate import evaluate
-    from landuse.params import load_params
+    with running("evaluate") as params:
+        from landuse.evaluate import evaluate
 
-    metrics = evaluate(load_params().evaluate)
-    say(
-        ", ".join(
-            f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in metrics.items()
+        metrics = evaluate(params.evaluate)
+        say(
+            ", ".join(
+                f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in metrics.items()
+            )
         )
-    )
 
 
 @app.command(rich_help_panel=STAGES)
 def register() -> None:
     """Make the model a version in the registry, and the challenger."""
-    from landuse.params import load_params
-    from landuse.register import register
+    with running("register") as params:
+        from landuse.register import register
 
-    version = register(load_params().register)
-    say(f"{version.name} version {version.version} is the challenger")
+        version = register(params.register)
+        say(f"{version.name} version {version.version} is the challenger")
 
 
 @app.command(rich_help_panel="Data")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,15 @@ def git(*arguments: str) -> str | None:
     return answer.stdout.strip()
 
 
-def params_record() -> dict[str, Any]:
-    """Every key of `params.yaml` that a result may depend on, as `section.key`."""
+def params_record(**used: Any) -> dict[str, Any]:
+    """Every key of `params.yaml` that a result may depend on, as `section.key`.
+
+    Of sections that are already `used`, what is used: the file may have been edited since it was read.
+    """
     content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     sections = {name: keys for name, keys in content.items() if name not in RESULTLESS}
+    for name, section in used.items():
+        sections[name] |= {key: value for key, value in asdict(section).items() if sections[name].get(key) != value}
     return {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
 
 
@@ -88,13 +94,13 @@ def params_with(learned: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def tags() -> dict[str, str]:
+def tags(**used: Any) -> dict[str, str]:
     """Data, code and params of this very moment, as tags of a run; `git.dirty` is of CODE alone."""
     data = data_record()
     source = str(data.get("source", "unknown"))
     drawn = bool(data.get("drawn"))
     changes = git("status", "--porcelain", "--", *CODE)
-    params = json.dumps(params_record(), sort_keys=True)
+    params = json.dumps(params_record(**used), sort_keys=True)
     return {
         "data.md5": data["md5"],
         "data.source": source,

@@ -5,6 +5,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 DATA_DVC = Path("data.dvc")
+DVC_YAML = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
 WEIGHTS = Path("weights")
 QUARANTINE = Path("quarantine")

@@ -113,9 +113,13 @@ def may_pass(error: Exception) -> bool:
 
 
 @contextmanager
-def training_run(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A new run with data, code and params as tags, parameters and dataset; yields what `run.json` is to hold."""
-    record = {"tags": lineage.tags() | facts, "params": lineage.params_record(), "versions": lineage.versions()}
+def training_run(facts: dict[str, Any], **used: Any) -> Iterator[dict[str, Any]]:
+    """A new run with data, code and params as tags, parameters and dataset; yields what `run.json` is to hold.
+
+    `used` are the sections of params that are at work, by name.
+    """
+    tags, params = lineage.tags(**used) | facts, lineage.params_record(**used)
+    record = {"tags": tags, "params": params, "versions": lineage.versions()}
     with store():
         end_lost_runs()
         with mlflow.start_run(run_name=run_name(record), tags=process.identity()):

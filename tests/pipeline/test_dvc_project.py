@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from workspace import Workspace
 
+from landuse.files import read_record, read_table
+
 THROUGH_DATASET = {"validate", "extract", "train", "evaluate", "register"}
 
 
@@ -132,6 +134,26 @@ def test_a_second_repro_at_once_says_who_is_at_work_and_harms_nothing(work: Work
     assert "Traceback" not in second.stderr
     assert first.returncode == 0
     assert work.stale() == {}
+
+
+def test_params_that_are_edited_while_a_model_is_trained_are_not_taken_for_those_it_was_trained_by(
+    work: Workspace,
+) -> None:
+    work.change(lambda params: params["train"].update(learning_rate=0.02))
+    with subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=work.folder, env=work.env(PYTHONUNBUFFERED="1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as first:  # fmt: skip
+        next(line for line in first.stdout if line.startswith("epoch"))
+        work.change(lambda params: params["train"].update(learning_rate=0.03))
+        _, complaints = first.communicate()
+    assert first.returncode == 255
+    assert "landuse: train.learning_rate was 0.02 when train began, and is 0.03 now" in complaints, complaints
+    assert list(work.stale()) == ["train", "evaluate", "register"]
+    assert work.stages_run("dvc", "repro") == ["train", "evaluate", "register"]
+    history = read_table(work.folder / "artifacts" / "history.csv")
+    assert history["learning_rate"].max() == pytest.approx(0.03, rel=0.3)
+    assert read_record(work.folder / "artifacts" / "run.json")["params"]["train.learning_rate"] == 0.03
 
 
 def test_near_duplicates_of_the_sample_stay_together(whole_run: Workspace) -> None:

@@ -23,7 +23,7 @@ def train(params: TrainParams) -> None:
     facts, weights = bench.facts, bench.extracted.weights
     tags = {"weights": weights, "weights.sha256": facts["weights_sha256"]}
     tags |= {"device": model.device(), "processor": lineage.processor()}
-    with tracking.training_run(tags) as record:
+    with tracking.training_run(tags, train=params, extract=bench.extracted) as record:
         with Watch(params.epochs, **bench.images) as watch:
             bench.fit(params, watch).to_csv(HISTORY, index=False)
         network, validation, examples = bench.trained(params), bench.passes("validation", params), choose(bench.splits)
