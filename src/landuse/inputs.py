@@ -1,11 +1,11 @@
 """What a stage depends on has to stay as it is while the stage runs: DVC records what stands there in the end."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from os.path import normpath
-from pathlib import Path
-from stat import S_ISREG
+from itertools import chain
+from os.path import isdir, join, normpath
 from typing import Any
 
 import yaml
@@ -25,10 +25,10 @@ def kept(stage: str) -> Iterator[Params]:
     Raises Unavailable where in the end a value or a file that the stage depends on is not what it was.
     """
     params, needs = load_params(), what_it_needs(stage)
-    files = traits(needs)
+    before = traits(needs)
     yield params
     refuse_edited(stage, values(needs, params), values(needs, load_params()))
-    refuse_changed(stage, files, traits(needs))
+    refuse_changed(stage, before, traits(needs))
 
 
 def what_it_needs(stage: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def refuse_edited(stage: str, before: dict[str, Any], after: dict[str, Any]) -> 
             raise Unavailable(f"{key} was {value!r} when {stage} began, and is {after[key]!r} now: {AGAIN}")
 
 
-def refuse_changed(stage: str, before: dict[Path, Traits | None], after: dict[Path, Traits | None]) -> None:
+def refuse_changed(stage: str, before: dict[str, Traits], after: dict[str, Traits]) -> None:
     """Raise Unavailable where a file is another, came or went."""
     for path in sorted(before.keys() | after.keys()):
         if before.get(path) != after.get(path):
@@ -61,24 +61,29 @@ def values(needs: dict[str, Any], params: Params) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not names.isdisjoint({key, key.partition(".")[0]})}
 
 
-def traits(needs: dict[str, Any]) -> dict[Path, Traits | None]:
+def traits(needs: dict[str, Any]) -> dict[str, Traits]:
     """The files that a stage depends on, and what DVC too knows an unchanged one by: inode, time, size.
 
     What is hidden or compiled does not count, nor do the weights, of which the stage itself records the digest.
     """
-    roots = [Path(normpath(Path(needs.get("wdir", ""), dep))) for dep in needs["deps"] if not dep.startswith("$")]
-    return {path: trait(path) for root in roots for path in (root, *root.rglob("*")) if counts(path)}
+    roots = [normpath(join(needs.get("wdir", ""), dep)) for dep in needs["deps"] if not dep.startswith("$")]
+    found = {}
+    for path in chain.from_iterable(map(files, roots)):
+        with suppress(FileNotFoundError):  # gone as soon as it was listed
+            traits = os.stat(path)
+            found[path] = traits.st_ino, traits.st_mtime_ns, traits.st_size
+    return found
 
 
-def counts(path: Path) -> bool:
-    """Whether a path is neither hidden nor compiled."""
-    return not any(part.startswith((".", "__pycache__")) for part in path.parts)
+def files(root: str) -> Iterator[str]:
+    """A file, or those below a folder that are neither hidden nor compiled."""
+    if not isdir(root):
+        yield root
+    for folder, below, names in os.walk(root):
+        below[:] = filter(counts, below)
+        yield from (join(folder, name) for name in filter(counts, names))
 
 
-def trait(path: Path) -> Traits | None:
-    """Of a file; None of a folder and of what is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return (found.st_ino, found.st_mtime_ns, found.st_size) if S_ISREG(found.st_mode) else None
+def counts(name: str) -> bool:
+    """Whether a file or folder is neither hidden nor compiled."""
+    return not name.startswith((".", "__pycache__"))
