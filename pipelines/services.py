@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import psutil
 
 from landuse.errors import LanduseError
-from landuse.paths import DEFAULT_STORE, SERVICES
+from landuse.paths import DEFAULT_STORE, SERVICES, SQLITE
 from landuse.process import DEATH_SECONDS, PID, end_group, is_here, note, noted
 
 HOST = "127.0.0.1"
@@ -101,7 +101,7 @@ def store_address() -> str:
 
 def is_elsewhere() -> bool:
     """Whether `MLFLOW_TRACKING_URI` names another store than the file beside the project, which is ours to serve."""
-    own = f"sqlite:///{Path(DEFAULT_STORE.removeprefix('sqlite:///')).resolve()}"
+    own = f"{SQLITE}{Path(DEFAULT_STORE.removeprefix(SQLITE)).resolve()}"
     return store_address() not in (own, mlflow_server().address)
 
 

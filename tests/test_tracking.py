@@ -58,6 +58,20 @@ def test_a_run_is_found_by_its_model_and_only_by_it(trained: Path) -> None:
         assert run.info.run_id == found.info.run_id
 
 
+def test_an_experiment_in_a_copy_below_dvc_is_kept_in_the_store_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "copy"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(LanduseError, match="mlflow.db is not here: run dvc repro in"):
+        tracking.own_store()
+    (tmp_path / "mlflow.db").touch()
+    assert tracking.own_store() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.chdir(tmp_path)
+    assert tracking.own_store() == "sqlite:///mlflow.db"
+
+
 def test_a_model_that_the_store_does_not_know_gets_a_run_with_its_history_and_metrics(trained_copy: Path) -> None:
     rename_model("a" * 64)
     with tracking.continued_run() as run:

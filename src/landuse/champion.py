@@ -13,11 +13,10 @@ import numpy as np
 from landuse.classifier import CARD_FILE, Classifier, unsure_key
 from landuse.dataset import cores, map_ahead
 from landuse.errors import LanduseError
-from landuse.paths import DEFAULT_STORE
+from landuse.paths import DEFAULT_STORE, SQLITE
 
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 REMEDY = "name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
-SQLITE = "sqlite:///"
 
 
 def load(model: str, int8: bool = False) -> tuple[str, Classifier]:

@@ -12,7 +12,8 @@ QUARANTINE = Path("quarantine")
 GX = Path("gx")
 INBOX = Path("inbox")
 SERVICES = Path(".services")
-DEFAULT_STORE = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"
+DEFAULT_STORE = f"{SQLITE}mlflow.db"
 
 ARTIFACTS = Path("artifacts")
 MANIFEST = ARTIFACTS / "manifest.parquet"

@@ -38,6 +38,7 @@ from landuse.paths import (
     PREDICTIONS,
     RUN,
     SPLITS,
+    SQLITE,
     VALIDATION,
     VALIDATION_PAGE,
 )
@@ -79,7 +80,7 @@ def reach() -> Iterator[str]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", DEFAULT_STORE)
+    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", own_store())
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -87,6 +88,20 @@ def reach() -> Iterator[str]:
     except (MlflowException, SQLAlchemyError, ModuleNotFoundError, *transfer_errors()) as error:  # a driver may lack
         kind = Unavailable if may_pass(error) else LanduseError
         raise kind(f"MLflow at {uri}: {with_remedy(str(error))}") from None
+
+
+def own_store() -> str:
+    """The file beside the project, also for an experiment that DVC runs in a copy below `.dvc/` and then deletes.
+
+    Raises LanduseError where that project has none yet: the copy would be where the files of its runs are kept.
+    """
+    home = next((folder.parent for folder in Path.cwd().parents if folder.name == ".dvc"), None)
+    if home is None:
+        return DEFAULT_STORE
+    file = home / DEFAULT_STORE.removeprefix(SQLITE)
+    if not file.exists():
+        raise LanduseError(f"{file} is not here: run dvc repro in {home} before experiments in copies of it")
+    return f"{SQLITE}{file}"
 
 
 def with_remedy(complaint: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from workspace import Workspace
 
 from landuse.files import read_record, read_table
@@ -38,6 +39,15 @@ def test_an_experiment_with_the_learning_rate_reruns_what_follows_from_it_and_is
     page = (work.folder / "dvc_plots" / "index.html").read_text()
     assert all(text in page for text in ("loss by epoch", "confusion matrix", "recall by class", '"rev": "HEAD"'))
     assert work.ok("git", "status", "--porcelain").split() == ["M", "dvc.lock", "M", "params.yaml"]
+
+
+def test_an_experiment_in_a_copy_of_the_project_is_in_its_store_and_registry(work: Workspace) -> None:
+    work.ok("dvc", "exp", "run", "--temp", "--set-param", "train.learning_rate=0.02")
+    assert work.stale() == {}
+    client = MlflowClient(work.store)
+    newest = max(client.search_model_versions(), key=lambda version: int(version.version))
+    assert client.get_run(newest.run_id).data.params["train.learning_rate"] == "0.02"
+    work.ok("landuse", "export", "exported", "--model", f"models:/{newest.name}/{newest.version}")
 
 
 def test_another_split_reruns_what_follows_from_it_and_no_extraction(work: Workspace) -> None:

@@ -14,7 +14,7 @@ from landuse import features, lineage, tracking
 from landuse.errors import LanduseError
 from landuse.files import made
 from landuse.params import ExtractParams, Range, TrainParams, TuneParams
-from landuse.paths import SPLITS, TUNE
+from landuse.paths import SPLITS, SQLITE, TUNE
 
 if TYPE_CHECKING:
     from landuse.train.bench import Bench
@@ -51,7 +51,7 @@ def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
     try:
         study = optuna.create_study(
             study_name=name,
-            storage=f"sqlite:///{file}",
+            storage=f"{SQLITE}{file}",
             load_if_exists=True,
             direction="maximize",
             pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS),

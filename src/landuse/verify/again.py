@@ -13,7 +13,7 @@ import yaml
 
 from landuse import lineage
 from landuse.errors import LanduseError
-from landuse.paths import DATA, DATA_DVC, PARAMS, WEIGHTS
+from landuse.paths import DATA, DATA_DVC, PARAMS, SQLITE, WEIGHTS
 from landuse.worktree import lend
 
 DVC = (sys.executable, "-m", "dvc")
@@ -89,5 +89,5 @@ def environment(project: Path, store: Path) -> dict[str, str]:
     """Nothing of our MLflow store; this Python's commands; and the code of the working tree before any installed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-    own = {"PATH": path, "PYTHONPATH": str(project / "src"), "MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
+    own = {"PATH": path, "PYTHONPATH": str(project / "src"), "MLFLOW_TRACKING_URI": f"{SQLITE}{store}"}
     return kept | own
