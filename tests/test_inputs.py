@@ -93,3 +93,23 @@ def test_a_stage_that_dvc_yaml_does_not_have_is_named(content: str | None) -> No
     DVC_YAML.unlink() if content is None else DVC_YAML.write_text(content)
     with pytest.raises(LanduseError, match="dvc.yaml has no stage train: restore it with git checkout"), kept("train"):
         pass
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_what_a_stage_makes_is_not_written_through_a_link_into_the_cache(link: Callable, tmp_path: Path) -> None:
+    cached, out = tmp_path / "cached", Path("artifacts/model/model.json")
+    out.parent.mkdir(parents=True)
+    cached.write_text("of an earlier model")
+    link(out, cached)
+    with kept("train"):
+        out.write_text("new")
+    assert (cached.read_text(), out.read_text()) == ("of an earlier model", "new")
+
+
+def test_what_an_earlier_stage_made_and_what_persists_stays_linked(tmp_path: Path) -> None:
+    cached, links = tmp_path / "cached", [Path("artifacts/run.json"), Path("artifacts/registration.json")]
+    cached.touch()
+    for path in links:
+        path.symlink_to(cached)
+    with kept("register"):
+        assert all(path.is_symlink() for path in links)

@@ -79,7 +79,7 @@ def test_bad_files_are_rows_with_their_reason_and_the_rest_goes_on(images: Path,
     bad = {path: row["error"] for path, row in rows(output).items() if row["error"]}
     assert bad == {
         "images/field/00.png": "cannot be decoded: not a TIFF, JPEG, PNG or WebP image",
-        "images/out.png": "it is a link that leads out of the folder",
+        "images/out.png": "it is a link that leads out of the folder: name the file itself",
     }
     assert (tally.images, tally.bad) == (37, 2)
     assert sorted(tally.first_bad) == sorted(f"{path}: {reason}" for path, reason in bad.items())

@@ -1,11 +1,13 @@
-"""What a stage depends on has to stay as it is while the stage runs: DVC records what stands there in the end."""
+"""What a stage depends on has to stay as it is while the stage runs: DVC records what stands there in the end.
+
+And what it makes must not be written through links into the cache, where DVC makes them.
+"""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from itertools import chain
-from os.path import isdir, join, normpath
+from os.path import isdir, islink, join, normpath
 from typing import Any
 
 import yaml
@@ -26,6 +28,7 @@ def kept(stage: str) -> Iterator[Params]:
     """
     params, needs = load_params(), what_it_needs(stage)
     before = traits(needs)
+    let_go_of_links(needs)
     yield params
     refuse_edited(stage, values(needs, params), values(needs, load_params()))
     refuse_changed(stage, before, traits(needs))
@@ -37,6 +40,14 @@ def what_it_needs(stage: str) -> dict[str, Any]:
         return yaml.safe_load(DVC_YAML.read_text(encoding="utf-8"))["stages"][stage]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         raise LanduseError(f"{DVC_YAML} has no stage {stage}: restore it with git checkout {DVC_YAML}") from None
+
+
+def let_go_of_links(needs: dict[str, Any]) -> None:
+    """Remove links among what a stage makes, as DVC itself does before it runs one; what persists is written whole."""
+    made = [out for key in ("outs", "metrics") for out in needs.get(key, []) if isinstance(out, str)]
+    for path in below(needs, made):
+        if islink(path) or os.path.exists(path) and os.stat(path).st_nlink > 1:
+            os.unlink(path)
 
 
 def refuse_edited(stage: str, before: dict[str, Any], after: dict[str, Any]) -> None:
@@ -66,22 +77,22 @@ def traits(needs: dict[str, Any]) -> dict[str, Traits]:
 
     What is hidden or compiled does not count, nor do the weights, of which the stage itself records the digest.
     """
-    roots = [normpath(join(needs.get("wdir", ""), dep)) for dep in needs["deps"] if not dep.startswith("$")]
     found = {}
-    for path in chain.from_iterable(map(files, roots)):
+    for path in below(needs, [dep for dep in needs["deps"] if not dep.startswith("$")]):
         with suppress(FileNotFoundError):  # gone as soon as it was listed
             traits = os.stat(path)
             found[path] = traits.st_ino, traits.st_mtime_ns, traits.st_size
     return found
 
 
-def files(root: str) -> Iterator[str]:
-    """A file, or those below a folder that are neither hidden nor compiled."""
-    if not isdir(root):
-        yield root
-    for folder, below, names in os.walk(root):
-        below[:] = filter(counts, below)
-        yield from (join(folder, name) for name in filter(counts, names))
+def below(needs: dict[str, Any], roots: list[str]) -> Iterator[str]:
+    """Files that a stage names, and those in folders that it names, but for hidden and compiled ones."""
+    for root in (normpath(join(needs.get("wdir", ""), root)) for root in roots):
+        if not isdir(root):
+            yield root
+        for folder, folders, names in os.walk(root):
+            folders[:] = filter(counts, folders)
+            yield from (join(folder, name) for name in filter(counts, names))
 
 
 def counts(name: str) -> bool:

@@ -4,6 +4,8 @@ import base64
 import json
 from importlib import metadata
 from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
 
 import mlflow
 from mlflow import MlflowClient, MlflowException
@@ -12,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from landuse import lineage, tracking
 from landuse.classifier import Classifier
 from landuse.errors import LanduseError
-from landuse.files import read_record, read_table
+from landuse.files import read_record, read_table, write_whole
 from landuse.params import RegisterParams
 from landuse.paths import DATA, DATA_DVC, METRICS, MODEL, PREDICTIONS, REGISTRATION
 from landuse.registry import CHALLENGER, set_alias, version_of_model
@@ -34,7 +36,7 @@ def register(params: RegisterParams) -> ModelVersion:
         set_alias(params.model, CHALLENGER, version.version)
         tracking.log_validation()
     registration = {"model": params.model, "version": str(version.version), tracking.MODEL_TAG: sha256}
-    REGISTRATION.write_text(json.dumps(registration, indent=2) + "\n", encoding="utf-8")
+    write_whole(REGISTRATION, json.dumps(registration, indent=2) + "\n")
     return version
 
 
@@ -48,14 +50,16 @@ def known_version(name: str, sha256: str, run: mlflow.ActiveRun) -> ModelVersion
 def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.ActiveRun) -> ModelVersion:
     """Log the model to its run, and make it the next version, with where it comes from and how good it is as tags."""
     metrics = read_record(METRICS)
-    logged = mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(PACKAGE / "pyfunc.py"),
-        artifacts={"model": str(MODEL)},
-        code_paths=[str(PACKAGE)],
-        pip_requirements=[f"{package}=={metadata.version(package)}" for package in NEEDED],
-        input_example=example(),
-    )
+    with TemporaryDirectory() as folder:
+        copy = copytree(MODEL, Path(folder, MODEL.name))  # DVC may have links there, which MLflow does not follow
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(PACKAGE / "pyfunc.py"),
+            artifacts={"model": str(copy)},
+            code_paths=[str(PACKAGE)],
+            pip_requirements=[f"{package}=={metadata.version(package)}" for package in NEEDED],
+            input_example=example(),
+        )
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
     tags |= {f"{metrics['subset']}.{score}": f"{metrics[score]:.4f}" for score in ("accuracy", "macro_f1")}
     create_name(client, name)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from landuse.dataset import IMAGE_SUFFIXES
 from landuse.errors import LanduseError
 
+OUTSIDE = "it is a link that leads out of the folder: name the file itself"
 MAGIC = frozenset("*?[")
 
 
@@ -91,6 +92,6 @@ def look(path: Path, home: Path, is_link: bool) -> Iterator[Found]:
     is_image, is_folder = path.suffix.lower() in IMAGE_SUFFIXES, os.path.isdir(target)
     if is_link and not target.is_relative_to(home):
         if is_image or is_folder:
-            yield Found(path, "it is a link that leads out of the folder")
+            yield Found(path, OUTSIDE)
     elif is_image and not is_folder:
         yield Found(path)

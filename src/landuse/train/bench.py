@@ -41,7 +41,7 @@ class Bench:
 
     def build(self, params: TrainParams) -> keras.Model:
         """The network as it is before training."""
-        backbone = model.build_backbone(replace(self.extracted, weights=str(features.BACKBONE.resolve())))
+        backbone = model.build_backbone(replace(self.extracted, weights=str(features.BACKBONE.absolute())))
         keras.utils.set_random_seed(params.seed)
         network = model.build_network(backbone, self.splits["label"].nunique(), params.averaged_views)
         model.unfreeze(network, params.unfreeze_from)
