@@ -239,6 +239,11 @@ def test_values_are_written_whatever_their_length_and_place() -> None:
     }
 
 
+def test_a_value_that_stays_the_same_number_stays_as_it_is_written() -> None:
+    text = "train:\n  mixup: 0  # none\n  learning_rate: 1e-3\n  dropout: 0.1\n"
+    assert replaced(text, {"mixup": 0.0, "dropout": 0.1}) == text
+
+
 def test_where_the_disk_is_full_params_stay_what_they_were(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -20,7 +20,7 @@ def apply(values: dict[str, Any]) -> str:
 def replaced(text: str, values: dict[str, Any]) -> str:
     """The text of a params file with other values of keys of `train`, from the last to the first."""
     for key, node in reversed(child(yaml.compose(text), "train").value):
-        if key.value in values and node.value != str(values[key.value]):
+        if key.value in values and yaml.safe_load(node.value) != values[key.value]:
             old, new = text[node.start_mark.index : node.end_mark.index], str(values[key.value])
             text = text[: node.start_mark.index] + new + keep_column(old, new, text[node.end_mark.index :])
     return text
