@@ -35,10 +35,10 @@ def workspace(overrides: dict[str, Any] | None) -> Iterator[Path]:
         pass  # so that the experiment keeps its files here, not in the copy
     remove_copy()
     try:
-        make_copy()
-        (COPY / PARAMS).write_text(params, encoding="utf-8")
-        refuse_wrong_values()
-        yield COPY
+        project = make_copy()
+        (project / PARAMS).write_text(params, encoding="utf-8")
+        refuse_wrong_values(project / PARAMS)
+        yield project
     finally:
         remove_copy()
 
@@ -54,12 +54,12 @@ def overridden(overrides: dict[str, Any]) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def refuse_wrong_values() -> None:
+def refuse_wrong_values(params: Path) -> None:
     """Raise LanduseError where params.yaml of the copy is not valid, in the name of what was given."""
     try:
-        load_params(COPY / PARAMS)
+        load_params(params)
     except LanduseError as error:
-        raise LanduseError(str(error).replace(f"{COPY / PARAMS}: ", "")) from None
+        raise LanduseError(str(error).replace(f"{params}: ", "")) from None
 
 
 def command(*words: str, folder: Path | None = None) -> str:
@@ -71,24 +71,26 @@ def command(*words: str, folder: Path | None = None) -> str:
     return done.stdout
 
 
-def make_copy() -> None:
-    """A second working tree at the same commit, with what was changed since, and the same cache.
+def make_copy() -> Path:
+    """The project in a second working tree at the same commit, with what was changed since, and the same cache.
 
     Of what git does not know, only what stages depend on: beside the project there may lie any number of images.
     """
     command("git", "worktree", "add", "--quiet", "--detach", "--force", str(COPY), "HEAD")
-    changed = command("git", "diff", "--name-only", "-z", "HEAD")
+    project = COPY / lineage.place_in_repository()
+    changed = command("git", "diff", "--relative", "--name-only", "-z", "HEAD")
     changed += command("git", "ls-files", "--others", "--exclude-standard", "-z", "--", *NEEDED)
     for name in filter(None, changed.split("\0")):
-        here, there = Path(name), COPY / name
+        here, there = Path(name), project / name
         if here.is_dir() and not here.is_symlink():
             continue  # a repository of its own
         there.parent.mkdir(parents=True, exist_ok=True)
         there.unlink(missing_ok=True)
         if os.path.lexists(here):
             shutil.copy2(here, there, follow_symlinks=False)
-    lend(COPY)
-    command("dvc", "checkout", "--quiet", str(DATA), folder=COPY)
+    lend(project)
+    command("dvc", "checkout", "--quiet", str(DATA), folder=project)
+    return project
 
 
 def remove_copy() -> None:

@@ -3,9 +3,10 @@
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from shutil import rmtree
+from shutil import move, rmtree
 from threading import Thread
 from time import monotonic, sleep
 
@@ -87,7 +88,27 @@ def test_a_version_that_is_not_there_is_named(registry_copy: Path) -> None:
 
 @pytest.fixture
 def tags(project: Path) -> dict[str, str]:
-    """The tags of a version of a project that has moved on: other code, no data, and params that were not committed."""
+    """The tags of a version of a project that has moved on."""
+    return move_on()
+
+
+@pytest.fixture
+def larger(project: Path) -> dict[str, str]:
+    """The same, where the project is a folder of a repository that holds more."""
+    move(".git", project.parent)
+    return move_on()
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is heard; what a shell starts in the background does not hear it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def move_on() -> dict[str, str]:
+    """From what tags tell to other code, no data, and params that were not committed; returns the tags."""
     Path("data/field").mkdir(parents=True)
     tiny.scene("field", 0).save("data/field/00.png")
     Path("src/step.py").write_text(STEP)
@@ -127,6 +148,23 @@ def test_code_params_data_and_weights_are_there_as_they_were_and_then_gone(tags:
         assert (folder / "weights/own.h5").resolve() == Path("weights/own.h5").resolve()
     assert_nothing_is_left(tmp_path / "now")
     assert not DATA_DVC.exists() and not Path("data").exists()
+
+
+def test_a_project_in_a_folder_of_a_larger_repository_is_there_too(larger: dict, tmp_path: Path) -> None:
+    with restored(larger, Path("then.yaml"), tmp_path / "now") as folder:
+        assert folder.parent == tmp_path / "now"
+        assert (folder / "src/step.py").read_text() == STEP and len(list(folder.glob("data/*/*"))) == 1
+    assert_nothing_is_left(tmp_path / "now")
+
+
+def test_a_project_that_was_moved_within_its_repository_is_told(tags: dict, project: Path, tmp_path: Path) -> None:
+    move(".git", project.parent)
+    with (
+        pytest.raises(LanduseError, match=f"its commit {tags['git.commit']} has no .*ject/dvc.yaml: the project was"),
+        restored(tags, Path("then.yaml"), tmp_path / "now"),
+    ):
+        pass
+    assert_nothing_is_left(tmp_path / "now")
 
 
 @pytest.mark.slow
@@ -199,7 +237,7 @@ def is_there(pid: int) -> bool:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_who_is_stopped_in_the_middle_leaves_no_folder_and_no_process(
-    tags: dict, tmp_path: Path, signum: signal.Signals
+    tags: dict, tmp_path: Path, signum: signal.Signals, heard: None
 ) -> None:
     (tmp_path / "wait").touch()
 

@@ -72,6 +72,11 @@ def git(*arguments: str) -> str | None:
     return answer.stdout.strip()
 
 
+def place_in_repository() -> Path:
+    """The project's folder relative to that of its git repository, which may hold more."""
+    return Path(git("rev-parse", "--show-prefix") or "")
+
+
 def params_record(**used: Any) -> dict[str, Any]:
     """Every key of `params.yaml` that a result may depend on, as `section.key`.
 

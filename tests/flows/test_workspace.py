@@ -2,7 +2,7 @@
 
 import subprocess
 from pathlib import Path
-from shutil import copytree, rmtree
+from shutil import copytree, move, rmtree
 
 import pytest
 import tiny
@@ -83,6 +83,19 @@ def test_other_params_are_those_of_the_copy_and_the_project_is_as_before(committ
         assert command("dvc", "cache", "dir", folder=folder) == command("dvc", "cache", "dir")
         (folder / "dvc.lock").write_text("changed by a stage")
     assert facts() == before and not COPY.exists()
+
+
+def test_a_project_in_a_folder_of_a_larger_repository_is_copied_in_its_place(committed: Path) -> None:
+    move(".git", committed.parent)
+    command("git", "add", "--all", ".")
+    command("git", "commit", "--quiet", "--message", "Into a larger repository")
+    Path("dvc.lock").write_text("schema: '2.0' # changed since\n")
+    Path("src/new.py").write_text("new")
+    with workspace(FASTER) as folder:
+        assert folder == COPY / committed.name and learning_rate(folder) == 0.5
+        assert files(folder / "data") == {"field/a.png", "water/a.png"}
+        assert (folder / "dvc.lock").read_text().endswith("# changed since\n") and (folder / "src/new.py").exists()
+    assert not COPY.exists()
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import yaml
 
 from landuse import lineage
 from landuse.errors import LanduseError
-from landuse.paths import DATA, DATA_DVC, PARAMS, SQLITE, WEIGHTS
+from landuse.paths import DATA, DATA_DVC, DVC_YAML, PARAMS, SQLITE, WEIGHTS
 from landuse.worktree import lend
 
 DVC = (sys.executable, "-m", "dvc")
@@ -22,29 +22,33 @@ LAST_STAGE = "evaluate"
 
 @contextmanager
 def restored(tags: Mapping[str, str], params: Path, folder: Path) -> Iterator[Path]:
-    """The project in a new folder as a version's tags and params file have it. In the end nothing of it is left.
+    """The project, in a new folder for its repository, as a version's tags and params file have it; then removed.
 
     Raises LanduseError where data or weights cannot be had.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill leaves nothing behind either
     try:
-        check_out(tags["git.commit"], folder)
-        shutil.copyfile(params, folder / PARAMS)
-        lend(folder)
-        find_weights(tags["weights"], folder)
-        restore_data(tags, folder)
-        yield folder
+        project = check_out(tags["git.commit"], folder)
+        shutil.copyfile(params, project / PARAMS)
+        lend(project)
+        find_weights(tags["weights"], project)
+        restore_data(tags, project)
+        yield project
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lineage.git("worktree", "prune")
         signal.signal(signal.SIGTERM, before)
 
 
-def check_out(commit: str, folder: Path) -> None:
-    """A second working tree at a commit. The user's hooks, such as those of `dvc install`, are not run for it."""
+def check_out(commit: str, folder: Path) -> Path:
+    """The project in a second working tree at a commit. Hooks of the user, as of `dvc install`, do not run for it."""
     quiet = ("-c", "core.hooksPath=/dev/null")
     if lineage.git(*quiet, "worktree", "add", "--quiet", "--detach", str(folder), commit) is None:
         raise LanduseError(f"git worktree add {folder} {commit} failed: is there room, and may it write to .git?")
+    place = lineage.place_in_repository()
+    if not (folder / place / DVC_YAML).exists():
+        raise LanduseError(f"its commit {commit} has no {place / DVC_YAML}: the project was in another folder then")
+    return folder / place
 
 
 def find_weights(name: str, folder: Path) -> None:
