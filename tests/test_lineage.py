@@ -1,5 +1,6 @@
 """Which data, commit and params made a result."""
 
+import os
 import platform
 import subprocess
 from dataclasses import replace
@@ -114,6 +115,16 @@ def test_outside_of_a_repository_there_is_no_commit(folder: Path) -> None:
 def test_without_git_there_is_no_commit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(folder))
     assert lineage.git("rev-parse", "HEAD") is None
+
+
+def test_a_repository_that_git_does_not_trust_is_no_place_to_train_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit()
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as in a container with a folder of the host
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    with pytest.raises(LanduseError, match=f"git config --global --add safe.directory {folder}$"):
+        lineage.tags()
 
 
 def test_the_commit_is_clean_until_a_file_in_it_changes(folder: Path) -> None:

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
 import platform
+import re
 import subprocess
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -20,6 +23,7 @@ PACKAGES = (
     *("numpy", "pandas", "pillow", "scikit-learn", "scipy"),
 )
 CODE = ("dvc.yaml", "gx", "src")  # what a result depends on beside data, params, weights and packages
+DISTRUSTED = re.compile("dubious ownership in repository at '(.*)'")
 DIRTY = "git.dirty"
 EDITED = ", edited since"
 LATER = frozenset({"evaluate", "register"})  # what a run of the training does not hang on
@@ -64,10 +68,22 @@ def commit_of_data(md5: str) -> str | None:
 
 
 def git(*arguments: str) -> str | None:
-    """What git prints, or None outside a repository and without git."""
+    """What git prints, or None outside a repository and without git.
+
+    Raises LanduseError where git does not trust a repository of another user, as in a container: results made there
+    would know no commit.
+    """
+    command = ["git", *arguments]
     try:
-        answer = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"LC_ALL": "C"})
+    except OSError:
+        return None
+    except subprocess.CalledProcessError as error:
+        if distrusted := DISTRUSTED.search(error.stderr):
+            raise LanduseError(
+                f"git does not trust {distrusted[1]}, which is another user's, so that no result could name its "
+                f"commit: git config --global --add safe.directory {quote(distrusted[1])}"
+            ) from None
         return None
     return answer.stdout.strip()
 
