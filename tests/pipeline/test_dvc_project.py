@@ -1,6 +1,7 @@
 """DVC sees what changed, and reruns that and no more."""
 
 import csv
+import hashlib
 import io
 import subprocess
 import sys
@@ -112,6 +113,20 @@ def test_what_was_deleted_comes_back_from_the_cache(work: Workspace) -> None:
     subprocess.run(["rm", "-r", "artifacts/model", "artifacts/features"], cwd=work.folder, check=True)
     work.ok("dvc", "checkout")
     assert work.stale() == {}
+
+
+def test_a_cache_that_gives_links_instead_of_copies_serves_every_stage_and_is_not_written_to(work: Workspace) -> None:
+    work.ok("dvc", "config", "cache.type", "symlink")
+    work.ok("dvc", "checkout", "--relink")
+    assert (work.folder / "artifacts" / "model" / "model.json").is_symlink()
+    work.change(lambda params: params["train"].update(learning_rate=0.02))
+    assert work.stages_run("dvc", "repro") == ["train", "evaluate", "register"]
+    work.change(lambda params: params["evaluate"].update(calibration_bins=5))
+    work.ok("landuse", "evaluate")
+    work.ok("landuse", "export", "exported", "--model", "models:/landuse-sample@challenger")
+    for path in (work.folder / ".dvc" / "cache" / "files" / "md5").glob("*/*"):
+        name = path.parent.name + path.name.removesuffix(".dir")
+        assert hashlib.md5(path.read_bytes()).hexdigest() == name, path
 
 
 def test_dvc_gc_removes_what_no_commit_names_and_that_can_be_made_again(work: Workspace) -> None:
