@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from time import sleep
 
 import pytest
 
@@ -15,6 +16,12 @@ from landuse.quiet import native_stderr_muted
 def test_a_bar_passes_every_item_on_and_ends_full(capfd: pytest.CaptureFixture) -> None:
     assert list(track(iter("abc"), 3, "extract")) == ["a", "b", "c"]
     assert "extract" in (out := capfd.readouterr().out) and "3/3" in out
+
+
+def test_a_bar_of_one_item_says_how_fast_that_was(capfd: pytest.CaptureFixture) -> None:
+    for _ in track(range(1), 1, "predict"):
+        sleep(0.1)
+    assert 0 < float(re.search(r"1/1 (\d+\.\d)/s", capfd.readouterr().out)[1]) < 10
 
 
 @pytest.mark.parametrize(("total", "done"), [(20, range(2, 20, 2)), (3, [1, 2]), (1, []), (0, [])])

@@ -27,7 +27,7 @@ def track(items: Iterable[Item], total: int, label: str, *, stderr: bool = False
         for done, item in enumerate(items, start=1):
             yield item
             progress.advance(task)
-            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed or 0
+            speed = done / progress.tasks[0].elapsed
             progress.update(task, note=f"{speed:,.{0 if speed >= 10 else 1}f}/s")
             if done in tenths and not progress.console.is_terminal:
                 print(f"{label} {done}/{total}", file=progress.console.file, flush=True)
