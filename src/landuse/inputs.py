@@ -80,8 +80,8 @@ def traits(needs: dict[str, Any]) -> dict[str, Traits]:
     found = {}
     for path in below(needs, [dep for dep in needs["deps"] if not dep.startswith("$")]):
         with suppress(FileNotFoundError):  # gone as soon as it was listed
-            traits = os.stat(path)
-            found[path] = traits.st_ino, traits.st_mtime_ns, traits.st_size
+            facts = os.stat(path)
+            found[path] = facts.st_ino, facts.st_mtime_ns, facts.st_size
     return found
 
 
