@@ -16,7 +16,7 @@ from landuse.errors import LanduseError, Unavailable
 from landuse.params import Params, load_params
 from landuse.paths import DVC_YAML
 
-Traits = tuple[int, int, int]
+Traits = tuple[int, int]
 AGAIN = "DVC would take what came of it for the result of that, so it is not kept; dvc repro makes it again"
 
 
@@ -73,7 +73,7 @@ def values(needs: dict[str, Any], params: Params) -> dict[str, Any]:
 
 
 def traits(needs: dict[str, Any]) -> dict[str, Traits]:
-    """The files that a stage depends on, and what DVC too knows an unchanged one by: inode, time, size.
+    """The files that a stage depends on, with time of the last change and size; inodes change on some file systems.
 
     What is hidden or compiled does not count, nor do the weights, of which the stage itself records the digest.
     """
@@ -81,7 +81,7 @@ def traits(needs: dict[str, Any]) -> dict[str, Traits]:
     for path in below(needs, [dep for dep in needs["deps"] if not dep.startswith("$")]):
         with suppress(FileNotFoundError):  # gone as soon as it was listed
             facts = os.stat(path)
-            found[path] = facts.st_ino, facts.st_mtime_ns, facts.st_size
+            found[path] = facts.st_mtime_ns, facts.st_size
     return found
 
 
