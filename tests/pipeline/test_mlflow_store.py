@@ -166,7 +166,7 @@ def mlflow_server(work: Workspace) -> Iterator[str]:
     folder = work.folder.parent / "server"
     folder.mkdir()
     command = ["mlflow", "server", "--port", str(port), "--workers", "1", "--backend-store-uri", "sqlite:///served.db"]
-    env = work.env(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
+    env = work.env(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", DO_NOT_TRACK="true")
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
     try:
@@ -192,7 +192,10 @@ def test_a_server_takes_the_run_and_the_model(work: Workspace) -> None:
 def test_a_server_holds_champion_and_ledger(work: Workspace) -> None:
     with mlflow_server(work) as address:
         work.ok("landuse", "register", MLFLOW_TRACKING_URI=address)
-        work.ok("landuse", "promote", "--force", "--reason", "the first", MLFLOW_TRACKING_URI=address)
+        (scratch := work.folder.parent / "scratch").mkdir()
+        first = ("--force", "--reason", "the first")
+        work.ok("landuse", "promote", *first, MLFLOW_TRACKING_URI=address, TMPDIR=str(scratch))
+        assert not list(scratch.iterdir()), "copies of what the server sent"
         assert f"{NAME} version 1 (challenger, champion)" in work.ok("landuse", "info", MLFLOW_TRACKING_URI=address)
         work.ok("landuse", "promote", MLFLOW_TRACKING_URI=address)
         with (work.folder / "artifacts" / "model" / "model.tflite").open("ab") as file:

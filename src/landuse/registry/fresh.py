@@ -2,10 +2,12 @@
 
 import base64
 import json
+import os
 import subprocess
 import sys
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from landuse.classifier import TOLERANCE, Classifier
@@ -38,7 +40,15 @@ def ask(uri: str) -> dict[str, Any]:
     """What the fresh process says. It runs isolated, so that the code it finds is that of the registry."""
     command = [sys.executable, "-I", "-B", str(SCRIPT), uri]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+        with TemporaryDirectory(prefix="landuse-") as folder:  # where MLflow leaves the files that a server sent
+            done = subprocess.run(
+                command,
+                env=os.environ | {"TMPDIR": folder},
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=True,
+            )
         return json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
         raise Unavailable(f"{uri} does not answer in a fresh process within {SECONDS} s") from None
