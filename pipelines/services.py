@@ -118,7 +118,6 @@ def environment() -> dict[str, str]:
         "DO_NOT_TRACK": "true",
         "MLFLOW_TRACKING_URI": store,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
     }
 
 

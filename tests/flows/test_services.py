@@ -67,7 +67,7 @@ def test_the_environment_of_flows_and_services_names_this_machine_only(shell: No
     hosts = {host for value in own.values() for host in re.findall(r"\w+://([^:/]+)", value)}
     assert hosts == {"127.0.0.1"}
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4200/api" and own["MLFLOW_TRACKING_URI"].endswith(":5000")
-    assert own["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false" and own["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert own["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false" and own["DO_NOT_TRACK"] == "true"
 
 
 def test_every_server_binds_to_this_machine_only(shell: None) -> None:
