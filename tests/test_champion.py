@@ -99,6 +99,6 @@ def test_where_nothing_was_registered_yet_no_empty_registry_is_left_behind(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    with pytest.raises(LanduseError, match="there is no registry at sqlite:///mlflow.db yet, dvc repro makes it"):
+    with pytest.raises(LanduseError, match="there is no registry at sqlite:///mlflow.db yet: dvc repro makes it"):
         champion.load("models:/served@champion")
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """The command line: instant help, and one line for every mistake of a user."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +93,27 @@ def test_a_full_disk_is_named_with_the_file_and_the_remedy(trained_copy: Path) -
     )
     assert done.returncode == 1
     assert done.stderr == "landuse: File too large: free some space, then the same command goes on\n"
+
+
+@pytest.mark.parametrize("verb", ["promote", "rollback", "history", "compare", "verify", "predict", "export"])
+def test_before_anything_was_registered_a_verb_of_the_registry_says_so_and_makes_none(
+    complaint: Refusal, project: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    (project / "a.png").write_bytes(b"")
+    before = sorted(project.iterdir())
+    assert "there is no registry at sqlite:///mlflow.db yet: dvc repro makes it" in complaint(verb)
+    assert sorted(project.iterdir()) == before
+
+
+def test_mlflow_is_not_asked_to_count_its_users(trained_copy: Path, tmp_path: Path) -> None:
+    counted = []
+    for command in ([LANDUSE, "info"], [sys.executable, "-c", "import mlflow"]):
+        (home := tmp_path / Path(command[0]).name).mkdir()
+        env = {"HOME": str(home), "PATH": os.environ["PATH"], "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
+        subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=True)
+        counted.append(bool(list(home.rglob("telemetry.json"))))
+    assert counted == [False, True], "the second shows that it would be seen"
 
 
 def test_info_before_any_ingest_says_what_to_run(complaint: Refusal, project: Path) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from landuse.classifier import CARD_FILE, Classifier, unsure_key
 from landuse.dataset import cores, map_ahead
 from landuse.errors import LanduseError
-from landuse.paths import DEFAULT_STORE, SQLITE
 
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 REMEDY = "name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
@@ -122,8 +121,7 @@ def resolve(model: str) -> tuple[str, str]:
 
     name, alias, number = asked.groups()
     with tracking.reach() as uri:
-        if uri == DEFAULT_STORE and not Path(uri.removeprefix(SQLITE)).exists():
-            raise LanduseError(f"{model}: there is no registry at {uri} yet, dvc repro makes it")
+        registry.refuse_missing(uri)
         number = number or registry.aliases(name).get(alias)
         if number is None:
             raise LanduseError(

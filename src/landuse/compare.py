@@ -3,7 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from landuse import registry, tracking
+from landuse import registry
 from landuse.gate.duel import p_value, weigh
 from landuse.gate.evidence import Evidence, facing, own_evidence, undisturbed
 from landuse.params import EvaluateParams
@@ -15,7 +15,7 @@ def compare(name: str, first: str, second: str, evaluation: EvaluateParams) -> s
 
     Raises LanduseError where a version is not there or damaged, or data/ is not the data set of the second.
     """
-    with tracking.store(), TemporaryDirectory() as folder:
+    with registry.at_hand(), TemporaryDirectory() as folder:
         one, other = (registry.get_version(name, number) for number in (first, second))
         with undisturbed():
             _, evidence = own_evidence(other, Path(folder, "second"))

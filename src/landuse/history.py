@@ -1,6 +1,6 @@
 """History: who made which version champion, when, from which, and why."""
 
-from landuse import registry, tracking
+from landuse import registry
 from landuse.handover import disagreement, settled_champion
 from landuse.ledger import DONE, OPEN, Entry, entries
 
@@ -10,7 +10,7 @@ def history(name: str) -> str:
 
     Raises LanduseError where the registry does not know the model.
     """
-    with tracking.store():
+    with registry.at_hand():
         settled_champion(name, mind_the_ledger=False)
         held, ledger, odd = registry.aliases(name), entries(name), disagreement(name)
     now = ", ".join(f"{alias} {number}" for alias, number in sorted(held.items())) or "no version has an alias"

@@ -1,6 +1,6 @@
 """Rollback: the champion before becomes champion again."""
 
-from landuse import tracking
+from landuse import registry
 from landuse.errors import LanduseError
 from landuse.handover import hand_over, settled_champion, standing
 
@@ -10,7 +10,7 @@ def rollback(name: str) -> str:
 
     Raises LanduseError where there is none to go back to, or where it does not load; then all is as before.
     """
-    with tracking.store():
+    with registry.at_hand():
         champion = settled_champion(name)
         before = [number for number in standing(name) if number != champion]
         if not before:

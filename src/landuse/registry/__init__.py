@@ -1,5 +1,7 @@
-"""The model registry: versions, the aliases that say who is champion, and their files. Within `tracking.store()`."""
+"""The model registry: versions, the aliases that say who is champion, and their files. Within `at_hand()`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from shlex import quote
@@ -8,9 +10,11 @@ import mlflow
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 
+from landuse import tracking
 from landuse.classifier import CARD_FILE, Classifier, digest
 from landuse.errors import LanduseError, Unavailable
 from landuse.lineage import DIRTY
+from landuse.paths import DEFAULT_STORE, SQLITE
 from landuse.tracking import MODEL_TAG, transfer_errors
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
@@ -19,6 +23,23 @@ MODEL_FOLDER = "artifacts/model"
 FILES = "mlruns"  # where MLflow keeps the files of a store that is a file
 SHOWN = 10
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+@contextmanager
+def at_hand() -> Iterator[str]:
+    """MLflow's store, as `tracking.store()`, for what finds nothing in a new one: raises LanduseError where none is."""
+    with tracking.reach() as uri:
+        refuse_missing(uri)
+        with tracking.store():
+            yield uri
+
+
+def refuse_missing(uri: str) -> None:
+    """Raise LanduseError where the file beside the project is not there: MLflow would make it."""
+    if uri == DEFAULT_STORE and not Path(uri.removeprefix(SQLITE)).exists():
+        raise LanduseError(
+            f"there is no registry at {uri} yet: dvc repro makes it, and one that was lost is filled again by {AGAIN}"
+        )
 
 
 def aliases(name: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 
-from landuse import lineage, registry, tracking
+from landuse import lineage, registry
 from landuse.errors import LanduseError, Refused
 from landuse.verify.again import rerun, restored
 from landuse.verify.rows import Row, Then, ingredients, line, packages, results
@@ -50,7 +50,7 @@ def recall(name: str, number: str, folder: Path) -> Then:
 
     Raises LanduseError where the registry does not have it, or something is not recorded.
     """
-    with tracking.store():
+    with registry.at_hand():
         version = registry.get_version(name, number)
         lost = [f"the tag {tag}" for tag in NEEDED if tag not in version.tags]
         lost += [path for path in LOGGED if registry.fetch_run_file(version, path, folder) is None]
