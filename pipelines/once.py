@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from landuse.errors import LanduseError, Refused, Unavailable
 from landuse.paths import SERVICES
-from landuse.process import DEATH_SECONDS, identity, is_gone
+from landuse.process import DEATH_SECONDS, ending_signals, identity, is_gone
 from pipelines import services
 
 OVERRIDES = "overrides"
@@ -79,7 +79,7 @@ def end_orphans() -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end this process as they should, and Prefect's temporary server with it.
+    """Ctrl-C, SIGTERM and a closed terminal end this process as they should, and Prefect's temporary server with it.
 
     A terminal sends Ctrl-C to that server too, so that a flow may fail on the way out for want of it.
     """
@@ -89,7 +89,7 @@ def stoppable() -> Iterator[None]:
         received.append(number)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *ending_signals()):
         signal.signal(number, stop)
     try:
         yield

@@ -14,7 +14,7 @@ from landuse import lineage, tracking
 from landuse.errors import LanduseError
 from landuse.params import load_params
 from landuse.paths import DATA, DATA_DVC, DVC_LOCK, PARAMS, SERVICES
-from landuse.worktree import lend
+from landuse.worktree import NO_HOOKS, lend
 from pipelines.commands import command_environment
 
 COPY = SERVICES / "workspace"
@@ -67,7 +67,7 @@ def command(*words: str, folder: Path | None = None) -> str:
     done = subprocess.run(words, cwd=folder, env=command_environment(), capture_output=True, text=True)
     if done.returncode:
         complaint = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise LanduseError(f"{' '.join(words[:2])} failed ({complaint}): other params need a git commit and its data")
+        raise LanduseError(f"{words[0]} failed ({complaint}): other params need a git commit and its data")
     return done.stdout
 
 
@@ -76,7 +76,7 @@ def make_copy() -> Path:
 
     Of what git does not know, only what stages depend on: beside the project there may lie any number of images.
     """
-    command("git", "worktree", "add", "--quiet", "--detach", "--force", str(COPY), "HEAD")
+    command("git", *NO_HOOKS, "worktree", "add", "--quiet", "--detach", "--force", str(COPY), "HEAD")
     project = COPY / lineage.place_in_repository()
     changed = command("git", "diff", "--relative", "--name-only", "-z", "HEAD")
     changed += command("git", "ls-files", "--others", "--exclude-standard", "-z", "--", *NEEDED)

@@ -12,9 +12,10 @@ from mlflow import MlflowClient
 from landuse import ledger, tracking
 from landuse.errors import LanduseError
 from landuse.ledger import DONE, OPEN, UNDONE, Entry
-from landuse.process import HOST, STARTED, identity
+from landuse.process import BOOT, HOST, STARTED, identity
 
 NAME = "gallery"
+ELSEWHERE = {HOST: "elsewhere", BOOT: "another start"}
 
 
 @pytest.fixture(autouse=True)
@@ -92,8 +93,8 @@ def test_another_process_with_the_same_number_is_not_taken_for_the_one_that_died
 
 def test_an_entry_of_another_host_is_an_orphan_after_an_hour() -> None:
     now = time()
-    assert not entry("promote", None, None, now - 3500, **{HOST: "elsewhere"}).orphaned()
-    assert entry("promote", None, None, now - 3700, **{HOST: "elsewhere"}).orphaned()
+    assert not entry("promote", None, None, now - 3500, **ELSEWHERE).orphaned()
+    assert entry("promote", None, None, now - 3700, **ELSEWHERE).orphaned()
     assert entry("promote", None, None, now - 3700).orphaned(), "a process that lives on forgot about it"
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from landuse.process import HOST, PID, STARTED, end_group, identity, is_gone, note
+from landuse.process import BOOT, HOST, PID, STARTED, end_group, identity, is_gone, is_here, note
 
+ELSEWHERE = {HOST: "elsewhere", BOOT: "another start"}
 WAITING = (sys.executable, "-c", "input()")
 
 
@@ -45,8 +47,17 @@ def test_a_process_is_the_same_after_the_clock_was_set(monkeypatch: pytest.Monke
 
 
 def test_nothing_is_known_of_a_process_of_another_machine_or_of_none() -> None:
-    assert not is_gone(identity() | {HOST: "elsewhere", STARTED: "1.00"})
+    assert not is_gone(identity() | ELSEWHERE | {STARTED: "1.00"})
     assert not is_gone({})
+
+
+def test_a_process_is_the_same_under_another_name_of_its_machine(
+    leader: subprocess.Popen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = identity(leader.pid)
+    monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
+    assert is_here(tags) and is_gone(tags | {STARTED: "1.00"})
+    assert end_group(tags) and leader.wait() == -signal.SIGKILL
 
 
 def test_a_note_is_of_one_process_and_keeps_what_it_says_until_the_next_is_whole(
@@ -93,6 +104,6 @@ def test_a_group_ends_with_its_leader_or_after_it(leader: subprocess.Popen) -> N
 
 def test_a_group_of_another_machine_or_of_another_process_is_left_alone(leader: subprocess.Popen) -> None:
     tags = identity(leader.pid)
-    assert not end_group(tags | {HOST: "elsewhere"}) and not end_group(tags | {STARTED: "1.00"})
+    assert not end_group(tags | ELSEWHERE) and not end_group(tags | {STARTED: "1.00"})
     assert leader.poll() is None
     assert end_group(tags) and leader.wait() == -signal.SIGKILL

@@ -235,7 +235,7 @@ def is_there(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_who_is_stopped_in_the_middle_leaves_no_folder_and_no_process(
     tags: dict, tmp_path: Path, signum: signal.Signals, heard: None
 ) -> None:
@@ -247,7 +247,7 @@ def test_who_is_stopped_in_the_middle_leaves_no_folder_and_no_process(
         os.kill(os.getpid(), signum)
 
     Thread(target=stop, daemon=True).start()
-    before = signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     with pytest.raises(KeyboardInterrupt), restored(tags, Path("then.yaml"), tmp_path / "now") as folder:
         rerun(folder, tmp_path / "store.db")
     assert_nothing_is_left(tmp_path / "now")
@@ -255,4 +255,4 @@ def test_who_is_stopped_in_the_middle_leaves_no_folder_and_no_process(
     while is_there(stage) and monotonic() < end:
         sleep(0.05)
     assert not is_there(stage)
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before

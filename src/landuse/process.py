@@ -17,13 +17,29 @@ from landuse.errors import LanduseError
 from landuse.files import write_whole
 
 DEATH_SECONDS = 10
-HOST, PID, STARTED = "process.host", "process.id", "process.started_after_boot"
+HOST, BOOT = "process.host", "process.boot"
+PID, STARTED = "process.id", "process.started_after_boot"
+UNKNOWN = "unknown"
 
 
 def identity(pid: int | None = None) -> dict[str, str]:
     """What tells a process of this machine (by default this one) from any other, as tags."""
     process = psutil.Process(pid or os.getpid())
-    return {HOST: socket.gethostname(), PID: str(process.pid), STARTED: started(process)}
+    return {HOST: socket.gethostname(), BOOT: boot(), PID: str(process.pid), STARTED: started(process)}
+
+
+def boot() -> str:
+    """What tells this start of this machine, and within it this container, from any other, where the system says it."""
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{start}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return UNKNOWN
+
+
+def was_here(tags: Mapping[str, str]) -> bool:
+    """Whether a process ran on this machine: under its name of today, or since its last start under another."""
+    return tags.get(HOST) == socket.gethostname() or tags.get(BOOT, UNKNOWN) == boot() != UNKNOWN
 
 
 def started(process: psutil.Process) -> str:
@@ -65,7 +81,7 @@ def noted(path: Path) -> dict[str, str]:
 
 def is_gone(tags: Mapping[str, str]) -> bool:
     """Whether the process is known to have ended: it ran on this machine and does so no more."""
-    if tags.get(HOST) != socket.gethostname() or STARTED not in tags:
+    if not was_here(tags) or STARTED not in tags:
         return False
     try:
         process = psutil.Process(int(tags[PID]))
@@ -76,7 +92,7 @@ def is_gone(tags: Mapping[str, str]) -> bool:
 
 def is_here(tags: Mapping[str, str]) -> bool:
     """Whether the process is at work on this machine."""
-    return tags.get(HOST) == socket.gethostname() and not is_gone(tags)
+    return was_here(tags) and not is_gone(tags)
 
 
 def end_group(tags: Mapping[str, str]) -> bool:
@@ -87,7 +103,7 @@ def end_group(tags: Mapping[str, str]) -> bool:
     """
     pid = int(tags[PID])
     with suppress(ProcessLookupError, psutil.NoSuchProcess):  # it may end at any moment
-        if tags[HOST] == socket.gethostname() and (not psutil.pid_exists(pid) or identity(pid).items() <= tags.items()):
+        if was_here(tags) and (not psutil.pid_exists(pid) or started(psutil.Process(pid)) == tags[STARTED]):
             members = [process for process in psutil.process_iter() if is_member(process, pid)]
             os.killpg(pid, signal.SIGKILL)
             end = time.monotonic() + DEATH_SECONDS
@@ -95,6 +111,11 @@ def end_group(tags: Mapping[str, str]) -> bool:
                 time.sleep(0.02)
             return True
     return False
+
+
+def ending_signals() -> list[int]:
+    """The signals beside Ctrl-C that end a process; that of a closed terminal only where it is not ignored (nohup)."""
+    return [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def is_member(process: psutil.Process, group: int) -> bool:

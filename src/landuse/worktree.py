@@ -7,6 +7,8 @@ from dvc.config import Config
 
 from landuse.paths import WEIGHTS
 
+NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # options of git: hooks of the user, as of `dvc install`, do not run
+
 
 def lend(folder: Path) -> None:
     """Let a working tree use the DVC cache and remotes of this project, and those of its weights that are not in git.

@@ -19,7 +19,7 @@ from processes import ROOT, python, wait_until
 
 from landuse.errors import Unavailable
 from landuse.paths import INBOX, SERVICES
-from landuse.process import HOST, STARTED, identity, note
+from landuse.process import BOOT, HOST, STARTED, identity, note
 from pipelines import inbox, services
 from pipelines.commands import alone
 from pipelines.lost import NOTES, end_lost_runs
@@ -112,7 +112,8 @@ def test_a_run_at_work_or_on_another_machine_is_nothing_to_ask_a_server_about(no
     leave_note("here")
     leave_note("elsewhere")
     note(NOTES / "here.json", os.getpid())
-    (NOTES / "elsewhere.json").write_text(json.dumps(identity() | {HOST: "elsewhere", STARTED: "1.00"}))
+    elsewhere = {HOST: "elsewhere", BOOT: "another start", STARTED: "1.00"}
+    (NOTES / "elsewhere.json").write_text(json.dumps(identity() | elsewhere))
     end_lost_runs()
     assert kept() == ["elsewhere", "here"]
 

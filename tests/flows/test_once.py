@@ -112,8 +112,9 @@ def test_the_real_command_runs_a_flow_without_a_server_and_says_why_it_failed(pr
     [
         (lambda flow: flow.terminate(), 128 + signal.SIGTERM),
         (lambda flow: os.killpg(flow.pid, signal.SIGINT), 128 + signal.SIGINT),
+        (lambda flow: flow.send_signal(signal.SIGHUP), 128 + signal.SIGHUP),
     ],
-    ids=["SIGTERM", "Ctrl-C in a terminal"],
+    ids=["SIGTERM", "Ctrl-C in a terminal", "a closed terminal"],
 )
 def test_a_flow_that_is_stopped_takes_its_temporary_server_with_it(
     project: Path, stop: Callable[[subprocess.Popen], None], code: int

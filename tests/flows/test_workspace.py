@@ -85,6 +85,15 @@ def test_other_params_are_those_of_the_copy_and_the_project_is_as_before(committ
     assert facts() == before and not COPY.exists()
 
 
+def test_a_hook_of_the_user_is_not_run(committed: Path) -> None:
+    hook = Path(".git/hooks/post-checkout")
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    with workspace(FASTER) as folder:
+        assert files(folder / "data") == {"field/a.png", "water/a.png"}
+
+
 def test_a_project_in_a_folder_of_a_larger_repository_is_copied_in_its_place(committed: Path) -> None:
     move(".git", committed.parent)
     command("git", "add", "--all", ".")
@@ -170,7 +179,7 @@ def test_a_training_that_fails_leaves_no_copy(committed: Path) -> None:
 def test_a_copy_whose_data_cannot_be_had_is_removed_again(committed: Path) -> None:
     before = facts()
     rmtree(".dvc/cache")
-    with pytest.raises(LanduseError, match="dvc checkout failed .*other params need a git commit and its data"):
+    with pytest.raises(LanduseError, match="dvc failed .*other params need a git commit and its data"):
         workspace(FASTER).__enter__()
     assert facts() == before and not COPY.exists()
 
@@ -206,7 +215,7 @@ def test_a_value_that_is_not_allowed_is_refused_and_nothing_stays(committed: Pat
 def test_a_project_that_was_never_committed_is_told_so(project: Path, store: str, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
-    with pytest.raises(LanduseError, match="git worktree failed .*other params need a git commit") as refusal:
+    with pytest.raises(LanduseError, match="git failed .*other params need a git commit") as refusal:
         workspace(FASTER).__enter__()
     assert "\n" not in str(refusal.value)
 

@@ -14,7 +14,8 @@ import yaml
 from landuse import lineage
 from landuse.errors import LanduseError
 from landuse.paths import DATA, DATA_DVC, DVC_YAML, PARAMS, SQLITE, WEIGHTS
-from landuse.worktree import lend
+from landuse.process import ending_signals
+from landuse.worktree import NO_HOOKS, lend
 
 DVC = (sys.executable, "-m", "dvc")
 LAST_STAGE = "evaluate"
@@ -26,7 +27,8 @@ def restored(tags: Mapping[str, str], params: Path, folder: Path) -> Iterator[Pa
 
     Raises LanduseError where data or weights cannot be had.
     """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill leaves nothing behind either
+    stop = signal.default_int_handler  # a kill leaves nothing behind either
+    before = {number: signal.signal(number, stop) for number in ending_signals()}
     try:
         project = check_out(tags["git.commit"], folder)
         shutil.copyfile(params, project / PARAMS)
@@ -37,13 +39,13 @@ def restored(tags: Mapping[str, str], params: Path, folder: Path) -> Iterator[Pa
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lineage.git("worktree", "prune")
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_out(commit: str, folder: Path) -> Path:
-    """The project in a second working tree at a commit. Hooks of the user, as of `dvc install`, do not run for it."""
-    quiet = ("-c", "core.hooksPath=/dev/null")
-    if lineage.git(*quiet, "worktree", "add", "--quiet", "--detach", str(folder), commit) is None:
+    """The project in a second working tree at a commit."""
+    if lineage.git(*NO_HOOKS, "worktree", "add", "--quiet", "--detach", str(folder), commit) is None:
         raise LanduseError(f"git worktree add {folder} {commit} failed: is there room, and may it write to .git?")
     place = lineage.place_in_repository()
     if not (folder / place / DVC_YAML).exists():
