@@ -1,5 +1,6 @@
 """An arrival is taken in instead of `data.source`, and stays until that holds something else."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -201,6 +202,13 @@ def test_not_let_in_is_3_with_the_report_and_damaged_too(code: Code) -> None:
     Path("../broken.zip").write_bytes(Path("../set.zip").read_bytes()[:100])
     assert code("ingest", "../broken.zip")[0] == 3
     assert code("ingest", checksum="md5:" + "0" * 32)[0] == 3
+
+
+def test_a_name_in_another_encoding_than_utf_8_is_refused_by_name(code: Code) -> None:
+    latin = os.fsdecode(b"../caf\xe9.zip")
+    zip_of(Path(latin), pictures())
+    for verb in ("fetch", "ingest"):
+        assert code(verb, latin) == (3, "landuse: '../caf\\udce9.zip' is no name in UTF-8: rename it\n")
 
 
 def test_an_ingest_says_one_line(settled: room.Ingested, capfd: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,17 @@ def test_a_set_that_does_not_pass_goes_to_quarantine_with_its_report(settled: ro
     assert files_in(Path("data")) == pictures() and Path("data.dvc").read_bytes() == before
 
 
+def test_what_is_refused_every_night_is_kept_once_with_every_report(settled: room.Ingested) -> None:
+    bad = zip_of(Path("../bad.zip"), pictures(10) | {"swamp/a.png": picture(20)})
+    other = zip_of(Path("../other.zip"), pictures(10) | {"swamp/a.png": picture(30)})
+    for archive in (other, bad, bad, bad):
+        with pytest.raises(LanduseError):
+            bring_in(archive)
+    kept = sorted(Path("quarantine").iterdir())
+    assert [(folder / "validation.html").exists() for folder in kept] == [True] * 4
+    assert [(folder / "data").exists() for folder in kept] == [True, False, False, True]
+
+
 def test_edited_data_is_not_overwritten_and_missing_data_is_rebuilt(settled: room.Ingested) -> None:
     Path("data/field/a.png").write_bytes(picture(99))
     with pytest.raises(LanduseError, match="dvc checkout --force data"):

@@ -23,6 +23,7 @@ from landuse.files import write_whole
 from landuse.ingest.download import public
 from landuse.ingest.sources import Source, find_source
 from landuse.ingest.swap import BEFORE, INCOMING, JOURNAL, recover, remove, settle, swap_in, undo_swap
+from landuse.ingest.unpack import encodable
 from landuse.lineage import read_data_dvc
 from landuse.params import DataParams, ValidateParams, load_params
 from landuse.paths import ARTIFACTS, DATA, DATA_DVC, QUARANTINE, VALIDATED, VALIDATION
@@ -109,6 +110,8 @@ def source_of(data: DataParams, arrival: str | None) -> Source:
         raise LanduseError("what arrived has no name: name an archive or a folder, or nothing for data.source")
     if "://" in arrival:
         raise LanduseError(f"{public(arrival)}: a URL is taken in as data.source, with its data.checksum")
+    if not encodable(arrival):
+        raise Refused(f"{arrival!r} is no name in UTF-8: rename it")
     path = os.path.join(".", os.path.expanduser(arrival))  # what is known by name is not meant
     if not Path(path).exists():
         raise LanduseError(f"{arrival}: there is no such file or folder")
@@ -231,10 +234,15 @@ def build(source: Source, params: ValidateParams, called: str) -> int:
 
 
 def quarantine(source: Source) -> Path:
-    """Move the candidate and its report out of the way, to a folder named by time and digest."""
+    """Move the candidate and its report out of the way, to a folder named by time and digest.
+
+    Of a source that is refused again, every night perhaps, the images are kept once: beside the last report.
+    """
     QUARANTINE.mkdir(exist_ok=True)
-    moment, digest = datetime.now(UTC), source.digest.rpartition(":")[2]
-    folder = QUARANTINE / f"{moment:%Y%m%dT%H%M%S.%fZ}-{digest[:8]}"
+    moment, digest = datetime.now(UTC), source.digest.rpartition(":")[2][:8]
+    for earlier in QUARANTINE.glob(f"*-{digest}"):
+        shutil.rmtree(earlier / DATA, ignore_errors=True)
+    folder = QUARANTINE / f"{moment:%Y%m%dT%H%M%S.%fZ}-{digest}"
     shutil.move(CANDIDATE, folder)  # which may lie on another disk
     return folder
 
