@@ -8,6 +8,7 @@ from functools import partial
 
 from landuse.errors import LanduseError, Unavailable, in_one_line
 from landuse.paths import INBOX, SERVICES
+from landuse.quiet import own_environment
 from pipelines import services
 from pipelines.waiting import held
 
@@ -85,6 +86,7 @@ def main() -> None:
     parser = ArgumentParser("python -m pipelines")
     parser.add_argument("verb", choices=verbs)
     verb = parser.parse_args().verb
+    own_environment()
     with in_one_line():
         try:
             os.environ.update(services.environment())

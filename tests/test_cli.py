@@ -106,6 +106,18 @@ def test_before_anything_was_registered_a_verb_of_the_registry_says_so_and_makes
     assert sorted(project.iterdir()) == before
 
 
+def test_variables_that_name_the_repository_or_run_of_somebody_else_are_not_heeded(
+    trained_copy: Path, tmp_path: Path
+) -> None:
+    subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "other.git"], check=True)
+    others = {"GIT_DIR": str(tmp_path / "other.git"), "MLFLOW_RUN_ID": "0" * 32}
+    said = [
+        subprocess.run([LANDUSE, "info"], env=os.environ | more, capture_output=True, text=True, check=True).stdout
+        for more in ({}, others)
+    ]
+    assert said[0] == said[1] and "not in git" not in said[0]
+
+
 def test_mlflow_is_not_asked_to_count_its_users(trained_copy: Path, tmp_path: Path) -> None:
     counted = []
     for command in ([LANDUSE, "info"], [sys.executable, "-c", "import mlflow"]):

@@ -143,6 +143,8 @@ def test_the_commit_is_clean_until_a_file_in_it_changes(folder: Path) -> None:
     commit()
     (folder / "src" / "another.py").touch()
     assert lineage.tags()["git.dirty"] == "true"
+    subprocess.run(["git", "config", "status.showUntrackedFiles", "no"], check=True)
+    assert lineage.tags()["git.dirty"] == "true", "whatever git is to show to the user"
 
 
 def test_params_and_data_are_no_change_of_the_code_for_they_are_recorded_themselves(folder: Path) -> None:

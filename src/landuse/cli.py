@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landuse.errors import LanduseError, in_one_line
-from landuse.quiet import tensorflow_starts
+from landuse.quiet import own_environment, tensorflow_starts
 
 if TYPE_CHECKING:
     from landuse.params import Params
@@ -312,7 +312,7 @@ def flow(
 
 def main() -> None:
     """Run the command line; an error that people can mend becomes one line and its exit code."""
-    os.environ.setdefault("DO_NOT_TRACK", "true")  # MLflow and Prefect tell their makers nothing
+    own_environment()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it complains of is said in words of our own

@@ -120,7 +120,7 @@ def tags(**used: Any) -> dict[str, str]:
     data = data_record()
     source = str(data.get("source", "unknown"))
     drawn = bool(data.get("drawn"))
-    changes = git("status", "--porcelain", "--", *CODE)
+    changes = git("status", "--porcelain", "--untracked-files=normal", "--", *CODE)
     params = json.dumps(params_record(**used), sort_keys=True)
     return {
         "data.md5": data["md5"],

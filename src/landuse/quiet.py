@@ -1,4 +1,7 @@
-"""What libraries do unasked at their start, left out: notes past every logging setting, and imports of others."""
+"""What libraries do unasked at their start, left out: notes past every logging setting, and imports of others.
+
+And what the shell says of somebody else's work.
+"""
 
 import os
 import sys
@@ -7,7 +10,21 @@ from contextlib import contextmanager
 from threading import Lock
 
 UNUSED = ("matplotlib", "sklearn")
+OF_OTHERS = (  # set by git for its hooks, and by MLflow for what it starts
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR"),
+    *("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"),
+)
 one_at_a_time = Lock()
+
+
+def own_environment() -> None:
+    """For the start of a program: the repository and the runs are those of this project, whatever the shell says.
+
+    MLflow and Prefect, imported later, tell their makers nothing of their use.
+    """
+    for name in OF_OTHERS:
+        os.environ.pop(name, None)
+    os.environ.setdefault("DO_NOT_TRACK", "true")
 
 
 @contextmanager
