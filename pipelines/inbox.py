@@ -29,9 +29,10 @@ def arrivals() -> list[Path]:
     """What lies in inbox/, in the order it came; hidden and half-copied names, broken links and pipes are left out."""
     came: dict[Path, int] = {}
     for path in INBOX.glob("*"):
-        shown = not path.name.startswith(".") and path.suffix not in UNFINISHED
-        if shown and (path.is_file() or path.is_dir()):
-            with suppress(FileNotFoundError):  # taken away while looked at
+        if path.name.startswith(".") or path.suffix in UNFINISHED:
+            continue
+        with suppress(OSError):  # taken away while looked at, or a link to where this user may not look
+            if path.is_file() or path.is_dir():
                 came[path] = path.lstat().st_ctime_ns
     return sorted(came, key=came.__getitem__)
 
@@ -92,11 +93,22 @@ def dated(name: str) -> str:
 
 
 def fingerprint() -> Fingerprint:
-    """Name, size and time of the last change, in ns, of everything that arrived."""
+    """Name, size and time of the last change, in ns, of everything that arrived.
+
+    What may not be looked at is left out: `landuse ingest` says so in words.
+    """
     while True:
         with suppress(FileNotFoundError):  # taken away while looked at
             files = (file for path in arrivals() for file in (path, *path.rglob("*")))
-            return frozenset((str(file), (facts := file.lstat()).st_size, facts.st_ctime_ns) for file in files)
+            return frozenset(filter(None, map(facts, files)))
+
+
+def facts(file: Path) -> tuple[str, int, int] | None:
+    """Name, size and time of the last change, or None of a file that this user may not look at."""
+    with suppress(PermissionError):
+        found = file.lstat()
+        return str(file), found.st_size, found.st_ctime_ns
+    return None
 
 
 def is_at_rest(found: Fingerprint, settle_seconds: float) -> bool:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import psutil
 
@@ -106,19 +106,29 @@ def is_elsewhere() -> bool:
 
 
 def environment() -> dict[str, str]:
-    """That of every service and flow: this project's servers, this Python, nothing sent to anybody."""
+    """That of every service and flow: this project's servers, this Python.
+
+    What is on this machine is asked directly, also where the data set comes through a proxy.
+    """
     store = store_address() if is_elsewhere() else mlflow_server().address
+    direct = ",".join(dict.fromkeys([*filter(None, unproxied().split(",")), HOST, "localhost"]))
     return os.environ | {
+        "no_proxy": direct,
+        "NO_PROXY": direct,
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PREFECT_HOME": str((SERVICES / "prefect").resolve()),
         "PREFECT_API_URL": f"{prefect_server().address}/api",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "true",
         "MLFLOW_TRACKING_URI": store,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
+
+
+def unproxied() -> str:
+    """The hosts that the user has asked without the proxy."""
+    return os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
 
 
 def is_up(service: Service) -> bool:
@@ -142,7 +152,8 @@ def is_running(service: Service) -> bool:
 
 def answers(service: Service) -> bool:
     """Whether somebody says on the port of a server that all is well."""
-    with suppress(OSError), urlopen(service.address + service.health, timeout=5) as answer:
+    direct = build_opener(ProxyHandler({}))
+    with suppress(OSError), direct.open(service.address + service.health, timeout=5) as answer:
         return answer.status == 200
     return False
 

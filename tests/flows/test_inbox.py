@@ -95,6 +95,20 @@ def test_what_is_taken_away_while_it_is_looked_at_is_no_arrival(place: Path, mon
     assert inbox.arrivals() == [stays]
 
 
+def test_what_may_not_be_looked_at_stops_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (hidden := INBOX / "tiles" / "private").mkdir(parents=True)
+    look = Path.lstat
+
+    def refused(path: Path) -> os.stat_result:
+        if path == hidden:
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", refused)
+    assert inbox.arrivals() == [INBOX / "tiles"]
+    assert {name for name, _, _ in inbox.fingerprint()} == {"inbox/tiles"}
+
+
 def test_a_pipe_is_no_arrival(place: Path) -> None:
     os.mkfifo(INBOX / "pipe")
     assert inbox.arrivals() == []

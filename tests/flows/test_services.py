@@ -17,7 +17,7 @@ import pytest
 from processes import python, wait_until
 
 from landuse.errors import LanduseError
-from landuse.process import HOST, STARTED, identity, is_gone
+from landuse.process import BOOT, HOST, STARTED, identity, is_gone
 from pipelines import services
 from pipelines.__main__ import LOCK
 from pipelines.services import Service, answers, environment, is_running, is_up, start, stop
@@ -67,7 +67,19 @@ def test_the_environment_of_flows_and_services_names_this_machine_only(shell: No
     hosts = {host for value in own.values() for host in re.findall(r"\w+://([^:/]+)", value)}
     assert hosts == {"127.0.0.1"}
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4200/api" and own["MLFLOW_TRACKING_URI"].endswith(":5000")
-    assert own["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false" and own["DO_NOT_TRACK"] == "true"
+    assert own["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_what_is_on_this_machine_is_asked_without_the_proxy_of_the_user(web: Service) -> None:
+    nobody = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": "tiles.example"}
+    start(web)
+    with patch.dict(os.environ, nobody):
+        assert is_up(web)
+        own = environment()
+        assert own["no_proxy"] == own["NO_PROXY"] == "tiles.example,127.0.0.1,localhost"
+        with patch.dict(os.environ, own):
+            assert environment()["no_proxy"] == own["no_proxy"]
+    assert stop(web)
 
 
 def test_every_server_binds_to_this_machine_only(shell: None) -> None:
@@ -248,9 +260,9 @@ def test_a_process_that_was_given_the_number_of_a_service_is_not_the_service(web
 
 def test_a_note_that_came_along_from_another_machine_is_of_no_service_here(web: Service) -> None:
     with subprocess.Popen(python("input()"), stdin=subprocess.PIPE, start_new_session=True) as stranger:
-        web.note.write_text(json.dumps(identity(stranger.pid) | {HOST: "elsewhere"}))
+        web.note.write_text(json.dumps(identity(stranger.pid) | {HOST: "elsewhere", BOOT: "another start"}))
         assert not is_up(web) and not stop(web) and stranger.poll() is None
-        web.note.write_text(json.dumps(identity(stranger.pid) | {HOST: "elsewhere"}))
+        web.note.write_text(json.dumps(identity(stranger.pid) | {HOST: "elsewhere", BOOT: "another start"}))
         start(web)
         assert is_up(web) and noted(web)["process.id"] != str(stranger.pid) and stop(web) and stranger.poll() is None
         stranger.communicate(b"\n")
