@@ -74,7 +74,7 @@ def test_a_good_first_model_passes_and_the_blessing_says_that_there_was_no_champ
 def test_a_better_model_than_the_champion_passes(at_hand: None) -> None:
     checks = judged(GOOD, CONFUSED)
     assert failed(checks) == set() and checks.keys() >= DUEL | {"images"}
-    assert "images right only by this version: 40, only by the champion: 0 (p < 0.001)" in checks["mcnemar"].sentence
+    assert "right only by this version: 40, only by the champion: 0 (p < 0.001)" in checks["mcnemar"].sentence
 
 
 def test_a_model_that_confuses_two_classes_fails_alone_and_beside_the_champion(at_hand: None) -> None:

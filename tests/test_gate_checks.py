@@ -68,9 +68,18 @@ def test_a_lead_of_the_champion_fails_once_it_is_no_chance() -> None:
 def test_images_that_look_alike_are_one_vote_where_chance_is_judged() -> None:
     alike, champion = [0] * 7 + list(range(1, 94)), evidence([1] * 100)
     apart, together = (weigh(evidence([0] * 7 + [1] * 93, groups=groups), champion) for groups in (None, alike))
-    assert (apart.better, apart.worse) == (together.better, together.worse) == (0, 7), "images are counted"
+    assert (apart.better, apart.worse, together.better, together.worse) == (0, 7, 0, 1)
     assert apart.chance == pytest.approx(2 * 0.5**7) and together.chance == 1
     assert together.low < apart.low < 0 and together.high == 0
+
+
+def test_the_lead_is_that_by_scenes_however_many_images_show_one() -> None:
+    ten_scenes, one_scene = [1] * 10 + [0] * 12 + [1] * 78, [0] * 10 + [1] * 12 + [1] * 78
+    groups = [*range(10), *[10] * 12, *range(11, 89)]
+    leader, other = (evidence(correct, groups=groups) for correct in (ten_scenes, one_scene))
+    checks = [check_duel(*pair, promote_params())[0] for pair in ((leader, other), (other, leader))]
+    assert [check.passed for check in checks] == [True, False] and checks[0].value == pytest.approx(0.012, abs=0.001)
+    assert "right only by this version: 1, only by the champion: 10 (p = 0.012)" in checks[1].sentence
 
 
 def test_the_interval_is_that_of_the_normal_approximation_and_the_same_every_time() -> None:

@@ -24,7 +24,7 @@ def check_duel(challenger: Evidence, champion: Evidence, params: PromoteParams) 
     odds = weigh(challenger, champion)
     significant = odds.worse > odds.better and odds.chance < params.significance
     only_champion = f"only by the champion: {odds.worse} ({p_value(odds.chance)})"
-    tally = f"images right only by this version: {odds.better}, {only_champion}"
+    tally = f"images, look-alikes as one, right only by this version: {odds.better}, {only_champion}"
     counts = {"this": odds.better, "champion": odds.worse}
     scores = {"this": float(challenger.correct.mean()), "champion": float(champion.correct.mean())}
     lead = f"accuracy beside the champion's is {odds.low:+.1%} or better (95 % interval), {-params.margin:+.1%} must be"
@@ -37,9 +37,9 @@ def check_duel(challenger: Evidence, champion: Evidence, params: PromoteParams) 
 
 @dataclass(frozen=True)
 class Odds:
-    """How many images only one of two models gets right, whether that is chance, and by how much accuracy differs.
+    """How many scenes only one of two models gets right, whether that is chance, and by how much accuracy differs.
 
-    `better` and `worse` count images, `chance` is the p-value, `low` to `high` the 95 % interval of the difference.
+    `better` and `worse` count scenes, `chance` is the p-value, `low` to `high` the 95 % interval of the difference.
     """
 
     better: int
@@ -53,8 +53,8 @@ def weigh(model: Evidence, other: Evidence) -> Odds:
     """One model beside another on the same images."""
     differences, groups = model.correct.astype(float) - other.correct, model.table["group"]
     scenes = pd.Series(differences).groupby(groups.to_numpy()).sum()
-    chance = mcnemar(int((scenes > 0).sum()), int((scenes < 0).sum()))
-    return Odds(int((differences > 0).sum()), int((differences < 0).sum()), chance, *interval(differences, groups))
+    better, worse = int((scenes > 0).sum()), int((scenes < 0).sum())
+    return Odds(better, worse, mcnemar(better, worse), *interval(differences, groups))
 
 
 def mcnemar(better: int, worse: int) -> float:
