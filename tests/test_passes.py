@@ -56,6 +56,24 @@ def test_every_pass_sees_every_image_once_in_another_order_and_view() -> None:
     assert (first != second).any(axis=0).all() and {*first[:, 1], *second[:, 1]} == set(range(8))
 
 
+@pytest.mark.parametrize(
+    ("images", "batch_size", "seen"), [(64, 32, 64), (65, 32, 64), (68, 32, 64), (69, 32, 69), (5, 32, 5), (1, 8, 1)]
+)
+def test_a_last_batch_of_few_images_is_left_out_of_what_is_learned_from(
+    images: int, batch_size: int, seen: int
+) -> None:
+    def read(rows: np.ndarray, _: np.ndarray) -> np.ndarray:
+        return rows[:, None]
+
+    labels = np.eye(2, dtype=np.float32)[np.arange(images) % 2]
+    learned = Passes(read, np.arange(images), labels, batch_size, Chance(8, 0.4, 1))
+    first, second = (all_of(learned) for _ in range(2))
+    assert len(learned) == len(first.inputs) == len(first.shares) == seen
+    assert learned.batches == -(-seen // batch_size) and len({*first.inputs[:, 0]}) == seen
+    assert seen == images or {*first.inputs[:, 0]} != {*second.inputs[:, 0]}, "others every time"
+    assert len(Passes(read, np.arange(images), labels, batch_size, None)) == images
+
+
 def test_a_pass_comes_in_chunks_of_whole_batches_that_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
     room = sys.modules["landuse.train.passes"]
 

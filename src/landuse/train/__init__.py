@@ -24,7 +24,7 @@ def train(params: TrainParams) -> None:
     tags = {"weights": weights, "weights.sha256": facts["weights_sha256"]}
     tags |= {"device": model.device(), "processor": lineage.processor()}
     with tracking.training_run(tags, train=params, extract=bench.extracted) as record:
-        with Watch(params.epochs, **bench.images) as watch:
+        with Watch(params.epochs, **bench.images(params)) as watch:
             bench.fit(params, watch).to_csv(HISTORY, index=False)
         network, validation, examples = bench.trained(params), bench.passes("validation", params), choose(bench.splits)
         seen = bench.embeddings(np.concatenate((validation.rows, examples)), params)

@@ -64,11 +64,9 @@ class Bench:
         for variable, value in zip((*self.seeing.variables, *self.head.variables), weights, strict=True):
             variable.assign(value)
 
-    @property
-    def images(self) -> dict[str, int]:
-        """How many images are learned from, and how many choose the best epoch."""
-        counts = self.splits["subset"].value_counts()
-        return {"train": counts["train"], "validation": counts["validation"]}
+    def images(self, params: TrainParams) -> dict[str, int]:
+        """How many images a pass learns from, and how many choose the best epoch."""
+        return {subset: len(self.passes(subset, params)) for subset in ("train", "validation")}
 
     def passes(self, subset: str, params: TrainParams) -> Passes:
         """The passes over a subset."""

@@ -15,6 +15,7 @@ from landuse.params import ExtractParams, TrainParams
 from landuse.paths import DATA
 
 CHUNK_BYTES = 16_000_000
+FEW = 1 / 8  # of a batch: so few images are left out at the end of a pass
 
 Read = Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray]
 
@@ -40,7 +41,8 @@ class Passes:
     """Some rows of the split: every iteration is a pass over them, in chunks of whole batches that fit in memory.
 
     `read` takes row numbers and view numbers; `example` is what it gives for one row. Without chance every image comes
-    in order, as it is.
+    in order, as it is. With it they are shuffled, and where few are left for a last batch, others every time, those few
+    are left out: BatchNorm would take their statistics for those of all just before the pass is judged.
     """
 
     def __init__(self, read: Read, rows: NDArray, labels: NDArray, batch_size: int, chance: Chance | None) -> None:
@@ -49,7 +51,10 @@ class Passes:
         self.random = chance and np.random.default_rng(chance.seed)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        """How many images a pass has."""
+        count, rest = len(self.rows), len(self.rows) % self.batch_size
+        left_out = self.chance and rest < count and rest <= FEW * self.batch_size
+        return count - rest if left_out else count
 
     @property
     def batches(self) -> int:
@@ -66,14 +71,14 @@ class Passes:
 
     def draw(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
         """Order, views and shares of a pass [images]."""
-        count = len(self)
+        count = len(self.rows)
         order, drawn, shares = np.arange(count), np.zeros(count, np.intp), np.ones(count, np.float32)
         if self.chance:
             self.random.shuffle(order)
             drawn = self.random.integers(0, self.chance.views, count)
         if self.chance and self.chance.mixup:
             shares = self.random.beta(self.chance.mixup, self.chance.mixup, count).astype(np.float32)
-        return order, drawn, shares
+        return order[: len(self)], drawn[: len(self)], shares[: len(self)]
 
     def chunk_size(self) -> int:
         """How many images a chunk holds: as many batches as fit, at least one."""
@@ -82,7 +87,7 @@ class Passes:
     def class_weight(self) -> NDArray[np.float32]:
         """The inverse of each class's share [classes], scaled so that equal classes weigh 1."""
         counts = self.labels.sum(axis=0)
-        return (len(self) / len(counts) / counts).astype(np.float32)
+        return (len(self.rows) / len(counts) / counts).astype(np.float32)
 
 
 def passes(splits: pd.DataFrame, subset: str, params: TrainParams, extracted: ExtractParams) -> Passes:
