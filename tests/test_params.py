@@ -102,6 +102,7 @@ def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path
     [
         ({"learning_rat": [1, 2]}, "tune.space.learning_rat: no key of train (did you mean learning_rate?)"),
         ({"averaged_views": [1, 2]}, "tune.space.averaged_views: the score of a trial does not depend on it"),
+        ({"seed": [1, 2]}, "tune.space.seed: the best of several seeds is luck, which no other training has"),
         ({"epochs": [0, 5]}, "tune.space.epochs = 0: Input should be greater than or equal to 1"),
         ({}, "tune.space = {}: Dictionary should have at least 1 item after validation, not 0"),
         (

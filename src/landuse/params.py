@@ -229,6 +229,8 @@ def refuse_untrainable(train: TrainParams, key: str, value: object) -> None:
     """Raise ValueError where a key of `tune.space` is none of `train`, or `train` would not take a value of it."""
     if key not in TrainParams.__dataclass_fields__:
         raise ValueError(f"tune.space.{key}: no key of train{suggestion(['train', key])}")
+    if key == "seed":
+        raise ValueError("tune.space.seed: the best of several seeds is luck, which no other training has")
     if key in UNSCORED:
         raise ValueError(f"tune.space.{key}: the score of a trial does not depend on it")
     try:
