@@ -37,7 +37,10 @@ def split(params: SplitParams) -> pd.Series:
 
 
 def group_lookalikes(manifest: pd.DataFrame, embeddings: NDArray, params: SplitParams) -> NDArray[np.intp]:
-    """A group number per image: the same for images that are copies, or near-duplicates by hash or embedding."""
+    """A group number per image: the same for images that are copies, or near-duplicates by hash or embedding.
+
+    Neither knows an image again that was turned or mirrored.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

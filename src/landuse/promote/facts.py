@@ -232,7 +232,10 @@ def limits(dossier: Dossier, blessing: Blessing) -> list[str]:
         span = f"{few}" if few == many else f"{few} to {many}"
         said.append(f"A class has {span} held-out images: one image more or less is {1 / few:.0%} of its recall.")
     if subset == "validation":
-        said.append("There is no test subset: the held-out images also chose the best epoch, which flatters the score.")
+        said.append(
+            "There is no test subset: the held-out images also chose the best epoch, the temperature and the "
+            "confidence below which it is unsure. That flatters its score, its calibration and its sure answers."
+        )
     if blessing.champion is None:
         said.append("There was no champion to compare with.")
     return said
