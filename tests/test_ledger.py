@@ -91,6 +91,15 @@ def test_another_process_with_the_same_number_is_not_taken_for_the_one_that_died
     assert entry("promote", None, None, **{STARTED: "1.0"}).orphaned()
 
 
+def test_a_ledger_that_was_deleted_is_no_empty_ledger() -> None:
+    id = ledger.experiment_id()
+    MlflowClient().delete_experiment(id)
+    with pytest.raises(LanduseError, match=f"was deleted in MLflow: mlflow experiments restore --experiment-id {id}$"):
+        ledger.entries(NAME)
+    MlflowClient().restore_experiment(id)
+    assert ledger.entries(NAME) == []
+
+
 def test_an_entry_of_another_host_is_an_orphan_after_an_hour() -> None:
     now = time()
     assert not entry("promote", None, None, now - 3500, **ELSEWHERE).orphaned()

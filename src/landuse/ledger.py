@@ -14,7 +14,7 @@ from typing import Any, Self
 import mlflow
 import psutil
 from mlflow import MlflowClient, MlflowException
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 
 from landuse.errors import LanduseError
 from landuse.process import identity, is_gone
@@ -63,7 +63,10 @@ class Entry:
 
 
 def experiment_id() -> str:
-    """The experiment that holds the ledger, made where it is not there yet."""
+    """The experiment that holds the ledger, made where it is not there yet.
+
+    Raises LanduseError where it was deleted: who is champion, and since when, would look as if nothing was known of it.
+    """
     client = MlflowClient()
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
@@ -73,6 +76,9 @@ def experiment_id() -> str:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = client.get_experiment_by_name(EXPERIMENT)
+    if found.lifecycle_stage == LifecycleStage.DELETED:
+        back = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise LanduseError(f"the experiment {EXPERIMENT}, which is the ledger, was deleted in MLflow: {back}")
     return found.experiment_id
 
 

@@ -56,6 +56,7 @@ REMEDIES = {  # by what MLflow or the database says
     r"\b40[13]\b|AccessDenied|Forbidden": "let this user read and write there",
     "No module named": "install it with pip, or name another store in MLFLOW_TRACKING_URI",
     "RESOURCE_DOES_NOT_EXIST": "somebody deleted it meanwhile",
+    "deleted experiment": "mlflow experiments restore; its id is in mlflow experiments search --view deleted_only",
     "": "check MLFLOW_TRACKING_URI and that it is up",
 }
 BESIDES = r"\s\[SQL: | with exception "  # what follows helps nobody
