@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -21,12 +22,13 @@ from PIL import Image
 
 from landuse import lineage, paths, registry, sample, tracking
 from landuse.errors import LanduseError, Unavailable
+from landuse.files import read_table
 from landuse.gate import judge
 from landuse.gate.blessing import Blessing, Check
-from landuse.gate.evidence import lookalikes, seen
+from landuse.gate.evidence import lookalikes, seen, splits_of
+from landuse.hashes import difference_hashes
 from landuse.params import load_params
 from landuse.train.export import save_keras
-from landuse.validate.manifest import difference_hash
 
 GOOD, CONFUSED, BLIND, TIMID = "1", "2", "3", "4"
 SLICES = {"slice_brightness", "slice_contrast", "slice_size", "slice_families"}
@@ -124,7 +126,8 @@ def test_a_champion_that_was_trained_on_every_held_out_image_is_nothing_to_compa
 
 
 def test_an_image_that_was_seen_under_another_name_is_known_by_its_content() -> None:
-    held_out = pd.DataFrame({"path": ["a/1", "a/2", "a/3"], "sha256": ["one", "two", "three"], "phash": None})
+    held_out = pd.DataFrame({"path": ["a/1", "a/2", "a/3"], "sha256": ["one", "two", "three"]})
+    held_out = held_out.assign(phash=None, phash_turned=None)
     splits = pd.DataFrame(
         {"path": ["b/9", "a/2", "a/8"], "subset": ["train", "validation", "test"], "sha256": ["one", "else", "three"]}
     )
@@ -133,14 +136,25 @@ def test_an_image_that_was_seen_under_another_name_is_known_by_its_content() -> 
     assert list(seen(held_out, splits.assign(sha256=None))) == [False, True, False]
 
 
-def test_an_image_that_was_seen_in_another_encoding_is_known_by_how_it_looks() -> None:
+def test_an_image_that_was_seen_turned_and_in_another_encoding_is_known_by_how_it_looks() -> None:
     image, other = (sample.draw(label, 3) for label in sample.CLASSES[:2])
-    image.save(anew := BytesIO(), "JPEG", quality=85)
-    png, jpeg, another = (difference_hash(each.convert("L")) for each in (image, Image.open(anew), other))
-    held_out = pd.DataFrame({"path": ["a/1.jpg", "a/2.jpg"], "sha256": ["one", "two"], "phash": [jpeg, another]})
-    splits = pd.DataFrame({"path": ["a/1.png"], "subset": ["train"], "sha256": ["else"], "phash": [png]})
-    splits.loc[1] = ["a/3.png", "test", "three", another]
+    image.rotate(90).save(anew := BytesIO(), "JPEG", quality=85)
+    png, jpeg, another = (difference_hashes(each.convert("L")) for each in (image, Image.open(anew), other))
+    held_out = pd.DataFrame([jpeg, another]).assign(path=["a/1.jpg", "a/2.jpg"], sha256=["one", "two"])
+    splits = pd.DataFrame([png, another]).assign(path=["b/1.png", "a/3.png"], sha256=["else", "three"])
+    splits["subset"] = ["train", "test"]
     assert list(seen(held_out, splits)) == [True, False]
+
+
+def test_of_a_run_that_knew_no_hashes_of_turned_images_the_plain_ones_are_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    room, version = sys.modules["landuse.gate.evidence"], MlflowClient().get_model_version(gallery.NAME, "1")
+    now = splits_of(version, tmp_path)
+    monkeypatch.setattr(room, "read_table", lambda path: read_table(path).drop(columns="phash_turned", errors="ignore"))
+    then = splits_of(version, tmp_path)
+    assert now["phash"].equals(then["phash"]) and then["phash_turned"].equals(then["phash"])
+    assert (now["phash"] != now["phash_turned"]).any() and seen(then, then.assign(subset="train")).all()
 
 
 def test_what_looks_like_a_known_image_is_known_by_its_whole_group() -> None:

@@ -1,15 +1,19 @@
 """Subsets that are fair to every class and share nothing that looks alike."""
 
 from collections.abc import Iterable
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from PIL import Image
 
-from landuse import paths
+from landuse import paths, sample
+from landuse.dataset import view
 from landuse.errors import LanduseError
+from landuse.hashes import difference_hashes
 from landuse.params import SplitParams
 from landuse.split import assign_subsets, group_lookalikes, near_embedding, near_hash, split
 
@@ -24,7 +28,14 @@ def settings(validation: float = 0.2, test: float = 0.2, cosine: float = 0.9, se
 def manifest_of(hashes: list[int], digests: list[str] | None = None) -> pd.DataFrame:
     """Images of one class with these hashes, and contents that all differ where none are given."""
     digests = digests or [f"{number:064x}" for number in range(len(hashes))]
-    return pd.DataFrame({"phash": [f"{value:016x}" for value in hashes], "sha256": digests})
+    return pd.DataFrame({"sha256": digests}).assign(**with_hashes(hashes))
+
+
+def with_hashes(values: Iterable[int]) -> dict[str, list[str]]:
+    """The columns of a manifest, for images that are like no other when they are turned by a quarter."""
+    hashes = [f"{value:016x}" for value in values]
+    turned = [blake2b(f"{number} {value}".encode(), digest_size=8).hexdigest() for number, value in enumerate(hashes)]
+    return {"phash": hashes, "phash_turned": turned}
 
 
 def grouping(hashes: list[int], digests: list[str] | None = None, embeddings: np.ndarray | None = None) -> list[int]:
@@ -56,7 +67,7 @@ def random_set(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
         hashes[one] = hashes[other] ^ np.uint64(1 << 7)
     for one, other in random.integers(0, count, (6, 2)):
         embeddings[one] = embeddings[other] + random.normal(0, 0.01, 64)
-    return rows.assign(sha256=digests, phash=[f"{value:016x}" for value in hashes]), embeddings
+    return rows.assign(sha256=digests, **with_hashes(hashes)), embeddings
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -131,8 +142,16 @@ def test_copies_and_near_hashes_are_grouped_and_chains_of_them_too() -> None:
 def test_near_embeddings_are_grouped_and_chains_of_them_too_whatever_their_length() -> None:
     angles = np.deg2rad([0, 20, 40, 90, 180])
     embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1) * [[1], [5], [0.01], [1], [1]]
-    hashes = [0b1111 << (8 * number) for number in range(5)]
+    hashes = [0b1111 << bits for bits in (0, 8, 16, 24, 36)]
     assert grouping(hashes, embeddings=embeddings) == [0, 0, 0, 1, 2]
+
+
+def test_what_was_turned_or_mirrored_is_grouped_with_the_image_it_was_made_of() -> None:
+    scenes = [np.asarray(sample.draw(label, 7)) for label in sample.CLASSES[:4]]
+    images = [*scenes, *(view(scene, number) for scene, number in zip(scenes, (1, 2, 4, 7), strict=True))]
+    hashes = pd.DataFrame([difference_hashes(Image.fromarray(image).convert("L")) for image in images])
+    groups = group_lookalikes(hashes.assign(sha256=range(8)), np.eye(8), settings())
+    assert pd.factorize(groups)[0].tolist() == [0, 1, 2, 3] * 2
 
 
 def test_a_chain_may_go_through_hash_embedding_and_content() -> None:
@@ -154,10 +173,10 @@ def test_an_embedding_of_zeros_is_like_no_other() -> None:
 
 
 def test_more_images_than_are_compared_at_once_are_all_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashes = pd.Series([f"{value:016x}" for value in np.random.default_rng(1).integers(0, 2**10, 50)])
-    whole = set(map(tuple, near_hash(hashes, 2).T))
+    manifest = manifest_of(np.random.default_rng(1).integers(0, 2**10, 50).tolist())
+    whole = set(map(tuple, near_hash(manifest, 2).T))
     monkeypatch.setattr("landuse.split.TABLE", 7 * 50)
-    assert set(map(tuple, near_hash(hashes, 2).T)) == whole and len(whole) > 50
+    assert set(map(tuple, near_hash(manifest, 2).T)) == whole and len(whole) > 50
 
 
 @pytest.mark.parametrize(("images", "test"), [(2, 0.2), (1, 0)])

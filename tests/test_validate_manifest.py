@@ -9,7 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from landuse import sample
+from landuse.dataset import view
 from landuse.errors import LanduseError
+from landuse.hashes import near, numbers, views
 from landuse.validate import build_manifest, write_manifest
 from landuse.validate.manifest import COLUMNS
 
@@ -53,6 +56,19 @@ def test_alike_images_have_near_hashes_and_others_do_not(tmp_path: Path) -> None
     save(noise(2, (9, 8)).resize((90, 80)), tmp_path / "a" / "2.png")
     first, alike, other = (int(bits, 16) for bits in build_manifest(tmp_path)["phash"])
     assert (first ^ alike).bit_count() <= 3 < 16 < (first ^ other).bit_count()
+
+
+def test_an_image_that_was_turned_or_mirrored_has_the_hash_of_one_of_the_views_of_the_other(tmp_path: Path) -> None:
+    scenes = [sample.draw(label, 7) for label in sample.CLASSES]
+    for number, scene in enumerate(scenes):
+        turned = Image.fromarray(view(np.asarray(scene), number % 8))
+        save(scene, tmp_path / "a" / f"{number}.png")
+        (tmp_path / "b").mkdir(exist_ok=True)
+        turned.save(tmp_path / "b" / f"{number}.jpg", quality=95)
+    manifest = build_manifest(tmp_path)
+    first, second = (rows.reset_index() for _, rows in manifest.groupby("label"))
+    assert (near(views(first)[:, 0], views(second), 2) == np.eye(len(scenes), dtype=bool)).all()
+    assert (views(first)[:, 0] == numbers(first["phash"])).all()
 
 
 def test_the_manifest_has_the_same_types_whatever_is_wrong_and_the_same_bytes_for_the_same_images(data: Path) -> None:

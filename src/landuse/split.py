@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from landuse import features
 from landuse.errors import LanduseError
 from landuse.files import read_table
+from landuse.hashes import PLAIN, TURNED, near, views
 from landuse.params import SplitParams
 from landuse.paths import MANIFEST, SPLITS
 
@@ -28,7 +29,7 @@ def split(params: SplitParams) -> pd.Series:
     are of other images.
     """
     features.facts()
-    manifest = read_table(MANIFEST, ["path", "label", "phash", "sha256"])
+    manifest = read_table(MANIFEST, ["path", "label", PLAIN, TURNED, "sha256"])
     groups = group_lookalikes(manifest, features.embeddings(), params)
     rows = manifest[["path", "label"]].assign(group=groups)
     rows["subset"] = assign_subsets(rows.assign(sha256=manifest["sha256"]), params)
@@ -39,12 +40,12 @@ def split(params: SplitParams) -> pd.Series:
 def group_lookalikes(manifest: pd.DataFrame, embeddings: NDArray, params: SplitParams) -> NDArray[np.intp]:
     """A group number per image: the same for images that are copies, or near-duplicates by hash or embedding.
 
-    Neither knows an image again that was turned or mirrored.
+    By hash also what was turned or mirrored: a network is taught by such views of an image.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    pairs = [same_file(manifest["sha256"]), near_hash(manifest["phash"], params.hash_distance)]
+    pairs = [same_file(manifest["sha256"]), near_hash(manifest, params.hash_distance)]
     if params.cosine < 1:
         pairs.append(near_embedding(embeddings, params.cosine))
     first, second = np.concatenate(pairs, axis=1)
@@ -59,12 +60,10 @@ def same_file(digests: pd.Series) -> NDArray[np.intp]:
     return np.stack([np.arange(len(codes)), first[codes]])
 
 
-def near_hash(hashes: pd.Series, distance: int) -> NDArray[np.intp]:
-    """Pairs [2, n] of images whose 64-bit hashes (16 hex digits) differ in at most `distance` bits."""
-    values = np.array([int(value, 16) for value in hashes], np.uint64)
-    return pairs_by_rows(
-        len(values), lambda rows, others: np.bitwise_count(values[rows, None] ^ values[others]) <= distance
-    )
+def near_hash(manifest: pd.DataFrame, distance: int) -> NDArray[np.intp]:
+    """Pairs [2, n] of images whose hashes differ in at most `distance` of 64 bits, in one of eight views."""
+    every = views(manifest)
+    return pairs_by_rows(len(every), lambda rows, others: near(every[rows, 0], every[others], distance))
 
 
 def near_embedding(embeddings: NDArray, cosine: float) -> NDArray[np.intp]:

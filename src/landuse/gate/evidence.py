@@ -16,10 +16,12 @@ from landuse import lineage, registry
 from landuse.classifier import Classifier
 from landuse.errors import LanduseError, Unavailable
 from landuse.files import read_table
+from landuse.hashes import PLAIN, TURNED, near, numbers, views
 from landuse.paths import DATA, DATA_DVC
 from landuse.registry import title
 from landuse.scores import held_out_images
 
+CONTENT = ("sha256", PLAIN, TURNED)
 SPLITS_FILE, MANIFEST_FILE = "splits.csv", "validation/manifest.parquet"
 SAVED_ANEW = 2  # bits of 64 in which the perceptual hashes of an image and of its copy in another encoding may differ
 
@@ -89,7 +91,7 @@ def place_of_data() -> int | None:
 
 
 def splits_of(version: ModelVersion, folder: Path) -> pd.DataFrame:
-    """The split that a version was trained with: path, label, group, subset; sha256 and phash where its run tells.
+    """The split that a version was trained with: path, label, group, subset; sha256 and hashes where its run tells.
 
     Raises LanduseError where its run does not have it any more.
     """
@@ -101,12 +103,14 @@ def splits_of(version: ModelVersion, folder: Path) -> pd.DataFrame:
         )
     splits, manifest = read_table(path), registry.fetch_run_file(version, MANIFEST_FILE, folder)
     if manifest is None:
-        return splits.assign(sha256=None, phash=None)
-    return splits.merge(read_table(manifest, ["path", "sha256", "phash"]), on="path", how="left")
+        return splits.assign(**dict.fromkeys(CONTENT))
+    told = read_table(manifest)
+    told = told if TURNED in told else told.assign(**{TURNED: told[PLAIN]})  # a run of before there was such a hash
+    return splits.merge(told[["path", *CONTENT]], on="path", how="left")
 
 
 def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
-    """The held-out images of a version in data/: one row each, path, label, group, phash, sha256 of the file as it is.
+    """The held-out images of a version in data/: one row each, path, label, group, hashes, sha256 of the file now.
 
     Raises LanduseError where data/ is not the data set of the version.
     """
@@ -128,7 +132,7 @@ def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
         raise LanduseError(
             f"{DATA / edited.iloc[0]} was edited since {title(version)} was trained: dvc checkout --force data"
         )
-    return held_out[["path", "label", "group", "phash"]].assign(sha256=found).reset_index(drop=True)
+    return held_out[["path", "label", "group", PLAIN, TURNED]].assign(sha256=found).reset_index(drop=True)
 
 
 def are_here(version: ModelVersion) -> bool:
@@ -145,24 +149,20 @@ def seen(held_out: pd.DataFrame, splits: pd.DataFrame) -> NDArray[np.bool_]:
     """Which held-out images [images] another version had in its training, be it to learn or to stop.
 
     What it is scored on itself does not count, which are validation images where it has no test subset.
-    The same image, saved anew or not, is known by its content where the other version's run tells that, and by its path
-    otherwise.
+    The same image, saved anew or turned or not, is known by its content where the other version's run tells that, and
+    by its path otherwise.
     """
     known = splits.drop(held_out_images(splits).index)
     same = held_out["sha256"].isin(known["sha256"].dropna())
     named = held_out["path"].isin(known["path"][known["sha256"].isna()])
-    return (same | named).to_numpy() | are_near(held_out["phash"], known["phash"])
+    return (same | named).to_numpy() | are_near(held_out, known[PLAIN].dropna())
 
 
-def are_near(hashes: pd.Series, known: pd.Series) -> NDArray[np.bool_]:
-    """Which perceptual hashes [images], of 16 hex digits or None, are nearly one of those that are known."""
-    bits = np.array([int(value, 16) for value in known.dropna()], np.uint64)
-    return np.array(
-        [
-            isinstance(value, str) and bool((np.bitwise_count(np.uint64(int(value, 16)) ^ bits) <= SAVED_ANEW).any())
-            for value in hashes
-        ]
-    )
+def are_near(held_out: pd.DataFrame, known: pd.Series) -> NDArray[np.bool_]:
+    """Which images [images] have, in one of eight views, nearly a hash that is known; no image without hashes does."""
+    found, told, bits = np.zeros(len(held_out), bool), held_out[PLAIN].notna().to_numpy(), numbers(known)
+    found[told] = [near(bits, every[None], SAVED_ANEW).any() for every in views(held_out[told])]
+    return found
 
 
 def lookalikes(held_out: pd.DataFrame, known: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -7,12 +7,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from PIL import Image, ImageStat
 
 from landuse.dataset import decode, image_paths, map_ahead, upright
 from landuse.errors import LanduseError, Refused
+from landuse.hashes import PLAIN, TURNED, difference_hashes
 
 COLUMNS = {
     "path": "str",
@@ -23,7 +23,8 @@ COLUMNS = {
     "format": "str",
     "bytes": "Int64",
     "sha256": "str",
-    "phash": "str",
+    PLAIN: "str",
+    TURNED: "str",
     "red": "float64",
     "green": "float64",
     "blue": "float64",
@@ -65,24 +66,13 @@ def describe(data: Path, path: Path) -> dict[str, Any]:
 
 
 def look(image: Image.Image) -> dict[str, Any]:
-    """Size, difference hash, and the means and spread of the levels (0-255) of an RGB image."""
+    """Size, difference hashes, and the means and spread of the levels (0-255) of an RGB image."""
     grey = image.convert("L")
     red, green, blue = ImageStat.Stat(image).mean
     levels = ImageStat.Stat(grey)
     means = {"red": red, "green": green, "blue": blue, "brightness": levels.mean[0], "contrast": levels.stddev[0]}
-    return {"width": image.width, "height": image.height, "phash": difference_hash(grey)} | {
-        name: round(value, 3) for name, value in means.items()
-    }
-
-
-def difference_hash(grey: Image.Image) -> str:
-    """64 bits as 16 hex digits: is each of 8 x 9 area-averaged grey levels brighter than its right neighbour.
-
-    Alike images differ in few bits, whatever their size, file format or overall brightness.
-    """
-    # In floating point, or the eight bits of a grey level would make neighbours of a faint image equal.
-    levels = np.asarray(grey.convert("F").resize((9, 8), Image.Resampling.BOX))
-    return np.packbits(levels[:, :-1] > levels[:, 1:]).tobytes().hex()
+    size = {"width": image.width, "height": image.height}
+    return size | difference_hashes(grey) | {name: round(value, 3) for name, value in means.items()}
 
 
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
