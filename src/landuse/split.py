@@ -15,7 +15,7 @@ from landuse.paths import MANIFEST, SPLITS
 
 ROWS_AT_ONCE = 1024
 PAIRS_AT_ONCE = 8192
-TABLE = 2**23  # pairs that are compared at a time
+TABLE = 2**20  # pairs that are compared at a time, in the processor's cache
 SAMPLED, DIRECTIONS = 256, 128
 ROUNDING = 1e-4
 
