@@ -101,10 +101,11 @@ def larger(project: Path) -> dict[str, str]:
 
 @pytest.fixture
 def heard() -> Iterator[None]:
-    """Ctrl-C is heard; what a shell starts in the background does not hear it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Ctrl-C and a closed terminal are heard; not so what a shell starts in the background or by nohup."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in zip((signal.SIGINT, signal.SIGHUP), before, strict=True):
+        signal.signal(number, handler)
 
 
 def move_on() -> dict[str, str]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -121,7 +122,8 @@ def test_a_flow_that_is_stopped_takes_its_temporary_server_with_it(
 ) -> None:
     (project / "pipelines").symlink_to(ROOT / "pipelines")
     command = [LANDUSE, "flow", "ingestion"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as flow:
+    heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard) as flow:
         next(line for line in flow.stderr if "Flow run 'ingest'" in line)
         started = psutil.Process(flow.pid).children(recursive=True)
         assert any("uvicorn" in process.cmdline() for process in started)
