@@ -39,9 +39,10 @@ def table(before: Evidence, after: Evidence, evaluation: EvaluateParams) -> list
 
 
 def odds(before: Evidence, after: Evidence) -> tuple[str, str]:
-    """On how many images they differ, and by how much accuracy really may."""
+    """On how many images they differ, look-alikes counted as one, and by how much accuracy really may."""
     found = weigh(after, before)
+    only_second = f"only by the second: {found.better} ({p_value(found.chance)})"
     return (
-        f"right only by the first: {found.worse}, only by the second: {found.better} ({p_value(found.chance)})",
+        f"images, look-alikes as one, right only by the first: {found.worse}, {only_second}",
         f"accuracy changes by {found.low:+.1%} to {found.high:+.1%} (95 % interval)",
     )

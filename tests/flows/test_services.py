@@ -18,6 +18,7 @@ from processes import python, wait_until
 
 from landuse.errors import LanduseError
 from landuse.process import BOOT, HOST, STARTED, identity, is_gone
+from landuse.quiet import own_environment
 from pipelines import services
 from pipelines.__main__ import LOCK
 from pipelines.services import Service, answers, environment, is_running, is_up, start, stop
@@ -67,7 +68,8 @@ def test_the_environment_of_flows_and_services_names_this_machine_only(shell: No
     hosts = {host for value in own.values() for host in re.findall(r"\w+://([^:/]+)", value)}
     assert hosts == {"127.0.0.1"}
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4200/api" and own["MLFLOW_TRACKING_URI"].endswith(":5000")
-    assert own["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    own_environment()
+    assert own["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false" and environment()["DO_NOT_TRACK"] == "true"
 
 
 def test_what_is_on_this_machine_is_asked_without_the_proxy_of_the_user(web: Service) -> None:

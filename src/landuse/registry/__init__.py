@@ -1,4 +1,4 @@
-"""The model registry: versions, the aliases that say who is champion, and their files. Within `at_hand()`."""
+"""The model registry: versions, the aliases that say who is champion, and their files. Within `tracking.store()`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
