@@ -57,6 +57,14 @@ def test_files_from_the_registry_are_removed_after_use(served: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("card", ["{}", '{"labels": 1, "image_size": 32}'])
+def test_a_folder_without_a_model_is_not_said_to_be_made_by_dvc(card: str, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(card)
+    with pytest.raises(LanduseError, match=f"^{tmp_path}/model") as caught:
+        champion.load(str(tmp_path))
+    assert "dvc repro" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["model.tflite", "model.int8.tflite", "model.keras", "model.json"])
 def test_a_registered_file_that_is_not_what_it_was_is_not_used(served: Path, name: str) -> None:
     source = MlflowClient().get_model_version("served", "1").source.rpartition("/")[2]

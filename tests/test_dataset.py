@@ -87,6 +87,16 @@ def test_sixteen_bits_of_grey_become_the_upper_eight(mode: str, kind: str) -> No
     assert pixels[0, ::4].tolist() == [[level] * 3 for level in (0, 0x40, 0x80, 0xFF)]
 
 
+def test_sixteen_bits_of_which_zero_is_white_are_no_negative() -> None:
+    levels = np.linspace(0, 0xFFFF, 256).astype("<u2")
+    white_is, black_is = (struct.pack("<HHIH", 262, 3, 1, zero) for zero in (0, 1))  # what zero is, in a TIFF
+    plain = saved(Image.frombytes("I;16", (16, 16), levels.tobytes()), "TIFF").getvalue()
+    turned = saved(Image.frombytes("I;16", (16, 16), (0xFFFF - levels).tobytes()), "TIFF").getvalue()
+    assert turned.count(black_is) == 1
+    negative = io.BytesIO(turned.replace(black_is, white_is))
+    assert (read_image(negative, 16) == read_image(io.BytesIO(plain), 16)).all()
+
+
 @pytest.mark.parametrize("mode", ["L", "1"])
 def test_grey_and_black_and_white_become_three_equal_channels(mode: str) -> None:
     pixels = read_image(saved(COLOURS.convert(mode), "PNG"), 32)

@@ -28,6 +28,7 @@ from landuse.gate.blessing import Blessing, Check
 from landuse.gate.evidence import lookalikes, seen, splits_of
 from landuse.hashes import difference_hashes
 from landuse.params import load_params
+from landuse.registry import fresh
 from landuse.train.export import save_keras
 
 GOOD, CONFUSED, BLIND, TIMID = "1", "2", "3", "4"
@@ -320,6 +321,16 @@ def test_code_that_hides_in_a_keras_file_is_not_run(at_hand: None, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_a_version_is_not_refused_because_this_user_may_not_write_where_mlflow_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "ask.py"
+    script.write_text("raise PermissionError(13, 'Permission denied', 'mlruns/1/models')")
+    monkeypatch.setattr(fresh, "SCRIPT", script)
+    with pytest.raises(Unavailable, match=r"fresh process: PermissionError: \[Errno 13\] Permission denied"):
+        fresh.ask("models:/gallery/1")
+
+
 def test_a_version_whose_code_is_broken_in_the_registry_fails_in_the_fresh_process() -> None:
     version = gallery.hang_twin(1)
     (script,) = files_of(version).glob("pyfunc.py")

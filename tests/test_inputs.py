@@ -88,6 +88,12 @@ def test_params_that_are_half_edited_when_a_stage_ends_are_named(project: Path) 
         PARAMS.write_text(PARAMS.read_text("utf-8").replace("  batch_size: 32 ", "  # "), "utf-8")
 
 
+def test_a_dvc_yaml_with_both_sides_of_a_merge_is_named(project: Path) -> None:
+    DVC_YAML.write_text(f"<<<<<<< HEAD\n{DVC_YAML.read_text('utf-8')}")
+    with pytest.raises(LanduseError, match="dvc.yaml has both sides of a merge: keep one of them"), kept("train"):
+        pass
+
+
 @pytest.mark.parametrize("content", [None, "", "stages: {", "stages: {validate: {}}"])
 def test_a_stage_that_dvc_yaml_does_not_have_is_named(content: str | None) -> None:
     DVC_YAML.unlink() if content is None else DVC_YAML.write_text(content)

@@ -191,3 +191,10 @@ def test_versions_are_those_of_the_packages_that_decide_a_result() -> None:
     found = lineage.versions()
     assert {"landuse", "keras", "ai-edge-litert", "mlflow", "dvc"} <= set(found) <= set(lineage.PACKAGES)
     assert any(name.startswith("tensorflow") for name in found)
+
+
+def test_a_repository_that_git_cannot_read_is_named_before_a_result_goes_without_its_commit(folder: Path) -> None:
+    commit()
+    Path(".git/index").write_bytes(b"damaged" * 9)
+    with pytest.raises(LanduseError, match="git: .*(corrupt|bad signature).*; until it is mended no result could name"):
+        lineage.tags()

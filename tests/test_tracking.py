@@ -65,11 +65,37 @@ def test_an_experiment_in_a_copy_below_dvc_is_kept_in_the_store_of_the_project(
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
     with pytest.raises(LanduseError, match="mlflow.db is not here: run dvc repro in"):
-        tracking.own_store()
+        tracking.named_store()
     (tmp_path / "mlflow.db").touch()
-    assert tracking.own_store() == f"sqlite:///{tmp_path}/mlflow.db"
+    for named in ("", "sqlite:///mlflow.db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
+        assert tracking.named_store() == f"sqlite:///{tmp_path}/mlflow.db"
+    for named in ("http://127.0.0.1:5000", f"sqlite:///{tmp_path}/other.db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
+        assert tracking.named_store() == named, "it needs nothing beside the project"
     monkeypatch.chdir(tmp_path)
-    assert tracking.own_store() == "sqlite:///mlflow.db"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking.named_store() == "sqlite:///mlflow.db"
+
+
+@pytest.mark.parametrize("name", ["feature%2Fnew", "new?"])
+def test_a_path_that_mlflow_takes_for_another_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(LanduseError, match="for another folder: move the project to a path without % and"):
+        tracking.named_store()
+
+
+@pytest.mark.parametrize("kind", ["http", "postgresql"])
+def test_user_and_password_of_the_store_are_never_shown(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{kind}://me:s3cret@127.0.0.1:9/x")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(LanduseError, match=f"^MLflow at {kind}://127.0.0.1:9/x: ") as caught, tracking.store() as uri:
+        assert uri == f"{kind}://127.0.0.1:9/x"
+    assert "s3cret" not in str(caught.value) and "me:" not in str(caught.value)
 
 
 def test_a_model_that_the_store_does_not_know_gets_a_run_with_its_history_and_metrics(trained_copy: Path) -> None:
@@ -151,6 +177,13 @@ def test_the_verdict_on_the_data_goes_to_the_run_with_manifest_page_and_docs(tra
     assert kept == {
         f"validation/{name}" for name in ("manifest.parquet", "validation.json", "validation.html", "data_docs")
     }
+
+
+def test_the_data_docs_of_another_manifest_are_not_kept_with_a_run(trained_copy: Path) -> None:
+    Path("artifacts/data_docs/manifest.sha256").write_text("0" * 64)
+    with tracking.store(), mlflow.start_run() as run:
+        tracking.log_validation()
+    assert not MlflowClient().list_artifacts(run.info.run_id, "validation/data_docs")
 
 
 def test_a_store_of_an_unknown_kind_is_named_in_one_line_with_the_remedy(

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Refused
 from landuse.params import ValidateParams, load_params
 from landuse.validate import Verdict, context, validate
 from landuse.validate.suites import CHECKS
@@ -61,7 +61,7 @@ def data(tmp_path: Path) -> Path:
 def refuse(data: Path) -> tuple[str, str, dict]:
     """The error, the page and the JSON of data that is not let in."""
     output = data.with_name("artifacts")
-    with pytest.raises(LanduseError) as caught:
+    with pytest.raises(Refused) as caught:
         validate(PARAMS, data, output)
     assert "\n" not in str(caught.value)
     assert str(output / "validation.html") in str(caught.value)

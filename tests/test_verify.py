@@ -22,6 +22,7 @@ from landuse.lineage import read_data_dvc
 from landuse.paths import DATA_DVC, PARAMS
 from landuse.verify import verify
 from landuse.verify.again import rerun, restored
+from landuse.worktree import lend
 
 GONE = "0" * 40
 STEP = """
@@ -230,15 +231,29 @@ def test_a_stage_that_fails_is_told(tags: dict, tmp_path: Path) -> None:
         assert not rerun(folder, tmp_path / "store.db")
 
 
+def test_a_submodule_of_git_is_refused_for_what_it_is(
+    tags: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    larger = str(tmp_path / "larger")
+    git("init", "--quiet", larger)
+    git("-C", larger, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(Path.cwd()), "landuse")
+    monkeypatch.chdir(f"{larger}/landuse")
+    with pytest.raises(LanduseError, match="the project is a submodule of git, and DVC takes no second working tree"):
+        lend(tmp_path)
+
+
 def is_there(pid: int) -> bool:
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("signum", "end"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+)
 def test_who_is_stopped_in_the_middle_leaves_no_folder_and_no_process(
-    tags: dict, tmp_path: Path, signum: signal.Signals, heard: None
+    tags: dict, tmp_path: Path, signum: signal.Signals, end: type[BaseException], heard: None
 ) -> None:
     (tmp_path / "wait").touch()
 
@@ -249,11 +264,12 @@ def test_who_is_stopped_in_the_middle_leaves_no_folder_and_no_process(
 
     Thread(target=stop, daemon=True).start()
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
-    with pytest.raises(KeyboardInterrupt), restored(tags, Path("then.yaml"), tmp_path / "now") as folder:
+    with pytest.raises(end) as ended, restored(tags, Path("then.yaml"), tmp_path / "now") as folder:
         rerun(folder, tmp_path / "store.db")
+    assert signum == signal.SIGINT or ended.value.code == 128 + signum
     assert_nothing_is_left(tmp_path / "now")
-    stage, end = int((tmp_path / "pid").read_text()), monotonic() + 10
-    while is_there(stage) and monotonic() < end:
+    stage, limit = int((tmp_path / "pid").read_text()), monotonic() + 10
+    while is_there(stage) and monotonic() < limit:
         sleep(0.05)
     assert not is_there(stage)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before

@@ -13,8 +13,10 @@ import numpy as np
 from landuse.classifier import CARD_FILE, Classifier, unsure_key
 from landuse.dataset import cores, map_ahead
 from landuse.errors import LanduseError
+from landuse.paths import MODEL
 
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+NOT_OURS = re.compile(": dvc repro makes it( again)?$")  # it makes artifacts/model, and no other
 REMEDY = "name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
 
 
@@ -33,8 +35,9 @@ def open_model(model: str, version: str | None, folder: Path, int8: bool) -> tup
     try:
         classifier = Classifier(folder, int8)
     except LanduseError as error:
-        raise LanduseError(str(error).replace(str(folder), title)) from None
-    except (KeyError, TypeError) as error:
+        complaint = str(error) if folder == MODEL else NOT_OURS.sub("", str(error))
+        raise LanduseError(complaint.replace(str(folder), title)) from None
+    except TypeError as error:
         raise LanduseError(f"{title} is damaged: its model.json is no card of a model ({error})") from None
     if not isinstance(classifier.unsure_below, int | float):
         raise LanduseError(f"{title} has no {unsure_key(int8)} in its model.json: train and register it anew")

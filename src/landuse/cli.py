@@ -1,4 +1,4 @@
-"""The command `landuse`: ingest, one verb per stage, info. Each verb imports what it needs, so that help is instant."""
+"""The command `landuse` and its verbs. Each imports what it needs, so that help is instant."""
 
 import atexit
 import gc
@@ -53,8 +53,8 @@ def fetch(arrival: Arrival = None) -> None:
     from landuse.ingest import fetch
     from landuse.params import load_params
 
-    source = fetch(load_params().data, arrival)
-    say(f"{source.name} is at hand; its digest is {source.digest}")
+    params = load_params()
+    say(fetch(params.data, params.validate, arrival))
 
 
 @app.command(rich_help_panel="Data")

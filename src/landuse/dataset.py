@@ -38,6 +38,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and a value of it
 Pixels = NDArray[np.uint8]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,10 +51,11 @@ def image_paths(folder: Path) -> list[Path]:
 
 def upright(image: Image.Image) -> Image.Image:
     """RGB with 8 bits per channel, turned as its EXIF orientation says, transparency on white."""
-    turn = TURNS.get(orientation(image))
+    turn, negative = TURNS.get(orientation(image)), getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        levels = (np.asarray(image) >> 8).astype(np.uint8)
+        return Image.fromarray(255 - levels if negative else levels).convert("RGB")  # of 8 bits Pillow knows itself
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

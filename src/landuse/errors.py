@@ -1,6 +1,7 @@
 """The errors a user is meant to read."""
 
 import errno
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,11 @@ class Unavailable(LanduseError):
     """Out of reach at the moment; the same command may succeed later. The exit code is EX_TEMPFAIL of sysexits.h."""
 
     exit_code = 75
+
+
+def without_login(text: str) -> str:
+    """A text in which no URL names a user or password."""
+    return re.sub(r"(?<=://)[^/\s@]*@", "", text)
 
 
 @contextmanager

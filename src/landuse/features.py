@@ -1,6 +1,5 @@
 """The files of `artifacts/features/`: one row per image, in the manifest's order."""
 
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landuse.errors import LanduseError
-from landuse.files import made, opened, read_record
+from landuse.files import made, opened, read_record, sha256_of
 from landuse.paths import FEATURES, MANIFEST
 
 EMBEDDINGS = FEATURES / "embeddings.npy"
@@ -68,4 +67,4 @@ def facts() -> dict[str, Any]:
 
 def manifest_digest() -> str:
     """The sha256 of the manifest: of which images, in which order, the rows are."""
-    return sha256(made(MANIFEST).read_bytes()).hexdigest()
+    return sha256_of(made(MANIFEST))

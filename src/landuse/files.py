@@ -1,5 +1,6 @@
 """Files that an earlier stage wrote, or an error that says how to have them again; and files that are written whole."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -65,6 +66,11 @@ def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
         if path.suffix == ".parquet":
             return pd.read_parquet(path, columns=columns)
         return pd.read_csv(path, usecols=columns, dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, as hex digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from landuse import ledger, registry
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
 from landuse.ledger import DONE, OPEN, UNDONE, Entry
 from landuse.registry import CHAMPION, PREVIOUS
 from landuse.registry.fresh import check_answers
@@ -60,7 +60,7 @@ def standing(name: str, *more: Entry) -> list[str]:
 def turn(name: str, action: str, why: str) -> Iterator[Entry]:
     """The right to move the aliases of a model: an open entry, and what others left half done settled.
 
-    Raises LanduseError where another command has it.
+    Raises Unavailable where another command has it.
     """
     mine = ledger.open_entry(name, action, why)
     try:
@@ -76,12 +76,12 @@ def turn(name: str, action: str, why: str) -> Iterator[Entry]:
 def hand_over(name: str, number: str, action: str, why: str, seen: str | None, blessing: dict[str, Any] | None) -> None:
     """Make a version the champion, if the champion still is the one that was `seen`.
 
-    Raises LanduseError where it is not, or where the new one does not load and answer; then all is as before.
+    Raises Unavailable where it is not, LanduseError where the new one does not load and answer; then all is as before.
     """
     with turn(name, action, why) as entry:
         held = registry.aliases(name)
         if held.get(CHAMPION) != seen:
-            raise LanduseError(f"the champion of {name} became version {held.get(CHAMPION)} meanwhile: try again")
+            raise Unavailable(f"the champion of {name} became version {held.get(CHAMPION)} meanwhile: try again")
         position = str(len(ledger.done(name)) + 1)
         entry = ledger.write(entry, {"number": position, "from": seen, "previous": held.get(PREVIOUS), "to": number})
         if blessing is not None:

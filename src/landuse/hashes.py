@@ -11,6 +11,7 @@ PLAIN, TURNED = "phash", "phash_turned"
 def difference_hashes(grey: Image.Image) -> dict[str, str]:
     """64 bits as 16 hex digits: is each of 8 x 9 area-averaged grey levels brighter than its right neighbour.
 
+    Of equals, as on a border without data, the outer one counts as brighter, so that mirroring turns every bit over.
     PLAIN is that of the image, TURNED that of the image mirrored along its diagonal. Alike images differ in few bits,
     whatever their size, file format or overall brightness.
     """
@@ -21,7 +22,8 @@ def difference_hashes(grey: Image.Image) -> dict[str, str]:
 
 def digits(levels: NDArray[np.float32]) -> str:
     """Of levels [8, 9], 16 hex digits."""
-    return np.packbits(levels[:, :-1] > levels[:, 1:]).tobytes().hex()
+    left, right = levels[:, :-1], levels[:, 1:]
+    return np.packbits((left > right) | (left == right) & (np.arange(8) < 4)).tobytes().hex()
 
 
 def numbers(hashes: pd.Series) -> NDArray[np.uint64]:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from landuse.errors import LanduseError, Unavailable
+from landuse.files import BOTH_SIDES
 from landuse.params import Params, load_params
 from landuse.paths import DVC_YAML
 
@@ -37,7 +38,10 @@ def kept(stage: str) -> Iterator[Params]:
 def what_it_needs(stage: str) -> dict[str, Any]:
     """The entry of a stage in `dvc.yaml`. Raises LanduseError where there is none."""
     try:
-        return yaml.safe_load(DVC_YAML.read_text(encoding="utf-8"))["stages"][stage]
+        text = DVC_YAML.read_text(encoding="utf-8")
+        if BOTH_SIDES in text:
+            raise LanduseError(f"{DVC_YAML} has both sides of a merge: keep one of them")
+        return yaml.safe_load(text)["stages"][stage]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         raise LanduseError(f"{DVC_YAML} has no stage {stage}: restore it with git checkout {DVC_YAML}") from None
 

@@ -16,7 +16,7 @@ import psutil
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities import LifecycleStage, Run
 
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
 from landuse.process import identity, is_gone
 
 EXPERIMENT = "landuse-ledger"
@@ -163,7 +163,7 @@ def wait_for_turn(mine: Entry) -> list[Entry]:
     """Return once no other live entry of the model is open; the orphans that are left, oldest first.
 
     Of two entries that see each other the older one waits and the younger one gives way. As each is written before it
-    looks, at least one of them sees the other. Raises LanduseError where this one has to give way.
+    looks, at least one of them sees the other. Raises Unavailable where this one has to give way.
     """
     end = time() + PATIENCE
     while True:
@@ -179,15 +179,15 @@ def wait_for_turn(mine: Entry) -> list[Entry]:
 
 
 def give_way(name: str) -> None:
-    """Raise LanduseError where a live entry of the model is open."""
+    """Raise Unavailable where a live entry of the model is open."""
     for entry in entries(name, OPEN):
         if not entry.orphaned():
             raise under_way(entry)
 
 
-def under_way(entry: Entry) -> LanduseError:
+def under_way(entry: Entry) -> Unavailable:
     """What those are told who come second."""
-    return LanduseError(
+    return Unavailable(
         f"another {entry.action} of {entry.tags['model']} is under way, by {entry.tags['who']} "
         f"since {entry.when}: try again when it is over"
     )

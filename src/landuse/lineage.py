@@ -23,6 +23,7 @@ PACKAGES = (
     *("numpy", "pandas", "pillow", "scikit-learn", "scipy"),
 )
 CODE = ("dvc.yaml", "gx", "src")  # what a result depends on beside data, params, weights and packages
+BROKEN = re.compile(".*(Permission denied|corrupt|bad signature).*")
 DISTRUSTED = re.compile("dubious ownership in repository at '(.*)'")
 DIRTY = "git.dirty"
 EDITED = ", edited since"
@@ -70,8 +71,8 @@ def commit_of_data(md5: str) -> str | None:
 def git(*arguments: str) -> str | None:
     """What git prints, or None outside a repository and without git.
 
-    Raises LanduseError where git does not trust a repository of another user, as in a container: results made there
-    would know no commit.
+    Raises LanduseError where git does not trust a repository of another user, as in a container, or cannot read it:
+    results made there would know no commit.
     """
     command = ["git", *arguments]
     try:
@@ -84,6 +85,8 @@ def git(*arguments: str) -> str | None:
                 f"git does not trust {distrusted[1]}, which is another user's, so that no result could name its "
                 f"commit: git config --global --add safe.directory {quote(distrusted[1])}"
             ) from None
+        if broken := BROKEN.search(error.stderr):
+            raise LanduseError(f"git: {broken[0]}; until it is mended no result could name its commit") from None
         return None
     return answer.stdout.strip()
 

@@ -20,6 +20,7 @@ MANIFEST = ARTIFACTS / "manifest.parquet"
 VALIDATION = ARTIFACTS / "validation.json"
 VALIDATION_PAGE = ARTIFACTS / "validation.html"
 DATA_DOCS = ARTIFACTS / "data_docs"
+DOCS_OF = DATA_DOCS / "manifest.sha256"  # which manifest they are of: no stage versions them
 VALIDATED = (MANIFEST, VALIDATION, VALIDATION_PAGE, DATA_DOCS)  # what `validate` writes
 FEATURES = ARTIFACTS / "features"
 SPLITS = ARTIFACTS / "splits.csv"

@@ -13,7 +13,7 @@ from typing import IO
 
 import psutil
 
-from landuse.errors import LanduseError
+from landuse.errors import Unavailable
 from landuse.files import write_whole
 
 DEATH_SECONDS = 10
@@ -51,7 +51,7 @@ def started(process: psutil.Process) -> str:
 def alone(lock: Path, busy: str) -> Iterator[None]:
     """Let one process at a time in. The kernel opens the lock when its holder dies.
 
-    Raises LanduseError with `busy` where another is in.
+    Raises Unavailable with `busy` where another is in.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
@@ -60,11 +60,11 @@ def alone(lock: Path, busy: str) -> Iterator[None]:
 
 
 def hold(file: IO, busy: str) -> None:
-    """Lock a file as long as it is open. Raises LanduseError with `busy` where another process holds it."""
+    """Lock a file as long as it is open. Raises Unavailable with `busy` where another process holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise LanduseError(busy) from None
+        raise Unavailable(busy) from None
 
 
 def note(path: Path, pid: int, **more: str) -> None:

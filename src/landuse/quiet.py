@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from getpass import getuser
 from threading import Lock
 
 UNUSED = ("matplotlib", "sklearn")
@@ -20,11 +21,30 @@ one_at_a_time = Lock()
 def own_environment() -> None:
     """For the start of a program: the repository and the runs are those of this project, whatever the shell says.
 
-    MLflow and Prefect, imported later, tell their makers nothing of their use.
+    MLflow and Prefect, imported later, tell their makers nothing of their use. A user without a name, as in a
+    container, goes by number, and what is printed to a closed stream goes nowhere.
     """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            if is_closed(number):
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115, it stays
+    try:
+        getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
     for name in OF_OTHERS:
         os.environ.pop(name, None)
     os.environ.setdefault("DO_NOT_TRACK", "true")
+
+
+def is_closed(number: int) -> bool:
+    """Whether a file descriptor stands for nothing."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager

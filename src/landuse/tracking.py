@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
+from urllib.parse import unquote
 
 import mlflow
 import numpy as np
@@ -23,12 +24,13 @@ from requests import RequestException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from landuse import lineage, process
-from landuse.errors import LanduseError, Unavailable
-from landuse.files import read_record, read_table
+from landuse.errors import LanduseError, Unavailable, without_login
+from landuse.files import made, read_record, read_table, sha256_of
 from landuse.paths import (
     DATA,
     DATA_DOCS,
     DEFAULT_STORE,
+    DOCS_OF,
     HISTORY,
     MANIFEST,
     METRICS,
@@ -60,6 +62,7 @@ REMEDIES = {  # by what MLflow or the database says
     "": "check MLFLOW_TRACKING_URI and that it is up",
 }
 BESIDES = r"\s\[SQL: | with exception "  # what follows helps nobody
+LASTING = "readonly|read-only|disk is full"
 NO_ANSWER = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
 
 
@@ -73,32 +76,41 @@ def store() -> Iterator[str]:
 
 @contextmanager
 def reach() -> Iterator[str]:
-    """MLflow's store as `MLFLOW_TRACKING_URI` names it, else a file beside the project; yields the URI.
+    """MLflow's store as `MLFLOW_TRACKING_URI` names it, else a file beside the project; yields the URI without a login.
 
     Raises LanduseError, on one line, for whatever MLflow refuses, and Unavailable where it does not answer.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", own_store())
+    os.environ["MLFLOW_TRACKING_URI"] = named_store()
+    uri = without_login(os.environ["MLFLOW_TRACKING_URI"])
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield uri
     except (MlflowException, SQLAlchemyError, ModuleNotFoundError, *transfer_errors()) as error:  # a driver may lack
         kind = Unavailable if may_pass(error) else LanduseError
-        raise kind(f"MLflow at {uri}: {with_remedy(str(error))}") from None
+        raise kind(f"MLflow at {uri}: {with_remedy(without_login(str(error)))}") from None
 
 
-def own_store() -> str:
-    """The file beside the project, also for an experiment that DVC runs in a copy below `.dvc/` and then deletes.
+def named_store() -> str:
+    """What `MLFLOW_TRACKING_URI` names, else a file beside the project.
 
-    Raises LanduseError where that project has none yet: the copy would be where the files of its runs are kept.
+    A file means that of the project also for an experiment that DVC runs in a copy below `.dvc/` and then deletes.
+    Raises LanduseError where that project has none yet: the copy would be where the files of its runs are kept; and
+    where MLflow would take the path of the project for another one.
     """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     home = next((folder.parent for folder in Path.cwd().parents if folder.name == ".dvc"), None)
+    if not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).is_absolute():
+        return uri
+    here = str(Path.cwd())
+    if unquote(here) != here or "?" in here:
+        raise LanduseError(f"MLflow would take {here} for another folder: move the project to a path without % and ?")
     if home is None:
-        return DEFAULT_STORE
-    file = home / DEFAULT_STORE.removeprefix(SQLITE)
+        return uri
+    file = home / uri.removeprefix(SQLITE)
     if not file.exists():
         raise LanduseError(f"{file} is not here: run dvc repro in {home} before experiments in copies of it")
     return f"{SQLITE}{file}"
@@ -124,7 +136,8 @@ def may_pass(error: Exception) -> bool:
     """Whether the store did not answer, or was busy, rather than refused."""
     if isinstance(error, RequestException):
         return error.response is None or error.response.status_code >= 500
-    return isinstance(error, OperationalError) or getattr(error, "error_code", None) in NO_ANSWER
+    unanswered = isinstance(error, OperationalError) or getattr(error, "error_code", None) in NO_ANSWER
+    return unanswered and not re.search(LASTING, str(error))
 
 
 @contextmanager
@@ -181,7 +194,7 @@ def finish_training(record: dict[str, Any], model_sha256: str) -> None:
 def log_training_files() -> None:
     """Split and history, as artifacts."""
     for path in (SPLITS, HISTORY):
-        mlflow.log_artifact(str(path))
+        mlflow.log_artifact(str(made(path)))
 
 
 @contextmanager
@@ -231,15 +244,15 @@ def log_evaluation(metrics: dict[str, Any]) -> None:
     mlflow.set_tag("evaluated.subset", metrics["subset"])
     mlflow.log_dict(lineage.params_with(read_record(RUN)["params"]), PARAMS.name)
     for path in (METRICS, PREDICTIONS, PER_CLASS):
-        mlflow.log_artifact(str(path))
-    mlflow.log_artifacts(str(PICTURES), "pictures")
+        mlflow.log_artifact(str(made(path)))
+    mlflow.log_artifacts(str(made(PICTURES)), "pictures")
 
 
 def log_validation() -> None:
-    """Manifest, verdict, page and, where validation ran on this machine, Data Docs, on the run at hand."""
+    """Manifest, verdict, page and, where they are of this manifest, Data Docs, on the run at hand."""
     for path in (MANIFEST, VALIDATION, VALIDATION_PAGE):
         mlflow.log_artifact(str(path), "validation")
-    if DATA_DOCS.exists():
+    if DOCS_OF.exists() and DOCS_OF.read_text("utf-8") == sha256_of(MANIFEST):
         mlflow.log_artifacts(str(DATA_DOCS), f"validation/{DATA_DOCS.name}")
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from configobj import ConfigObj
 from dvc.config import Config
 
+from landuse.errors import LanduseError
+from landuse.lineage import git
 from landuse.paths import WEIGHTS
 
 NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # options of git: hooks of the user, as of `dvc install`, do not run
@@ -14,8 +16,11 @@ def lend(folder: Path) -> None:
     """Let a working tree use the DVC cache and remotes of this project, and those of its weights that are not in git.
 
     That goes for relative paths and for config.local too. With autostage DVC asks nobody to add files to git. The file
-    is written here, since DVC itself writes ASCII only, and a path may have other letters.
+    is written here, since DVC itself writes ASCII only, and a path may have other letters. Raises LanduseError in a
+    submodule of git, whose working trees DVC cannot work in.
     """
+    if git("rev-parse", "--show-superproject-working-tree"):
+        raise LanduseError("the project is a submodule of git, and DVC takes no second working tree of one: clone it")
     here = Config(dvc_dir=str(Path(".dvc").absolute()))
     there = ConfigObj(interpolation=False, encoding="utf-8")
     there["core"] = here["core"] | {"autostage": True}

@@ -151,8 +151,8 @@ def test_a_name_that_no_page_can_show_is_refused_with_the_source_and_nothing_is_
 
 def test_fetch_says_what_ingest_would_take_in_and_changes_nothing(settled: room.Ingested) -> None:
     before = Path("data.dvc").read_bytes()
-    assert room.fetch(SET).digest == settled.digest
-    assert room.fetch(SET, str(zip_of(Path("../new.zip"), pictures(10)))).name == "new.zip"
+    assert room.fetch(SET, CHECKS) == f"{settled.source} was taken in already; its digest is {settled.digest}"
+    assert room.fetch(SET, CHECKS, str(zip_of(Path("../new.zip"), pictures(10)))).startswith("new.zip is at hand; ")
     assert Path("data.dvc").read_bytes() == before and files_in(Path("data")) == pictures()
 
 
@@ -160,10 +160,19 @@ def test_a_source_that_is_versioned_or_superseded_is_not_fetched_again(arrived: 
     content = yaml.safe_load(Path("data.dvc").read_text())
     for key in ("digest", "supersedes"):
         known = DataParams(source=NOWHERE, checksum=content["meta"][key])
-        assert room.fetch(known).digest == known.checksum
+        assert room.fetch(known, CHECKS) == f"{NOWHERE} was taken in already; its digest is {known.checksum}"
     unknown = DataParams(source=NOWHERE, checksum="md5:" + "0" * 32)
     with pytest.raises(Unavailable):
-        room.fetch(unknown)
+        room.fetch(unknown, CHECKS)
+
+
+def test_a_source_that_ingest_would_have_to_take_in_again_is_fetched_again(settled: room.Ingested) -> None:
+    known = DataParams(source=NOWHERE, checksum=settled.digest)
+    with pytest.raises(Unavailable):
+        room.fetch(known, replace(CHECKS, smallest=CHECKS.smallest - 1))
+    rmtree("data")
+    with pytest.raises(Unavailable):
+        room.fetch(known, CHECKS)
 
 
 # What the exit code says
@@ -226,6 +235,14 @@ def test_a_mistake_is_1(code: Code) -> None:
         assert code(verb, "x" * 300)[1].endswith(": File name too long: use a shorter name\n")
 
 
+def test_data_that_is_a_link_is_not_replaced(settled: room.Ingested, code: Code) -> None:
+    Path("data").rename("elsewhere")
+    Path("data").symlink_to("elsewhere")
+    said = "landuse: data is a link, which DVC does not version: remove it; the project may lie on that disk\n"
+    assert code("ingest") == (1, said)
+    assert files_in(Path("elsewhere")) == pictures()
+
+
 def test_a_file_in_the_way_is_named_with_the_remedy(code: Code) -> None:
     Path(".incoming").touch()
     assert code("ingest") == (1, "landuse: .incoming: File exists: move away what stands there\n")
@@ -242,9 +259,9 @@ with repo.lock:
 
 
 @pytest.mark.slow
-def test_another_ingest_at_work_is_1_and_another_dvc_may_pass(settled: room.Ingested, code: Code) -> None:
+def test_another_ingest_and_another_dvc_at_work_may_pass(settled: room.Ingested, code: Code) -> None:
     with room.alone(room.LOCK, room.BUSY):
-        assert code("fetch") == (1, "landuse: another ingest is at work in this project: wait until it has ended\n")
+        assert code("fetch") == (75, "landuse: another ingest is at work in this project: wait until it has ended\n")
     with subprocess.Popen([sys.executable, "-c", OTHER_DVC], stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         with pytest.raises(Unavailable, match="acquire lock"):

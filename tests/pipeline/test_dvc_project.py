@@ -181,10 +181,10 @@ def test_params_that_are_edited_while_a_model_is_trained_are_not_taken_for_those
     assert read_record(work.folder / "artifacts" / "run.json")["params"]["train.learning_rate"] == 0.03
 
 
-def test_near_duplicates_of_the_sample_stay_together(whole_run: Workspace) -> None:
+def test_the_copies_in_the_sample_are_one_group(whole_run: Workspace) -> None:
     lines = (whole_run.folder / "artifacts" / "splits.csv").read_text().splitlines()
     rows = {row["path"]: row for row in csv.DictReader(lines)}
-    assert rows["tanks/tanks00.png"]["subset"] == rows["tanks/tanks01.png"]["subset"]
+    assert rows["tanks/tanks00.png"]["group"] == rows["tanks/tanks01.png"]["group"]
 
 
 @pytest.mark.parametrize("module", ["landuse.cli", "landuse.classifier"])

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from landuse import lineage, registry
 from landuse.classifier import Classifier
 from landuse.errors import LanduseError, Unavailable
-from landuse.files import read_table
+from landuse.files import read_table, sha256_of
 from landuse.hashes import PLAIN, TURNED, near, numbers, views
 from landuse.paths import DATA, DATA_DVC
 from landuse.registry import title
@@ -30,7 +29,7 @@ SAVED_ANEW = 2  # bits of 64 in which the perceptual hashes of an image and of i
 class Evidence:
     """What a model makes of images, row by row.
 
-    `table` has one row per image: path, label, group, sha256; `actual` [images] are places in `labels`;
+    `table` has one row per image: path, label, group, sha256 and both hashes; `actual` [images] are places in `labels`;
     `probabilities` is [images, classes].
     """
 
@@ -122,7 +121,7 @@ def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
         raise LanduseError(f"{title(version)} was trained on data {wanted}, {DATA_DVC} says {here}: {remedy}")
     held_out = held_out_images(splits)
     try:
-        found = [sha256((DATA / path).read_bytes()).hexdigest() for path in held_out["path"]]
+        found = [sha256_of(DATA / path) for path in held_out["path"]]
     except OSError as error:
         raise LanduseError(
             f"{error.filename}, an image of {title(version)}, cannot be read: dvc pull {DATA_DVC}"

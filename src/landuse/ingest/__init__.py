@@ -64,16 +64,21 @@ class Ingested:
         return f"data/ {state}: {holds}; version {self.version}"
 
 
-def fetch(data: DataParams, arrival: str | None = None) -> Source:
-    """Bring what `ingest` would take in to this machine, its checksum verified, unless it is versioned already.
+def fetch(data: DataParams, validate: ValidateParams, arrival: str | None = None) -> str:
+    """Bring what `ingest` would take in to this machine, its checksum verified; returns what there is to say.
+
+    Nothing is brought where `ingest` would have nothing to do.
 
     Raises LanduseError where it cannot be had, Unavailable where that may pass.
     """
     with alone(LOCK, BUSY), room_on_disk():
         source, before = source_of(data, arrival), recorded()
-        if source.digest not in (before.get("digest"), before.get("supersedes")):
-            source.fetch()
-        return source
+        state = "unchanged" if DATA.exists() else "missing"
+        superseded = arrival is None and source.digest == before.get("supersedes")
+        if superseded or is_current(source, state, before, digest_of(validate)):
+            return f"{source.name} was taken in already; its digest is {source.digest}"
+        source.fetch()
+        return f"{source.name} is at hand; its digest is {source.digest}"
 
 
 def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = None) -> Ingested:
@@ -84,6 +89,8 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
     it is not let in. Then data/ and data.dvc are as before and a set that was not let in lies in quarantine/ with its
     report.
     """
+    if DATA.is_symlink():
+        raise LanduseError(f"{DATA} is a link, which DVC does not version: remove it; the project may lie on that disk")
     with alone(LOCK, BUSY), room_on_disk():
         if JOURNAL.exists():
             with replacing_data() as repo:
@@ -224,11 +231,8 @@ def build(source: Source, params: ValidateParams, called: str) -> int:
     try:
         look_at(params, data=candidate, output=CANDIDATE)
     except Refused as error:
-        raise Refused(f"{called} is not let in: {error}") from None
-    except LanduseError as error:
-        if not (CANDIDATE / VALIDATION.name).exists():
-            raise
-        complaint = str(error).replace(str(CANDIDATE), str(quarantine(source)))
+        judged = (CANDIDATE / VALIDATION.name).exists()
+        complaint = str(error).replace(str(CANDIDATE), str(quarantine(source))) if judged else str(error)
         raise Refused(f"{called} is not let in: {complaint}") from None
     return ignored
 

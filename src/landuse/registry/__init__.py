@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from shlex import quote
 
@@ -13,8 +12,9 @@ from mlflow.entities.model_registry import ModelVersion
 from landuse import tracking
 from landuse.classifier import CARD_FILE, Classifier, digest
 from landuse.errors import LanduseError, Unavailable
+from landuse.files import sha256_of
 from landuse.lineage import DIRTY
-from landuse.paths import DEFAULT_STORE, SQLITE
+from landuse.paths import SQLITE
 from landuse.tracking import MODEL_TAG, transfer_errors
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
@@ -35,8 +35,8 @@ def at_hand() -> Iterator[str]:
 
 
 def refuse_missing(uri: str) -> None:
-    """Raise LanduseError where the file beside the project is not there: MLflow would make it."""
-    if uri == DEFAULT_STORE and not Path(uri.removeprefix(SQLITE)).exists():
+    """Raise LanduseError where the store is a file that is not there: MLflow would make it."""
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         raise LanduseError(
             f"there is no registry at {uri} yet: dvc repro makes it, and one that was lost is filled again by {AGAIN}"
         )
@@ -118,7 +118,7 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
             raise LanduseError(f"they are not those that were registered ({MODEL_TAG})")
         classifier = Classifier(folder / MODEL_FOLDER)
         for name, expected in classifier.card.get("files", {}).items():
-            if sha256((folder / MODEL_FOLDER / name).read_bytes()).hexdigest() != expected:
+            if sha256_of(folder / MODEL_FOLDER / name) != expected:
                 raise LanduseError(f"{name} is not the one that was registered")
         return classifier
     except transfer_errors():  # they say nothing of the files

@@ -3,8 +3,10 @@
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
+from errno import EACCES, ENOSPC, EROFS
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,12 +17,14 @@ from landuse.errors import LanduseError, Unavailable
 
 SCRIPT = Path(__file__).with_name("ask.py")
 SECONDS = 120
+MACHINE = re.compile(rf"\[Errno ({EACCES}|{ENOSPC}|{EROFS})\]")  # the version is not to blame for that
 
 
 def check_answers(uri: str, classifier: Classifier) -> float:
     """Ask `uri` for its stored example; returns the largest difference to the classifier in a probability.
 
-    Raises LanduseError where it does not load or differs by more than 0.001, Unavailable where it takes too long.
+    Raises LanduseError where it does not load or differs by more than 0.001, Unavailable where it takes
+    too long, or the machine does not let MLflow read and write there.
     """
     said = ask(uri)
     pairs = zip(said["example"], said["answers"], strict=True)
@@ -54,6 +58,7 @@ def ask(uri: str) -> dict[str, Any]:
         raise Unavailable(f"{uri} does not answer in a fresh process within {SECONDS} s") from None
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no word"])[-1][:200]
-        raise LanduseError(f"{uri} does not load and answer in a fresh process: {reason}") from None
+        kind = Unavailable if MACHINE.search(reason) else LanduseError
+        raise kind(f"{uri} does not load and answer in a fresh process: {reason}") from None
     except (ValueError, IndexError):
         raise LanduseError(f"{uri} gives no answer in a fresh process") from None

@@ -1,11 +1,10 @@
 """Train: the head, the last blocks on cached activations, or everything from the images; then export."""
 
-from hashlib import sha256
-
 import numpy as np
 
 from landuse import lineage, model, tracking
 from landuse.examples import choose, write_examples
+from landuse.files import sha256_of
 from landuse.params import TrainParams
 from landuse.paths import HISTORY, MODEL, SPLITS
 from landuse.train.bench import Bench
@@ -31,7 +30,7 @@ def train(params: TrainParams) -> None:
         judged, shown = np.split(seen, [len(validation)])
         facts |= calibrate(network, bench.logits(judged), validation.labels, params.sure_accuracy)
         facts |= {"averaged_views": params.averaged_views, "data_md5": record["tags"]["data.md5"]}
-        facts |= {"split_sha256": sha256(SPLITS.read_bytes()).hexdigest()}
+        facts |= {"split_sha256": sha256_of(SPLITS)}
         digest = export(network, facts, bench.splits, params.sure_accuracy)
         write_examples(MODEL, bench.splits.iloc[examples], shown)
         tracking.finish_training(record, digest)

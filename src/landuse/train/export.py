@@ -3,7 +3,6 @@
 import json
 import re
 import zipfile
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from landuse.classifier import (
 )
 from landuse.dataset import Pixels, map_ahead, read_image, spread
 from landuse.errors import LanduseError
+from landuse.files import sha256_of
 from landuse.model import KERAS_FILE
 from landuse.paths import DATA, MODEL
 from landuse.train.calibrate import trusted_confidence
@@ -64,7 +64,7 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, su
         "accuracy": facts["accuracy"],
         "int8_accuracy": float(right.mean()),
     }
-    card["files"] = {name: sha256((MODEL / name).read_bytes()).hexdigest() for name in (KERAS_FILE, INT8_FILE)}
+    card["files"] = {name: sha256_of(MODEL / name) for name in (KERAS_FILE, INT8_FILE)}
     (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return Classifier(MODEL).digest
 

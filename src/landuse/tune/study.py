@@ -37,7 +37,7 @@ def refuse_uncached(train: TrainParams, params: TuneParams, extract: ExtractPara
         if block != cut:
             raise LanduseError(
                 f"unfreeze_from = {block} would force a new extraction: what is cached was cut at {cut}; leave it out "
-                f"of tune.space, or set train.unfreeze_from to {block} and run dvc repro extract split first"
+                f"of tune.space, or set train.unfreeze_from to {block} and run dvc repro split first"
             )
 
 

@@ -27,7 +27,10 @@ def restored(tags: Mapping[str, str], params: Path, folder: Path) -> Iterator[Pa
 
     Raises LanduseError where data or weights cannot be had.
     """
-    stop = signal.default_int_handler  # a kill leaves nothing behind either
+
+    def stop(number: int, _: object) -> None:  # a kill leaves nothing behind either
+        raise SystemExit(128 + number)
+
     before = {number: signal.signal(number, stop) for number in ending_signals()}
     try:
         project = check_out(tags["git.commit"], folder)
