@@ -70,6 +70,19 @@ def test_a_class_whose_name_looks_like_something_else_needs_quotes(tmp_path: Pat
     assert refusal(changed(tmp_path / "params.yaml", "validate.classes", [1, "field"])).count("validate.classes") == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "where"),
+    [
+        ("validate.classes", ["a", "b", "a"], "validate.classes"),
+        ("promote.families", [["a", "a"]], "promote.families.0"),
+    ],
+)
+def test_a_class_that_is_named_twice_is_refused(tmp_path: Path, key: str, value: list, where: str) -> None:
+    assert f"{where} = {value if where == key else value[0]}: a is named twice" in refusal(
+        changed(tmp_path / "params.yaml", key, value)
+    )
+
+
 def test_both_sides_of_a_merge_are_named_as_such(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("data:\n<<<<<<< HEAD\n  source: a\n=======\n  source: b\n>>>>>>> theirs\n")

@@ -153,7 +153,7 @@ def test_a_study_that_is_damaged_is_named_with_the_remedy(trained_copy: Path, da
 
 def test_another_split_or_space_is_another_study_and_a_value_that_is_tried_anyway_is_not(trained_copy: Path) -> None:
     name = study_room.study_name(TRAIN, params(2))
-    assert study_room.study_name(replace(TRAIN, learning_rate=0.5), params(9)) == name
+    assert study_room.study_name(replace(TRAIN, learning_rate=0.5, sure_accuracy=0.5), params(9)) == name
     assert study_room.study_name(replace(TRAIN, epochs=4), params(2)) != name
     assert study_room.study_name(TRAIN, TuneParams(trials=2, space=SPACE | {"dropout": (0, 0.1)})) != name
     splits = Path("artifacts/splits.csv")
@@ -214,6 +214,12 @@ def test_two_at_once_do_not_share_a_study(trained_copy: Path) -> None:
         pytest.raises(LanduseError, match="another landuse tune is at work in this project"),
     ):
         tune(TRAIN, params(2), EXTRACT, lambda _: None)
+
+
+def test_a_small_value_is_written_as_a_number_of_yaml(project: Path) -> None:
+    apply({"learning_rate": 2e-05})
+    assert yaml.safe_load(PARAMS.read_text("utf-8"))["train"]["learning_rate"] == 2e-05
+    assert apply({"learning_rate": 2e-05}) == ""
 
 
 def test_the_best_values_are_written_into_params_and_nothing_else_is(project: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -32,6 +33,15 @@ def refuse_truth(value: object) -> object:
     return value
 
 
+def refuse_repeated(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Raise PydanticCustomError for a name that is there twice."""
+    for name in names:
+        if names.count(name) > 1:
+            raise PydanticCustomError("repeated", "{name} is named twice", {"name": name})
+    return names
+
+
+Labels = Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(refuse_repeated)]
 Number = Annotated[float, BeforeValidator(refuse_truth)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -71,7 +81,7 @@ class DataParams:
 class ValidateParams:
     """What the images must look like to be let in."""
 
-    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    classes: Labels
     images_per_class: Count
     imbalance: Annotated[Number, Field(ge=1)]
     modes: Annotated[tuple[Mode, ...], Field(min_length=1)]
@@ -162,7 +172,7 @@ class PromoteParams:
     class_recall: Share
     slice_accuracy: Share
     slice_images: Count
-    families: tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...]
+    families: tuple[Labels, ...]
     calibration_error: Share
     disturbed_fall: Share
     margin: Share

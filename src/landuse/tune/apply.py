@@ -21,9 +21,14 @@ def replaced(text: str, values: dict[str, Any]) -> str:
     """The text of a params file with other values of keys of `train`, from the last to the first."""
     for key, node in reversed(child(yaml.compose(text), "train").value):
         if key.value in values and yaml.safe_load(node.value) != values[key.value]:
-            old, new = text[node.start_mark.index : node.end_mark.index], str(values[key.value])
+            old, new = text[node.start_mark.index : node.end_mark.index], in_yaml(values[key.value])
             text = text[: node.start_mark.index] + new + keep_column(old, new, text[node.end_mark.index :])
     return text
+
+
+def in_yaml(value: Any) -> str:
+    """A value as YAML has it, on one line: 2.0e-05, since 2e-05 would be a text."""
+    return yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
 
 
 def child(mapping: yaml.MappingNode, name: str) -> yaml.Node:

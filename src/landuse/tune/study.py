@@ -67,7 +67,7 @@ def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
 
 def study_name(train: TrainParams, params: TuneParams) -> str:
     """A digest of everything that a trial's score depends on, but for the values that are tried."""
-    fixed = {key: value for key, value in asdict(train).items() if key not in params.space}
+    fixed = {key: value for key, value in asdict(train).items() if key not in {*params.space, "sure_accuracy"}}
     data = lineage.data_record()["md5"]
     basis = [data, features.facts(), made(SPLITS).read_text("utf-8"), fixed, asdict(params)["space"]]
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:16]
