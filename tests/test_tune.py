@@ -151,14 +151,21 @@ def test_a_study_that_is_damaged_is_named_with_the_remedy(trained_copy: Path, da
     assert "\n" not in str(caught.value)
 
 
-def test_another_split_or_space_is_another_study_and_a_value_that_is_tried_anyway_is_not(trained_copy: Path) -> None:
+def test_another_split_space_or_code_is_another_study_and_a_value_that_is_tried_anyway_is_not(
+    trained_copy: Path,
+) -> None:
+    Path("src/landuse/train").mkdir(parents=True)
+    Path("src/landuse/train/learner.py").touch()
     name = study_room.study_name(TRAIN, params(2))
     assert study_room.study_name(replace(TRAIN, learning_rate=0.5, sure_accuracy=0.5), params(9)) == name
     assert study_room.study_name(replace(TRAIN, epochs=4), params(2)) != name
     assert study_room.study_name(TRAIN, TuneParams(trials=2, space=SPACE | {"dropout": (0, 0.1)})) != name
-    splits = Path("artifacts/splits.csv")
-    splits.write_text(splits.read_text() + "\n")
-    assert study_room.study_name(TRAIN, params(2)) != name
+    for path in (Path("artifacts/splits.csv"), Path("src/landuse/train/learner.py")):
+        before = path.read_text("utf-8")
+        path.write_text(before + "\n", "utf-8")
+        assert study_room.study_name(TRAIN, params(2)) != name
+        path.write_text(before, "utf-8")
+    assert study_room.study_name(TRAIN, params(2)) == name
 
 
 def test_the_same_values_give_the_same_score_whatever_was_tried_before(trained_copy: Path) -> None:

@@ -3,17 +3,19 @@
 And what it makes must not be written through links into the cache, where DVC makes them.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from os.path import isdir, islink, join, normpath
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from landuse.errors import LanduseError, Unavailable
-from landuse.files import BOTH_SIDES
+from landuse.files import BOTH_SIDES, sha256_of
 from landuse.params import Params, load_params
 from landuse.paths import DVC_YAML
 
@@ -44,6 +46,13 @@ def what_it_needs(stage: str) -> dict[str, Any]:
         return yaml.safe_load(text)["stages"][stage]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         raise LanduseError(f"{DVC_YAML} has no stage {stage}: restore it with git checkout {DVC_YAML}") from None
+
+
+def code_of(stage: str) -> str:
+    """The sha256 of the source files that a stage runs through, as `dvc.yaml` lists them."""
+    needs = what_it_needs(stage)
+    files = filter(os.path.exists, below(needs, [dep for dep in needs["deps"] if dep.startswith("src/")]))
+    return hashlib.sha256("".join(sha256_of(Path(file)) for file in sorted(files)).encode()).hexdigest()
 
 
 def let_go_of_links(needs: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from landuse import features, lineage, tracking
+from landuse import features, inputs, lineage, tracking
 from landuse.errors import LanduseError
 from landuse.files import made
 from landuse.params import ExtractParams, Range, TrainParams, TuneParams
@@ -68,8 +68,8 @@ def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
 def study_name(train: TrainParams, params: TuneParams) -> str:
     """A digest of everything that a trial's score depends on, but for the values that are tried."""
     fixed = {key: value for key, value in asdict(train).items() if key not in {*params.space, "sure_accuracy"}}
-    data = lineage.data_record()["md5"]
-    basis = [data, features.facts(), made(SPLITS).read_text("utf-8"), fixed, asdict(params)["space"]]
+    data, code = lineage.data_record()["md5"], [inputs.code_of("train"), lineage.versions()]
+    basis = [data, code, features.facts(), made(SPLITS).read_text("utf-8"), fixed, asdict(params)["space"]]
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:16]
 
 
