@@ -17,6 +17,7 @@ from landuse import sample
 
 ROOT = Path(__file__).parents[1]
 SIDE = 96
+PATIENCE = 900  # seconds; no command takes as long, but one may hang
 IDENTITY = {f"GIT_{role}_{key}": "tester" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 
 
@@ -43,7 +44,9 @@ class Workspace:
 
     def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
         """What a command comes to, whether it succeeds or not; `more` is added to the environment."""
-        return subprocess.run(command, cwd=self.folder, env=self.env(**more), capture_output=True, text=True)
+        return subprocess.run(
+            command, cwd=self.folder, env=self.env(**more), capture_output=True, text=True, timeout=PATIENCE
+        )
 
     def ok(self, *command: str, **more: str) -> str:
         """What a command prints, which must succeed."""
