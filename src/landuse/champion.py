@@ -35,7 +35,7 @@ def open_model(model: str, version: str | None, folder: Path, int8: bool) -> tup
     try:
         classifier = Classifier(folder, int8)
     except LanduseError as error:
-        complaint = str(error) if folder == MODEL else NOT_OURS.sub("", str(error))
+        complaint = str(error) if folder == MODEL else NOT_OURS.sub(": name another model", str(error))
         raise LanduseError(complaint.replace(str(folder), title)) from None
     except TypeError as error:
         raise LanduseError(f"{title} is damaged: its model.json is no card of a model ({error})") from None

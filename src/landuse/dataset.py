@@ -51,7 +51,8 @@ def image_paths(folder: Path) -> list[Path]:
 
 def upright(image: Image.Image) -> Image.Image:
     """RGB with 8 bits per channel, turned as its EXIF orientation says, transparency on white."""
-    turn, negative = TURNS.get(orientation(image)), getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+    turn = TURNS.get(orientation(image))
+    negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I;16"):
         levels = (np.asarray(image) >> 8).astype(np.uint8)

@@ -24,18 +24,23 @@ def own_environment() -> None:
     MLflow and Prefect, imported later, tell their makers nothing of their use. A user without a name, as in a
     container, goes by number, and what is printed to a closed stream goes nowhere.
     """
+    for name in OF_OTHERS:
+        os.environ.pop(name, None)
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    try:
+        getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+    open_closed_streams()
+
+
+def open_closed_streams() -> None:
+    """What is read from a closed stream is empty, and what is printed to one goes nowhere."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             if is_closed(number):
                 os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
             setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115, it stays
-    try:
-        getuser()
-    except (KeyError, OSError):
-        os.environ["USER"] = str(os.getuid())
-    for name in OF_OTHERS:
-        os.environ.pop(name, None)
-    os.environ.setdefault("DO_NOT_TRACK", "true")
 
 
 def is_closed(number: int) -> bool:

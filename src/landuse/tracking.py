@@ -103,12 +103,12 @@ def named_store() -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     home = next((folder.parent for folder in Path.cwd().parents if folder.name == ".dvc"), None)
-    if not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).is_absolute():
+    if not uri.startswith(SQLITE):
         return uri
     here = str(Path.cwd())
     if unquote(here) != here or "?" in here:
         raise LanduseError(f"MLflow would take {here} for another folder: move the project to a path without % and ?")
-    if home is None:
+    if home is None or Path(uri.removeprefix(SQLITE)).is_absolute():
         return uri
     file = home / uri.removeprefix(SQLITE)
     if not file.exists():

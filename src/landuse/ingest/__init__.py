@@ -67,15 +67,13 @@ class Ingested:
 def fetch(data: DataParams, validate: ValidateParams, arrival: str | None = None) -> str:
     """Bring what `ingest` would take in to this machine, its checksum verified; returns what there is to say.
 
-    Nothing is brought where `ingest` would have nothing to do.
-
-    Raises LanduseError where it cannot be had, Unavailable where that may pass.
+    Nothing is brought where `ingest` would have nothing to do. Raises LanduseError where it cannot be had,
+    Unavailable where that may pass.
     """
     with alone(LOCK, BUSY), room_on_disk():
         source, before = source_of(data, arrival), recorded()
         state = "unchanged" if DATA.exists() else "missing"
-        superseded = arrival is None and source.digest == before.get("supersedes")
-        if superseded or is_current(source, state, before, digest_of(validate)):
+        if has_nothing_to_do(source, arrival, state, before, digest_of(validate)):
             return f"{source.name} was taken in already; its digest is {source.digest}"
         source.fetch()
         return f"{source.name} is at hand; its digest is {source.digest}"
@@ -98,7 +96,7 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
         clean()
         state, before, checks = state_of_data(), recorded(), digest_of(validate)
         source = source_of(data, arrival)
-        if is_current(source, state, before, checks) or (arrival is None and is_superseded(source, state, before)):
+        if has_nothing_to_do(source, arrival, state, before, checks):
             return outcome(before, changed=False)
         try:
             ignored = build(source, validate, arrival or f"data.source = {source.name}")
@@ -123,6 +121,11 @@ def source_of(data: DataParams, arrival: str | None) -> Source:
     if not Path(path).exists():
         raise LanduseError(f"{arrival}: there is no such file or folder")
     return find_source(DataParams(source=path, checksum=None))
+
+
+def has_nothing_to_do(source: Source, arrival: str | None, state: str, before: dict[str, Any], checks: str) -> bool:
+    """Whether an ingest would leave data/ as it is. Raises LanduseError as `is_superseded` does."""
+    return is_current(source, state, before, checks) or (arrival is None and is_superseded(source, state, before))
 
 
 def is_current(source: Source, state: str, before: dict[str, Any], checks: str) -> bool:

@@ -12,7 +12,7 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
 from landuse.predict import parquet
 from landuse.predict.rows import Answer, CsvLines, JsonLines
 from landuse.predict.tally import Tally
@@ -118,12 +118,12 @@ def growing_file(path: Path, labels: list[str], model: str) -> Iterator[Output]:
 
 
 def open_alone(path: Path, busy: str) -> TextIO:
-    """Open a file for more rows and keep others out. Raises LanduseError with `busy` where another process has it."""
+    """Open a file for more rows and keep others out. Raises Unavailable with `busy` where another process has it."""
     file = path.open("a+", encoding="utf-8", newline="")
     try:
         hold(file, busy)
         if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
-            raise LanduseError(busy)  # whoever had it has put another in its place since
+            raise Unavailable(busy)  # whoever had it has put another in its place since
     except BaseException:
         file.close()
         raise

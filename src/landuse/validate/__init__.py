@@ -30,7 +30,7 @@ def validate(params: ValidateParams, data: Path = DATA, output: Path = ARTIFACTS
     output.mkdir(parents=True, exist_ok=True)
     write_manifest(manifest, output / MANIFEST.name)
     results = run_checkpoints(tables, suite_parameters(params), output / DATA_DOCS.name)
-    (output / DOCS_OF.relative_to(ARTIFACTS)).write_text(sha256_of(output / MANIFEST.name), "utf-8")
+    (output / DATA_DOCS.name / DOCS_OF.name).write_text(sha256_of(output / MANIFEST.name), "utf-8")
     verdict = judge(tables, results, params)
     text = json.dumps(asdict(verdict), indent=2, ensure_ascii=False)
     (output / VALIDATION.name).write_text(text + "\n", encoding="utf-8")
