@@ -22,8 +22,8 @@ def test_a_bar_passes_every_item_on_and_ends_full(capfd: pytest.CaptureFixture) 
 
 def test_a_bar_of_one_item_says_how_fast_that_was(capfd: pytest.CaptureFixture) -> None:
     for _ in track(range(1), 1, "predict"):
-        sleep(0.1)
-    assert 0 < float(re.search(r"1/1 (\d+\.\d)/s", capfd.readouterr().out)[1]) < 10
+        sleep(0.2)
+    assert 0 < float(re.search(r"1/1 (\d+\.\d)/s", capfd.readouterr().out)[1]) <= 5
 
 
 @pytest.mark.parametrize(("total", "done"), [(20, range(2, 20, 2)), (3, [1, 2]), (1, []), (0, [])])
