@@ -12,6 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+APART = ("test_killed.py",)
 OF_THE_USER = (
     *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),  # a pipe is no terminal
     *("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"),  # set where a hook of git runs the tests
@@ -22,11 +23,14 @@ os.environ |= {"GIT_CONFIG_GLOBAL": str(HERE / "gitconfig"), "GIT_CONFIG_NOSYSTE
 
 
 class Together(LoadScopeScheduling):
-    """Tests of one file, or of one folder beside this one, share servers and projects: they run in one process."""
+    """Tests of one file, or of one folder beside this one, share servers and projects: they run in one process.
+
+    Files of `APART` have servers of their own, and run beside the rest of their folder.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = ROOT / nodeid.partition("::")[0]
-        return file.name if file.parent == HERE else file.parent.name
+        return file.name if file.parent == HERE or file.name in APART else file.parent.name
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable) -> Together:
