@@ -129,7 +129,12 @@ def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path
         ({"dropout": 0.1}, "tune.space.dropout = 0.1: Input should be a valid list"),
         ({"dropout": {"low": 0, "high": 1, "logs": True}}, "tune.space.dropout.logs: unknown key (did you mean log?)"),
         ({"dropout": {"low": 0, "high": 1}}, "tune.space.dropout = 1.0: Input should be less than 1"),
-        ({"dropout": [True, 0.1]}, "tune.space.dropout.0 = True: Input should be a number"),
+        ({"dropout": [True, 0.1]}, "tune.space.dropout.0 = True: Input should be a number or a text"),
+        ({"dropout": [None, 0.1]}, "tune.space.dropout.0 = None: Input should be a number or a text"),
+        (
+            {"unfreeze_from": ["head", "block"]},
+            "tune.space.unfreeze_from = 'block': String should be head, all, or block_1 to block_16",
+        ),
         ({"dropout": ["1e-3", 0.1]}, "tune.space.dropout = '1e-3': YAML takes that for a text; write 0.001"),
         (
             {"epochs": {"low": 5, "high": 20}},

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainValidator,
     Tag,
     TypeAdapter,
     ValidationError,
@@ -197,7 +198,14 @@ class Range:
         return self
 
 
-Values = Annotated[tuple[Annotated[int | float | str, BeforeValidator(refuse_truth)], ...], Field(min_length=2)]
+def refuse_unwritable(value: object) -> object:
+    """Raise PydanticCustomError for what is neither a number nor a text, as no value of `train` is."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise PydanticCustomError("value_of_train", "Input should be a number or a text")
+    return value
+
+
+Values = Annotated[tuple[Annotated[int | float | str, PlainValidator(refuse_unwritable)], ...], Field(min_length=2)]
 Choices = Annotated[
     Annotated[Range, Tag("range")] | Annotated[Values, Tag("list")],
     Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "list"),
@@ -246,7 +254,7 @@ def refuse_untrainable(train: TrainParams, key: str, value: object) -> None:
     try:
         taken = getattr(replace(train, **{key: value}), key)
     except ValidationError as error:
-        raise ValueError(f"tune.space.{key} = {value!r}: {error.errors()[0]['msg']}") from None
+        raise ValueError(f"tune.space.{explain(error.errors()[0])}") from None
     if taken != value:
         raise ValueError(f"tune.space.{key} = {value!r}: YAML takes that for a text; write {taken!r}")
 
