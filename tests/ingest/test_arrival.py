@@ -65,6 +65,12 @@ def test_a_url_is_no_arrival_and_belongs_into_the_params(settled: room.Ingested)
         arrive(NOWHERE.replace("//", "//user:secret@"))
 
 
+def test_a_pipe_is_no_arrival_and_data_source_is_not_blamed_for_it(settled: room.Ingested) -> None:
+    os.mkfifo("../pipe.zip")
+    with pytest.raises(LanduseError, match="^../pipe.zip: there is no such file or folder$"):
+        arrive("../pipe.zip")
+
+
 def test_what_arrived_is_not_built_twice(arrived: room.Ingested) -> None:
     before = Path("data.dvc").read_bytes()
     assert arrive("../new.zip") == replace(arrived, changed=False)

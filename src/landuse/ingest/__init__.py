@@ -118,7 +118,7 @@ def source_of(data: DataParams, arrival: str | None) -> Source:
     if not encodable(arrival):
         raise Refused(f"{arrival!r} is no name in UTF-8: rename it")
     path = os.path.join(".", os.path.expanduser(arrival))  # what is known by name is not meant
-    if not Path(path).exists():
+    if not (Path(path).is_file() or Path(path).is_dir()):
         raise LanduseError(f"{arrival}: there is no such file or folder")
     return find_source(DataParams(source=path, checksum=None))
 
