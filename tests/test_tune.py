@@ -206,6 +206,9 @@ def test_a_value_that_would_force_a_new_extraction_is_refused_with_what_to_do(tr
 def test_features_that_were_made_otherwise_are_not_tuned_on(trained_copy: Path) -> None:
     with pytest.raises(LanduseError, match="extract.views = 7: what is cached was made with 8; dvc repro split first"):
         tune(TRAIN, params(2), replace(EXTRACT, views=7), lambda _: None)
+    cut = "train.unfreeze_from = block_14: what is cached was cut at head; dvc repro split first"
+    with pytest.raises(LanduseError, match=cut):
+        tune(replace(TRAIN, unfreeze_from="block_14"), params(2), EXTRACT, lambda _: None)
 
 
 def test_a_value_that_is_written_with_three_digits_stays_within_its_range() -> None:

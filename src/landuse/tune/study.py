@@ -32,8 +32,11 @@ def refuse_uncached(train: TrainParams, params: TuneParams, extract: ExtractPara
     for key, was in facts["params"].items():
         if was != now[key]:
             raise LanduseError(f"extract.{key} = {now[key]}: what is cached was made with {was}; dvc repro split first")
-    wanted = params.space.get("unfreeze_from", (train.unfreeze_from,))
-    for block in wanted:
+    if train.unfreeze_from != cut:
+        raise LanduseError(
+            f"train.unfreeze_from = {train.unfreeze_from}: what is cached was cut at {cut}; dvc repro split first"
+        )
+    for block in params.space.get("unfreeze_from", ()):
         if block != cut:
             raise LanduseError(
                 f"unfreeze_from = {block} would force a new extraction: what is cached was cut at {cut}; leave it out "
