@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from landuse.paths import SERVICES
 from landuse.process import end_group, note, noted
 from pipelines.lockfile import restore
 from pipelines.lost import note_process
-from pipelines.services import store_address
+from pipelines.services import BIN, store_address
 from pipelines.waiting import held
 
 BUSY_SECONDS = 5
@@ -138,8 +137,7 @@ def when_free(work: Callable[[], Result]) -> Result:
 
 def command_environment() -> dict[str, str]:
     """That of a command: this Python's commands first, and the MLflow store of the project in whatever folder."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    own = {"PATH": path, "MLFLOW_TRACKING_URI": store_address(), "PYTHONUNBUFFERED": "1"}
+    own = {"PATH": f"{BIN}:{os.environ['PATH']}", "MLFLOW_TRACKING_URI": store_address(), "PYTHONUNBUFFERED": "1"}
     return os.environ | own
 
 

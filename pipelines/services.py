@@ -94,15 +94,17 @@ def services() -> tuple[Service, ...]:
 
 def store_address() -> str:
     """What `MLFLOW_TRACKING_URI` names, else the store of the project: the same from whatever folder."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
-    kind, _, path = uri.partition(":///")
-    return f"{kind}:///{Path(path).resolve()}" if kind == "sqlite" else uri
+    return absolute(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE)
+
+
+def absolute(uri: str) -> str:
+    """The address of a store, that of a file from the root on."""
+    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}" if uri.startswith(SQLITE) else uri
 
 
 def is_elsewhere() -> bool:
     """Whether `MLFLOW_TRACKING_URI` names another store than the file beside the project, which is ours to serve."""
-    own = f"{SQLITE}{Path(DEFAULT_STORE.removeprefix(SQLITE)).resolve()}"
-    return store_address() not in (own, mlflow_server().address)
+    return store_address() not in (absolute(DEFAULT_STORE), mlflow_server().address)
 
 
 def environment() -> dict[str, str]:
