@@ -18,6 +18,7 @@ from prefect.logging import get_logger, get_run_logger
 
 from landuse import versioning
 from landuse.errors import LanduseError, Unavailable
+from landuse.params import load_params
 from landuse.paths import SERVICES
 from landuse.process import end_group, note, noted
 from pipelines.lockfile import restore
@@ -155,3 +156,9 @@ def may_pass(task: object, run: object, state) -> bool:
     """Whether a task failed for a reason that may pass, so that trying again makes sense."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, LanduseError) and error.exit_code == TEMPORARY
+
+
+def patient(step):
+    """A task that is tried again, after the waits of the params, where what it needs is out of reach for now."""
+    waits = list(load_params().pipelines.retry_seconds)
+    return step.with_options(retries=len(waits), retry_delay_seconds=waits, retry_condition_fn=may_pass)

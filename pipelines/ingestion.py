@@ -11,7 +11,7 @@ from landuse.params import load_params
 from landuse.paths import DATA_DVC
 from landuse.versioning import has_remote
 from pipelines import inbox
-from pipelines.commands import TEMPORARY, CommandFailed, alone, may_pass, run, when_free
+from pipelines.commands import TEMPORARY, CommandFailed, alone, patient, run, when_free
 from pipelines.seen import show_refused_images
 from pipelines.tell import tell_failure
 
@@ -33,12 +33,6 @@ def ingestion(source: str | None = None) -> bool:
 def version() -> str | None:
     """The md5 in data.dvc, if there is one yet."""
     return data_record()["md5"] if DATA_DVC.exists() else None
-
-
-def patient(step):
-    """A task that is tried again, after the waits of the params, where what it needs is out of reach for now."""
-    waits = list(load_params().pipelines.retry_seconds)
-    return step.with_options(retries=len(waits), retry_delay_seconds=waits, retry_condition_fn=may_pass)
 
 
 @task(task_run_name="fetch")

@@ -8,8 +8,7 @@ from prefect.states import Completed, State
 from landuse.errors import Refused
 from landuse.files import read_record
 from landuse.paths import BLESSING
-from pipelines.commands import CommandFailed, alone, run
-from pipelines.ingestion import patient
+from pipelines.commands import CommandFailed, alone, patient, run
 from pipelines.seen import show_verdict, verdict_in_words
 from pipelines.tell import tell, tell_failure
 

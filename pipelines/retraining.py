@@ -7,8 +7,8 @@ from landuse.errors import LanduseError
 from landuse.files import read_record
 from landuse.params import load_params
 from landuse.paths import REGISTRATION
-from pipelines.commands import alone
-from pipelines.ingestion import ingestion, patient, version
+from pipelines.commands import alone, patient
+from pipelines.ingestion import ingestion, version
 from pipelines.promotion import promotion
 from pipelines.seen import rename_run, show_summary
 from pipelines.tell import tell_failure

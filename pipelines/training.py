@@ -8,8 +8,7 @@ from prefect import flow, task
 from prefect.states import Completed, State
 
 from landuse.paths import DVC_YAML
-from pipelines.commands import alone, run, when_free
-from pipelines.ingestion import patient
+from pipelines.commands import alone, patient, run, when_free
 from pipelines.lockfile import kept_whole
 from pipelines.seen import Meter, show_classes, show_validation
 from pipelines.tell import tell_failure
