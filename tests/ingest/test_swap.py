@@ -244,7 +244,7 @@ def test_a_way_back_that_is_cut_short_is_gone_to_its_end_by_the_next_ingest(
         replaced(*paths)
 
     with monkeypatch.context() as impatient, pytest.raises(KeyboardInterrupt):
-        impatient.setattr(room, "hand_over", stop)
+        impatient.setattr(room, "keep_findings", stop)
         impatient.setattr(os, "replace", replace_or_stop)
         impatient.setattr(swap, "take_back", stop)
         bring_in(zip_of(Path("../other.zip"), pictures(10)))

@@ -273,7 +273,7 @@ def replace(facts: dict[str, Any], validated: ValidateParams) -> dict[str, Any]:
             add_data(repo)
             record = write_record(facts)
             if load_params().validate == validated:  # it may have been edited meanwhile
-                hand_over(repo)
+                keep_findings(repo)
         except BaseException:
             undo_swap()
             raise
@@ -281,7 +281,7 @@ def replace(facts: dict[str, Any], validated: ValidateParams) -> dict[str, Any]:
     return record
 
 
-def hand_over(repo: Repo) -> None:
+def keep_findings(repo: Repo) -> None:
     """Make what validation found in the candidate the results of the stage `validate`."""
     ARTIFACTS.mkdir(exist_ok=True)
     for path in VALIDATED:
