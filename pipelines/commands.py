@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import signal
 import subprocess
 import time
 from collections import deque
@@ -20,7 +19,7 @@ from landuse import versioning
 from landuse.errors import LanduseError, Unavailable
 from landuse.params import load_params
 from landuse.paths import SERVICES
-from landuse.process import end_group, note, noted
+from landuse.process import end_group, kill_group, note, noted
 from pipelines.lockfile import restore
 from pipelines.lost import note_process
 from pipelines.services import BIN, store_address
@@ -79,12 +78,6 @@ def end_job() -> None:
     if tags := noted(JOB):
         end_group(tags)
     JOB.unlink(missing_ok=True)
-
-
-def kill_group(pid: int) -> None:
-    """Kill a command and whatever it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def run(

@@ -113,6 +113,12 @@ def end_group(tags: Mapping[str, str]) -> bool:
     return False
 
 
+def kill_group(pid: int) -> None:
+    """Kill a process of ours that leads a group of its own, and whatever it started there, if any of it is left."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
 def ending_signals() -> list[int]:
     """The signals beside Ctrl-C that end a process; that of a closed terminal only where it is not ignored (nohup)."""
     return [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]

@@ -16,7 +16,7 @@ from processes import python, wait_until
 
 from landuse.errors import LanduseError
 from landuse.paths import SERVICES
-from landuse.process import STARTED, identity, is_gone
+from landuse.process import STARTED, identity, is_gone, kill_group
 from pipelines import commands
 from pipelines.commands import (
     JOB,
@@ -27,7 +27,6 @@ from pipelines.commands import (
     command_environment,
     end_job,
     failure,
-    kill_group,
     may_pass,
     run,
     when_free,

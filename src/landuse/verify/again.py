@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -14,7 +14,7 @@ import yaml
 from landuse import lineage
 from landuse.errors import LanduseError
 from landuse.paths import DATA, DATA_DVC, DVC_YAML, PARAMS, SQLITE, WEIGHTS
-from landuse.process import ending_signals
+from landuse.process import ending_signals, kill_group
 from landuse.worktree import NO_HOOKS, lend
 
 DVC = (sys.executable, "-m", "dvc")
@@ -89,8 +89,7 @@ def rerun(project: Path, store: Path) -> bool:
     try:
         return stages.wait() == 0
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(stages.pid, signal.SIGKILL)  # what outlives DVC too
+        kill_group(stages.pid)  # what outlives DVC too
         stages.wait()
 
 
