@@ -14,7 +14,7 @@ import psutil
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from landuse.errors import LanduseError, Refused, Unavailable
+from landuse.errors import LanduseError, Refused, Unavailable, one_line
 from landuse.paths import SERVICES
 from landuse.process import DEATH_SECONDS, ending_signals, identity, is_gone
 from pipelines import services
@@ -115,7 +115,7 @@ def parameters(function: Callable, settings: list[str]) -> dict[str, Any]:
         except ValidationError as error:
             raise LanduseError(f"{setting}: {error.errors()[0]['msg']}") from None
         except yaml.YAMLError as error:
-            raise LanduseError(f"{setting}: not valid YAML: {' '.join(str(error).split())}") from None
+            raise LanduseError(f"{setting}: not valid YAML: {one_line(error)}") from None
     return found
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
-from landuse.errors import Unavailable
+from landuse.errors import Unavailable, one_line
 
 
 @contextmanager
@@ -22,5 +22,4 @@ def answering() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError as error:
-        reason = " ".join(str(error).split())[:240]
-        raise Unavailable(f"Prefect server: {reason}; make up starts it where it is down") from None
+        raise Unavailable(f"Prefect server: {one_line(error, 240)}; make up starts it where it is down") from None

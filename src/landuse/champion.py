@@ -12,7 +12,7 @@ import numpy as np
 
 from landuse.classifier import CARD_FILE, Classifier, unsure_key
 from landuse.dataset import cores, map_ahead
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, one_line
 from landuse.paths import MODEL
 
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
@@ -55,7 +55,7 @@ def warm_up(version: str, classifier: Classifier) -> None:
     try:
         said = np.stack(list(map_ahead(classifier.model, [blank] * cores())))
     except (ValueError, RuntimeError) as error:
-        raise LanduseError(f"{version} does not run: {' '.join(str(error).split())[:160]}") from None
+        raise LanduseError(f"{version} does not run: {one_line(error, 160)}") from None
     if said.shape[1:] != (len(classifier.labels),) or not np.isfinite(said).all():
         raise LanduseError(f"{version} does not answer with one probability for each of its classes")
 

@@ -41,6 +41,11 @@ def without_login(text: str) -> str:
     return re.sub(r"(?<=://)[^/\s@]*@", "", text)
 
 
+def one_line(error: object, most: int | None = None) -> str:
+    """What an error says, on one line of so many letters at most; its kind where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 @contextmanager
 def in_one_line() -> Iterator[None]:
     """End the command with one line where it fails for a reason that people can mend."""

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from landuse import ledger, registry
-from landuse.errors import LanduseError, Unavailable
+from landuse.errors import LanduseError, Unavailable, one_line
 from landuse.ledger import DONE, OPEN, UNDONE, Entry
 from landuse.registry import CHAMPION, PREVIOUS
 from landuse.registry.fresh import check_answers
@@ -68,7 +68,7 @@ def turn(name: str, action: str, why: str) -> Iterator[Entry]:
             settle(orphan)
         yield mine
     except BaseException as error:
-        ledger.close(mine, UNDONE, " ".join(str(error).split()) or type(error).__name__)
+        ledger.close(mine, UNDONE, one_line(error))
         raise
     ledger.close(mine, DONE)
 

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, one_line
 from landuse.files import BOTH_SIDES
 from landuse.paths import PARAMS
 
@@ -344,7 +344,7 @@ def load_params(path: Path = PARAMS) -> Params:
     except OSError as error:
         raise LanduseError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise LanduseError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise LanduseError(f"{path} is not valid YAML: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise LanduseError(f"{path} holds no sections: start from presets/sample.yaml")
     try:

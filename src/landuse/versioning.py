@@ -15,7 +15,7 @@ from dvc.lock import LockError, make_lock
 from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 
-from landuse.errors import LanduseError, Unavailable
+from landuse.errors import LanduseError, Unavailable, one_line
 from landuse.paths import DATA, DATA_DVC, DVC_LOCK, VALIDATED
 from landuse.process import is_alive
 
@@ -36,7 +36,7 @@ def repository() -> Iterator[Repo]:
             yield repo
     except DvcException as error:
         kind = Unavailable if isinstance(error, LockError) else LanduseError
-        said = " ".join(str(error).split())[:240]
+        said = one_line(error, 240)
         remedy = f"; mend it with git checkout {DVC_LOCK}, after a merge with --ours or --theirs"
         raise kind(f"DVC: {said}; data/ is as it was{remedy if DVC_LOCK.name in said else ''}") from None
 

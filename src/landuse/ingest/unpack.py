@@ -17,7 +17,7 @@ from typing import IO
 from unicodedata import normalize
 
 from landuse.dataset import IMAGE_SUFFIXES
-from landuse.errors import NO_ROOM, LanduseError, Refused
+from landuse.errors import NO_ROOM, LanduseError, Refused, one_line
 
 # An archive may unpack to this many bytes and this many times its own size more: images hardly compress, bombs do.
 UNPACKED_BYTES = 2**30
@@ -46,9 +46,8 @@ def one_line_errors(name: str) -> Iterator[None]:
 
 
 def flat(error: Exception) -> str:
-    """The text of an error in one line."""
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split()) or type(error).__name__
+    """The text of an error in one line, without the name of a file."""
+    return one_line(getattr(error, "strerror", None) or error)
 
 
 def plain_reason(error: OSError) -> str:

@@ -4,6 +4,7 @@ import sys
 from threading import Event, Thread
 
 from landuse import champion
+from landuse.errors import one_line
 from landuse.serve.answers import Answers
 from landuse.serve.model import load
 
@@ -42,7 +43,7 @@ class Follower:
                 self.say(f"{self.answers.model.version} answers now")
             self.trouble = None
         except Exception as error:  # what a damaged version or a registry that is down may lead to is not foreseen
-            self.complain(" ".join(str(error).split()) or type(error).__name__)
+            self.complain(one_line(error))
         self.answers.metrics.following.set(self.trouble is None)
 
     def complain(self, trouble: str) -> None:
