@@ -1,73 +1,32 @@
 """`params.yaml`, loaded once: typed, frozen, unknown keys refused."""
 
 from dataclasses import replace
-from datetime import date
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainValidator,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
-from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from landuse.errors import LanduseError, one_line
 from landuse.files import BOTH_SIDES
+from landuse.params.complaints import causes, explain, suggestion
+from landuse.params.kinds import (
+    Block,
+    Checksum,
+    Choices,
+    Count,
+    Fraction,
+    Labels,
+    Level,
+    Mode,
+    Number,
+    Range,
+    Seed,
+    Share,
+    form,
+    section,
+)
 from landuse.paths import PARAMS
-
-
-def refuse_truth(value: object) -> object:
-    """Raise PydanticCustomError for `true` and `false`, which Python takes for 1 and 0."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("number_type", "Input should be a number")
-    return value
-
-
-def refuse_repeated(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Raise PydanticCustomError for a name that is there twice."""
-    for name in names:
-        if names.count(name) > 1:
-            raise PydanticCustomError("repeated", "{name} is named twice", {"name": name})
-    return names
-
-
-Labels = Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(refuse_repeated)]
-Number = Annotated[float, BeforeValidator(refuse_truth)]
-Fraction = Annotated[Number, Field(ge=0, lt=1)]
-Share = Annotated[Number, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-Level = Annotated[Number, Field(ge=0, le=255)]
-FORMS: dict[str, str] = {}
-
-
-def form(pattern: str, words: str) -> Any:
-    """A text of this pattern, which complaints put into words."""
-    FORMS[pattern] = words
-    return Field(pattern=pattern)
-
-
-Block = Annotated[str, form(r"^(head|all|block_([1-9]|1[0-6]))$", "head, all, or block_1 to block_16")]
-Checksum = Annotated[
-    str, form(r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$", "md5: and 32 hex digits, or sha256: and 64")
-]
-
-Mode = Literal[  # of Pillow, as far as files have them
-    "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "I;16", "I;16B"
-]  # fmt: skip
-
-section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
 
 @section
@@ -184,35 +143,6 @@ class PromoteParams:
 
 
 @section
-class Range:
-    """Values between two bounds, drawn evenly, or evenly by their logarithm."""
-
-    low: Number
-    high: Number
-    log: bool = False
-
-    @model_validator(mode="after")
-    def rises(self) -> Self:
-        if self.low >= self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low: {self.low}, high: {self.high}: low must be below high, and above 0 with log")
-        return self
-
-
-def refuse_unwritable(value: object) -> object:
-    """Raise PydanticCustomError for what is neither a number nor a text, as no value of `train` is."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise PydanticCustomError("value_of_train", "Input should be a number or a text")
-    return value
-
-
-Values = Annotated[tuple[Annotated[int | float | str, PlainValidator(refuse_unwritable)], ...], Field(min_length=2)]
-Choices = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[Values, Tag("list")],
-    Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "list"),
-]
-
-
-@section
 class TuneParams:
     """What `landuse tune` tries: keys of `train`, each with a range or a list of values."""
 
@@ -238,15 +168,13 @@ class PipelinesParams:
     notify: Annotated[str, form(r"^[a-z0-9-]+/[a-z0-9-]+$", "<type>/<name> of a block")] | None
 
 
-SPACE = ["tune", "space"]
-QUOTED = (bool, int, float, date)  # what a name may look like without quotes
 UNSCORED = frozenset({"averaged_views", "sure_accuracy"})  # what is only looked at after a training
 
 
 def refuse_untrainable(train: TrainParams, key: str, value: object) -> None:
     """Raise ValueError where a key of `tune.space` is none of `train`, or `train` would not take a value of it."""
     if key not in TrainParams.__dataclass_fields__:
-        raise ValueError(f"tune.space.{key}: no key of train{suggestion(['train', key])}")
+        raise ValueError(f"tune.space.{key}: no key of train{suggestion(key, TrainParams)}")
     if key == "seed":
         raise ValueError("tune.space.seed: the best of several seeds is luck, which no other training has")
     if key in UNSCORED:
@@ -254,7 +182,7 @@ def refuse_untrainable(train: TrainParams, key: str, value: object) -> None:
     try:
         taken = getattr(replace(train, **{key: value}), key)
     except ValidationError as error:
-        raise ValueError(f"tune.space.{explain(error.errors()[0])}") from None
+        raise ValueError(f"tune.space.{explain(error.errors()[0], TrainParams)}") from None
     if taken != value:
         raise ValueError(f"tune.space.{key} = {value!r}: YAML takes that for a text; write {taken!r}")
 
@@ -350,38 +278,6 @@ def load_params(path: Path = PARAMS) -> Params:
     try:
         return TypeAdapter(Params).validate_python(content)
     except ValidationError as error:
-        raise LanduseError(f"{path}: " + "; ".join(map(explain, causes(error.errors())))) from None
-
-
-def causes(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The problems without those of lists that are too short only because some of what is listed is wrong."""
-    wrong = {problem["loc"][:-1] for problem in problems}
-    return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in wrong]
-
-
-def explain(problem: dict[str, Any]) -> str:
-    """One pydantic problem as `key = value: what is allowed`."""
-    keys = [str(key) for key in problem["loc"]]
-    if keys[:2] == SPACE:
-        del keys[3:4]  # which kind of choices it is taken for: that stands in no file
-    key = ".".join(keys)
-    if problem["type"] == "unexpected_keyword_argument":
-        return f"{key}: unknown key{suggestion(keys)}"
-    if problem["type"] == "missing":
-        return f"{key}: missing; presets/sample.yaml shows every key"
-    if problem["type"] == "string_pattern_mismatch":
-        return f"{key} = {problem['input']!r}: String should be {FORMS[problem['ctx']['pattern']]}"
-    if problem["type"] == "string_type" and isinstance(problem["input"], QUOTED):
-        return f"{key} = {problem['input']!s}: String should be in quotes, or YAML takes it for something else"
-    message = problem["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
-    if problem["type"] == "value_error":
-        return message if not key or message.startswith(keys[0]) else f"{key}: {message}"
-    return f"{key} = {problem['input']!r}: {message}" if key else message
-
-
-def suggestion(keys: list[str]) -> str:
-    """The allowed keys beside an unknown one, the likeliest first."""
-    owner = Params if len(keys) == 1 else Params.__dataclass_fields__[keys[0]].type
-    allowed = list((Range if keys[:2] == SPACE else owner).__dataclass_fields__)
-    close = get_close_matches(keys[-1], allowed, n=1)
-    return f" (did you mean {close[0]}?)" if close else f" (allowed: {', '.join(allowed)})"
+        raise LanduseError(
+            f"{path}: " + "; ".join(explain(problem, Params) for problem in causes(error.errors()))
+        ) from None
