@@ -168,7 +168,7 @@ class PipelinesParams:
     notify: Annotated[str, form(r"^[a-z0-9-]+/[a-z0-9-]+$", "<type>/<name> of a block")] | None
 
 
-UNSCORED = frozenset({"averaged_views", "sure_accuracy"})  # what is only looked at after a training
+UNSCORED = frozenset({"averaged_views", "sure_accuracy"})  # what trials have in common, or is looked at afterwards
 
 
 def refuse_untrainable(train: TrainParams, key: str, value: object) -> None:

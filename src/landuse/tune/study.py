@@ -69,7 +69,10 @@ def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
 
 
 def study_name(train: TrainParams, params: TuneParams) -> str:
-    """A digest of everything that a trial's score depends on, but for the values that are tried."""
+    """A digest of everything that a trial's score depends on, but for the values that are tried.
+
+    Of what no trial may try, `averaged_views` is part of it: where all is trained, views are averaged in training too.
+    """
     fixed = {key: value for key, value in asdict(train).items() if key not in {*params.space, "sure_accuracy"}}
     data, code = lineage.data_record()["md5"], [inputs.code_of("train"), lineage.versions()]
     basis = [data, code, features.facts(), made(SPLITS).read_text("utf-8"), fixed, asdict(params)["space"]]
