@@ -102,7 +102,7 @@ def crown(blessing: Blessing, champion: str | None) -> Blessing:
 def record(blessing: Blessing) -> None:
     """Write the blessing to its file, and the gist of it as tags of the version."""
     blessing.write()
-    failed = ", ".join(check.name for check in blessing.checks if not check.passed)
+    failed = ", ".join(check.name for check in blessing.failures())
     against = blessing.champion or "none"
     tags = {"verdict": blessing.verdict, "moment": blessing.moment, "champion": against, "failed": failed or "none"}
     for key, value in tags.items():
