@@ -17,9 +17,9 @@ from starlette.routing import Route
 from landuse.dataset import cores
 from landuse.errors import LanduseError
 from landuse.serve.answers import Answers, ScoringModel
-from landuse.serve.door import Door
+from landuse.serve.door import INVOCATIONS, Door
 
-SCORING = ("/invocations", "/ping", "/health", "/version")
+SCORING = (INVOCATIONS, "/ping", "/health", "/version")
 PAGE = Path(__file__).with_name("page.html")
 POLICY = (
     "default-src 'none'; img-src blob: data:; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"

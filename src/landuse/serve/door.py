@@ -18,7 +18,7 @@ BODY_SECONDS = 60
 TOO_LARGE = f"the request has more than {LARGEST_BODY:,} bytes"
 LONGEST = 300
 VERSION_HEADER = b"x-model-version"
-SCORING = "/invocations"
+INVOCATIONS = "/invocations"
 OTHER_SHAPE = ("Invalid input", "Request payload")  # so begins what MLflow says of JSON that it does not expect
 Header = tuple[bytes, bytes]
 
@@ -59,9 +59,9 @@ class Door:
 
     async def reply(self, scope: Scope, receive: Receive) -> Reply:
         """What the app answers, or why it was not asked."""
-        if scope["path"] == SCORING and scope["method"] != "POST":
+        if scope["path"] == INVOCATIONS and scope["method"] != "POST":
             return refusal(405, f"Not {scope['method']} but POST: {SHAPE}")
-        if scope["path"] == SCORING and not header(scope, b"content-type").startswith(b"application/json"):
+        if scope["path"] == INVOCATIONS and not header(scope, b"content-type").startswith(b"application/json"):
             return refusal(415, "send JSON, with the header Content-Type: application/json")
         body = bytearray()
         try:
@@ -95,7 +95,7 @@ class Door:
         try:
             await self.app(scope, replayed(body, receive), reply.take)
         except Exception as error:
-            if scope["path"] == SCORING and isinstance(error, ValueError | RecursionError):
+            if scope["path"] == INVOCATIONS and isinstance(error, ValueError | RecursionError):
                 return refusal(400, f"the JSON cannot be read: {error}")  # MLflow lets some of it through
             traceback.print_exc()
             return refusal(500, UNEXPECTED)
