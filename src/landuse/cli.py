@@ -44,6 +44,13 @@ def say(text: object) -> None:
     print(text, flush=True)
 
 
+def load_params() -> "Params":
+    """What params.yaml says. Raises LanduseError where it says nothing that is allowed."""
+    from landuse import params
+
+    return params.load_params()
+
+
 Arrival = Annotated[str | None, typer.Argument(help="An archive or folder that arrived, instead of `data.source`.")]
 
 
@@ -51,7 +58,6 @@ Arrival = Annotated[str | None, typer.Argument(help="An archive or folder that a
 def fetch(arrival: Arrival = None) -> None:
     """Bring the archive that `ingest` would take in to this machine, and verify its checksum."""
     from landuse.ingest import fetch
-    from landuse.params import load_params
 
     params = load_params()
     say(fetch(params.data, params.validate, arrival))
@@ -61,7 +67,6 @@ def fetch(arrival: Arrival = None) -> None:
 def ingest(arrival: Arrival = None) -> None:
     """Bring in the images of `data.source`: validated beside the old ones, then put in their place and versioned."""
     from landuse.ingest import ingest
-    from landuse.params import load_params
 
     params = load_params()
     say(ingest(params.data, params.validate, arrival))
@@ -141,8 +146,6 @@ def tune(
     write: Annotated[bool, typer.Option("--apply", help="Write the best values into params.yaml.")] = False,
 ) -> None:
     """Search better values for `train` on what is cached: as many trials as params.yaml says."""
-    from landuse.params import load_params
-
     params = load_params()
     from landuse.tune import tune
     from landuse.tune.apply import apply
@@ -159,8 +162,6 @@ def promote(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge it and move nothing.")] = False,
 ) -> None:
     """Judge a version of the model, and make it the champion if it passes."""
-    from landuse.params import load_params
-
     params = load_params()
     if force != bool(reason and reason.strip()):
         raise LanduseError("--force and --reason TEXT go together: the ledger keeps why the gate was overruled")
@@ -175,8 +176,6 @@ def promote(
 @app.command(rich_help_panel=CHAMPION)
 def rollback() -> None:
     """Make the champion before this one the champion again."""
-    from landuse.params import load_params
-
     name = load_params().register.model
     from landuse.rollback import rollback
 
@@ -186,8 +185,6 @@ def rollback() -> None:
 @app.command(rich_help_panel=CHAMPION)
 def history() -> None:
     """Show which version became champion when, by whom and why."""
-    from landuse.params import load_params
-
     name = load_params().register.model
     from landuse.history import history
 
@@ -200,8 +197,6 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="Number of another; its held-out images are looked at.")],
 ) -> None:
     """Score two versions on the same images, side by side."""
-    from landuse.params import load_params
-
     params = load_params()
     from landuse.compare import compare
 
@@ -211,8 +206,6 @@ def compare(
 @app.command(rich_help_panel=CHAMPION)
 def verify(version: Annotated[str, typer.Argument(help="Its number.")]) -> None:
     """Make a version again from its commit, data and params, and see whether the same comes out."""
-    from landuse.params import load_params
-
     name = load_params().register.model
     from landuse.verify import verify
 
@@ -245,8 +238,6 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
 ) -> None:
     """Answer over HTTP, with a page to drop images on; follows the champion without a restart."""
-    from landuse.params import load_params
-
     params = load_params()
     from landuse.champion import collecting_no_garbage
 
@@ -268,8 +259,6 @@ def export(
 
 def champion() -> str:
     """The model that is used unless another is named."""
-    from landuse.params import load_params
-
     return f"models:/{load_params().register.model}@champion"
 
 
@@ -277,7 +266,6 @@ def champion() -> str:
 def info() -> None:
     """Say which data, run, model version and packages this folder stands for."""
     from landuse.info import info
-    from landuse.params import load_params
 
     load_params()
     say(info())
@@ -301,8 +289,6 @@ def flow(
     ] = None,
 ) -> None:
     """Run a Prefect flow here and now, with no server needed."""
-    from landuse.params import load_params
-
     load_params()
     sys.path.insert(0, os.getcwd())  # pipelines/ belongs to the project, not to the package
     from pipelines.once import run_once
