@@ -13,13 +13,13 @@ from landuse.params import load_params
 from landuse.sample import (
     CLASSES,
     COPY,
+    FINGERPRINT,
     IMAGES_PER_CLASS,
     ODD_NAME,
     ODD_SIZE,
     ORIGINAL,
     draw,
     draw_sample,
-    fingerprint,
     is_drawn,
 )
 
@@ -51,7 +51,7 @@ def test_the_fingerprint_is_that_of_what_is_drawn(files: list[Path]) -> None:
     for path in files:
         digest.update(path.name.encode() + path.read_bytes())
     drawn = digest.hexdigest()
-    assert drawn == fingerprint(), f"the drawing changed: set DRAWN in landuse/sample/__init__.py to {drawn}"
+    assert drawn == FINGERPRINT, f"the drawing changed: set FINGERPRINT in landuse/sample/__init__.py to {drawn}"
 
 
 def test_it_holds_the_classes_of_its_preset_with_equally_many_images(files: list[Path]) -> None:

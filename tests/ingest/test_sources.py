@@ -34,7 +34,7 @@ def test_the_digest_of_a_folder_follows_names_and_contents(tmp_path: Path) -> No
 
 def test_the_sample_and_ucmerced_are_known_by_name() -> None:
     drawn = find_source(DataParams(source="sample", checksum=None))
-    assert (drawn.name, drawn.digest) == ("sample", sample.fingerprint())
+    assert (drawn.name, drawn.digest) == ("sample", sample.FINGERPRINT)
     official = find_source(DataParams(source="ucmerced", checksum=None))
     assert (official.name, official.digest) == ("ucmerced", UCMERCED_CHECKSUM)
 

@@ -28,7 +28,7 @@ class Source:
     """A set of images that can be had.
 
     name: what is recorded of it, without folders of this machine and without secrets
-    digest: `<algorithm>:<hex>` of its content, known before it is unpacked
+    digest: `<algorithm>:<hex>` of its content, known before it is unpacked; of the sample, hex digits alone
     fill: writes its images to a folder and counts the files that it left out
     fetch: brings it to this machine, where it is not there already
     """
@@ -46,7 +46,7 @@ def find_source(data: DataParams) -> Source:
     """
     if data.source == "sample":
         refuse_checksum(data)
-        return Source("sample", sample.fingerprint(), draw)
+        return Source("sample", sample.FINGERPRINT, draw)
     if data.source == "ucmerced":
         return web_source("ucmerced", UCMERCED_URL, data.checksum or UCMERCED_CHECKSUM)
     if "://" in data.source:
