@@ -279,6 +279,7 @@ def test_trials_that_all_score_alike_are_drawn_without_their_importance(tmp_path
         state = TrialState.COMPLETE if number < len(scores) else TrialState.PRUNED
         values = {"params": {"learning_rate": number / 10}, "distributions": space, "intermediate_values": {1: score}}
         study.add_trial(optuna.trial.create_trial(state=state, value=score, **values))
+    (tmp_path / "importances.png").write_text("of an earlier study")
     draw(study, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["parallel_coordinates.png"]
 

@@ -11,17 +11,22 @@ SIZE = (11, 5)
 
 
 def draw(study: optuna.Study, folder: Path) -> None:
-    """Write parallel_coordinates.png, and importances.png where the trials that came to their end differ in score."""
+    """Write parallel_coordinates.png, and importances.png where the trials that came to their end differ in score.
+
+    Where they do not, no importances.png is left that another study may have drawn.
+    """
     import matplotlib
 
     matplotlib.use("agg")
     from optuna.visualization.matplotlib import plot_parallel_coordinate, plot_param_importances
 
+    importances = folder / "importances.png"
+    importances.unlink(missing_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         save(plot_parallel_coordinate(study), folder / "parallel_coordinates.png")
         if len({trial.value for trial in study.get_trials(states=(TrialState.COMPLETE,))}) > 1:
-            save(plot_param_importances(study), folder / "importances.png")
+            save(plot_param_importances(study), importances)
 
 
 def save(axes: Axes, path: Path) -> None:
