@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, one_line
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp"})
 FORMATS = ("TIFF", "JPEG", "PNG", "WEBP")
@@ -124,8 +124,7 @@ def is_tiff(source: Path | BinaryIO) -> bool:
 
 def unreadable(name: Path | str, error: Exception) -> LanduseError:
     """The reason on one line."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return LanduseError(f"{name} cannot be decoded: {' '.join(reason.split()) or type(error).__name__}")
+    return LanduseError(f"{name} cannot be decoded: {one_line(getattr(error, 'strerror', None) or error)}")
 
 
 def read_image(source: Path | BinaryIO, size: int) -> Pixels:

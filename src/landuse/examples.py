@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from landuse.dataset import map_ahead, thumbnail
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, one_line
 from landuse.paths import DATA
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Examples:
             flat = rows["embedding"].combine_chunks().flatten().to_numpy().astype(np.float32)
             vectors = flat.reshape(len(self.texts), -1)
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error, 160)
             raise LanduseError(f"{EXAMPLES_FILE} is damaged: {reason}; train and register it anew") from None
         self.units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 

@@ -18,7 +18,7 @@ from tensorflow.lite.python.convert import mlir_quantize
 from tensorflow.lite.python.optimize.calibrator import Calibrator, add_intermediate_tensors
 from tensorflow.lite.tools import flatbuffer_utils
 
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, one_line
 from landuse.files import made
 from landuse.params import ExtractParams
 from landuse.paths import WEIGHTS
@@ -76,7 +76,7 @@ def build_backbone(params: ExtractParams) -> keras.Model:
                 name=params.backbone,
             )
     except Exception as error:  # Keras raises bare Exception where a download fails
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise LanduseError(f"extract.weights = {params.weights}: {weights_remedy(params)} ({reason})") from None
 
 
@@ -235,7 +235,7 @@ def saved_probabilities(folder: Path, pixels: np.ndarray) -> np.ndarray:
     try:
         network = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever a damaged file leads to
-        raise LanduseError(f"{path.name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None
+        raise LanduseError(f"{path.name} cannot be loaded: {one_line(error, 160)}") from None
     return network.predict(pixels, verbose=0)
 
 

@@ -11,7 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from landuse import tracking
 from landuse.classifier import CARD_FILE, Classifier, digest
-from landuse.errors import LanduseError, Unavailable
+from landuse.errors import LanduseError, Unavailable, one_line
 from landuse.files import sha256_of
 from landuse.lineage import DIRTY
 from landuse.paths import SQLITE
@@ -124,7 +124,7 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
     except transfer_errors():  # they say nothing of the files
         raise
     except (MlflowException, LanduseError, OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         if isinstance(error, MlflowException) and mlflow.artifacts.list_artifacts(artifact_uri=uri):
             raise Unavailable(f"{title(version)} cannot be fetched, its files are there: {reason}") from None
         raise LanduseError(f"{title(version)} is damaged or lost: {reason}{way_back(version)}") from None
