@@ -136,6 +136,11 @@ def build_network(backbone: keras.Model, classes: int, views: int = 1) -> keras.
     return keras.Model(pixels, head(pooled), name="landuse")
 
 
+def backbone_of(network: keras.Model) -> keras.Model:
+    """The backbone within a network that `build_network` gave."""
+    return next(layer for layer in network.layers if isinstance(layer, keras.Model))
+
+
 def all_views(images: keras.KerasTensor, views: int) -> keras.KerasTensor:
     """The first of the eight dihedral views of `dataset.view`, one batch after the other: [views × n, …]."""
     seen = []
@@ -154,7 +159,7 @@ def embedder(network: keras.Model, cut: str) -> keras.Model:
     if cut == HEAD:
         pooled = keras.Input(network.get_layer("pool").output.shape[1:])
         return keras.Model(pooled, pooled)
-    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    backbone = backbone_of(network)
     inner = keras.Model(block_input(backbone, cut), backbone.output)
     start = keras.Input(inner.input_shape[1:])
     return keras.Model(start, network.get_layer("pool")(inner(start)))
@@ -165,7 +170,7 @@ def unfreeze(network: keras.Model, cut: str) -> None:
 
     What runs before the cut stays as it was learned, in inference mode.
     """
-    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    backbone = backbone_of(network)
     first = 0 if cut == ALL else len(backbone.layers)
     if cut.startswith("block_"):
         start = block_input(backbone, cut)

@@ -93,7 +93,7 @@ def save_keras(network: keras.Model, path: Path) -> None:
 
 def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -> dict[str, Any]:
     """What travels with the model: labels, input, preprocessing, origin, and what is known of the network."""
-    backbone = network.get_layer(facts["params"]["backbone"])
+    backbone = model.backbone_of(network)
     return {
         "labels": labels,
         "image_size": facts["params"]["image_size"],
