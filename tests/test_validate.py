@@ -17,7 +17,8 @@ from PIL import Image
 
 from landuse.errors import LanduseError, Refused
 from landuse.params import ValidateParams, load_params
-from landuse.validate import Verdict, context, validate
+from landuse.validate import context, validate
+from landuse.validate.findings import Verdict
 from landuse.validate.suites import CHECKS
 from landuse.validate.write_suites import outdated
 

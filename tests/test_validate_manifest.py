@@ -13,8 +13,7 @@ from landuse import sample
 from landuse.dataset import view
 from landuse.errors import LanduseError
 from landuse.hashes import near, numbers, views
-from landuse.validate import build_manifest, write_manifest
-from landuse.validate.manifest import COLUMNS
+from landuse.validate.manifest import COLUMNS, build_manifest, write_manifest
 
 
 def noise(seed: int, size: tuple[int, int] = (16, 16)) -> Image.Image:

@@ -9,12 +9,10 @@ from landuse.files import sha256_of
 from landuse.params import ValidateParams
 from landuse.paths import ARTIFACTS, DATA, DATA_DOCS, DATA_DVC, DOCS_OF, MANIFEST, VALIDATION, VALIDATION_PAGE
 from landuse.validate.context import run_checkpoints
-from landuse.validate.findings import Finding, Offender, Verdict, complaint, judge
+from landuse.validate.findings import Verdict, complaint, judge
 from landuse.validate.manifest import build_manifest, class_table, content_table, write_manifest
 from landuse.validate.page import render_page
 from landuse.validate.suites import suite_parameters
-
-__all__ = ["Finding", "Offender", "Verdict", "build_manifest", "validate", "write_manifest"]
 
 
 def validate(params: ValidateParams, data: Path = DATA, output: Path = ARTIFACTS) -> Verdict:
