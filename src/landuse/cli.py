@@ -123,12 +123,8 @@ def evaluate() -> None:
     with running("evaluate") as params:
         from landuse.evaluate import evaluate
 
-        metrics = evaluate(params.evaluate)
-        say(
-            ", ".join(
-                f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in metrics.items()
-            )
-        )
+        metrics = evaluate(params.evaluate).items()
+        say(", ".join(f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in metrics))
 
 
 @app.command(rich_help_panel=STAGES)
