@@ -60,7 +60,7 @@ class LiteModel:
 
     def __call__(self, item: NDArray) -> NDArray:
         """The probabilities, or whatever is the only output, for one item; both without the batch dimension."""
-        return main(self.outputs(item))
+        return main_output(self.outputs(item))
 
     def outputs(self, item: NDArray) -> dict[str, NDArray]:
         """Every output by its name."""
@@ -75,7 +75,7 @@ class LiteModel:
             self.free.put(interpreter)
 
 
-def main(outputs: dict[str, NDArray]) -> NDArray:
+def main_output(outputs: dict[str, NDArray]) -> NDArray:
     """The probabilities among the outputs of a network, or its only output."""
     return outputs[PROBABILITIES] if PROBABILITIES in outputs else next(iter(outputs.values()))
 
@@ -133,7 +133,7 @@ class Classifier:
     def look(self, image: Path | BinaryIO) -> tuple[Prediction, NDArray[np.float32] | None]:
         """The prediction, and the embedding [channels] it was made from; None where the model does not tell that."""
         outputs = self.model.outputs(read_image(image, self.image_size))
-        return self.prediction(main(outputs)), outputs.get(EMBEDDING)
+        return self.prediction(main_output(outputs)), outputs.get(EMBEDDING)
 
     def prediction(self, numbers: NDArray[np.float32]) -> Prediction:
         """Probabilities [classes] in words."""
