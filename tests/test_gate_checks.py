@@ -97,6 +97,10 @@ def test_few_images_leave_the_difference_open_however_equal_the_models_look() ->
     assert duel([0, 1] * 10 + [1] * 480, [1, 0] * 10 + [1] * 480, margin=0.1)["difference"].passed
 
 
+def test_a_margin_of_nothing_is_no_negative_number() -> None:
+    assert duel([0, 1] * 10, [1, 0] * 10, margin=0.0)["difference"].sentence.endswith("+0.0% must be")
+
+
 def test_a_class_that_falls_fails_though_accuracy_rises() -> None:
     labels = ["a"] * 90 + ["b"] * 10
     before, after = evidence([1] * 60 + [0] * 30 + [1] * 10, labels), evidence([1] * 90 + [0] * 4 + [1] * 6, labels)

@@ -27,7 +27,8 @@ def check_duel(challenger: Evidence, champion: Evidence, params: PromoteParams) 
     tally = f"images, look-alikes as one, right only by this version: {odds.better}, {only_champion}"
     counts = {"this": odds.better, "champion": odds.worse}
     scores = {"this": float(challenger.correct.mean()), "champion": float(champion.correct.mean())}
-    lead = f"accuracy beside the champion's is {odds.low:+.1%} or better (95 % interval), {-params.margin:+.1%} must be"
+    least = f"{0 - params.margin:+.1%} must be"
+    lead = f"accuracy beside the champion's is {odds.low:+.1%} or better (95 % interval), {least}"
     return [
         Check("mcnemar", odds.chance, params.significance, not significant, tally, counts),
         Check.at_least("difference", odds.low, -params.margin, lead, scores | {"low": odds.low, "high": odds.high}),
