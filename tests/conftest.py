@@ -12,7 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-APART = ("test_killed.py",)
+APART = ("test_killed.py",)  # it takes as long as all other flows
 OF_THE_USER = (
     *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),  # a pipe is no terminal
     *("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"),  # set where a hook of git runs the tests
