@@ -53,6 +53,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         copytree(ROOT / name, folder / name, ignore=ignore_patterns("uncommitted", "*.h5", "__pycache__"))
     subprocess.run(["git", "init", "--quiet", folder], check=True)
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "dvc-site-cache"))
+    monkeypatch.setattr("landuse.cli.run_own_code", lambda: None)  # a command within this process stays within it
     monkeypatch.chdir(folder)
     return folder
 

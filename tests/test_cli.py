@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import pytest
 import tiny
@@ -15,6 +16,7 @@ from landuse.cli import app, main
 from landuse.errors import LanduseError
 from landuse.files import read_table
 
+ROOT = Path(__file__).parents[1]
 LANDUSE = Path(sys.executable).with_name("landuse")
 VERBS = tuple(typer.main.get_command(app).commands)
 HEAVY = {
@@ -55,6 +57,31 @@ def test_help_loads_nothing_heavy() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert HEAVY.isdisjoint(json.loads(answer.stdout))
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A second copy of the code, edited, in a folder that is in use."""
+    code = copytree(ROOT / "src" / "landuse", tmp_path / "src" / "landuse", ignore=ignore_patterns("__pycache__"))
+    for name in ("cli.py", "info.py"):
+        (code / name).write_text((code / name).read_text().replace("this folder stands for", "this branch stands for"))
+    monkeypatch.chdir(tmp_path)
+    return code
+
+
+def test_in_a_copy_of_the_project_its_own_code_runs_wherever_landuse_was_installed_from(copied: Path) -> None:
+    answer = landuse("info", "--help")
+    assert "this branch stands for" in answer.stdout and answer.returncode == 0 and answer.stderr == ""
+    copied.rename("elsewhere")
+    assert "this folder stands for" in landuse("info", "--help").stdout
+
+
+def test_a_copy_whose_code_python_does_not_let_run_is_not_credited_with_the_result(
+    copied: Path,
+) -> None:
+    answer = subprocess.run([sys.executable, "-E", LANDUSE, "info"], capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr == "landuse: src/landuse is not the code that runs: Python was told to ignore PYTHONPATH\n"
 
 
 def test_help_says_what_every_verb_does() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landuse.errors import LanduseError, in_one_line
+from landuse.own_code import run_own_code
 from landuse.quiet import own_environment, tensorflow_starts
 
 if TYPE_CHECKING:
@@ -295,6 +296,8 @@ def flow(
 def main() -> None:
     """Run the command line; an error that people can mend becomes one line and its exit code."""
     own_environment()
+    with in_one_line():
+        run_own_code()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it complains of is said in words of our own
