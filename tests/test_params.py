@@ -4,6 +4,7 @@ import re
 from dataclasses import FrozenInstanceError, asdict
 from datetime import date
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 import yaml
@@ -247,12 +248,23 @@ def test_a_missing_section_or_key_is_named_with_where_to_see_it(tmp_path: Path, 
     assert refusal(tmp_path / "params.yaml") == f"{name}: missing; presets/sample.yaml shows every key"
 
 
+def test_a_class_is_the_same_however_its_accents_are_written(tmp_path: Path) -> None:
+    content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
+    names = [normalize("NFD", "fl\N{LATIN SMALL LETTER U WITH DIAERESIS}sse"), *content["validate"]["classes"]]
+    content["validate"]["classes"] = names
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), "utf-8")
+    assert load_params(tmp_path / "params.yaml").validate.classes == (normalize("NFC", names[0]), *names[1:])
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"train:\n\tepochs: 3\n", "is not valid YAML: .*line 2"),
         (b"train: {epochs: 3\n", "is not valid YAML"),
         (b"train: {epochs: 3, epochs: 4}\n", "is not valid YAML: epochs stands there twice.*column 20"),
+        (b"train: {epochs: 010}\n", "is not valid YAML: 010 is not the same number in every YAML: write it in decimal"),
+        (b"train: {epochs: +0_7}\n", "is not valid YAML: [+]0_7 is not the same number in every YAML"),
+        (b"train: {epochs: 1:30}\n", "is not valid YAML: 1:30 is not the same number in every YAML"),
         (b"train: {epochs: 2026-13-45}\n", "is not valid YAML: month must be in"),
         (b"[" * 3000, "is not valid YAML"),
         (b"\xff\xfe\x00t", "is not valid YAML"),

@@ -1,5 +1,6 @@
 """`params.yaml`, loaded once: typed, frozen, unknown keys refused."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -245,8 +246,11 @@ class Params:
         return self
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error; usually the second one would win without a word."""
+class Unambiguous(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, and so is a number that is another one in DVC's YAML 1.2.
+
+    Usually the second key would win, and 010 be eight here and ten there, without a word.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A section. Raises ConstructorError for a second value of a key."""
@@ -255,6 +259,17 @@ class UniqueKeys(yaml.SafeLoader):
         if twice is not None:
             raise yaml.constructor.ConstructorError(None, None, f"{twice.value} stands there twice", twice.start_mark)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number. Raises ConstructorError for one that begins with 0, or has the base 60."""
+        if re.search(r"^[-+]?0_*\d|:", node.value):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} is not the same number in every YAML: write it in decimal", node.start_mark
+            )
+        return super().construct_yaml_int(node)
+
+
+Unambiguous.add_constructor("tag:yaml.org,2002:int", Unambiguous.construct_yaml_int)
 
 
 def load_params(path: Path = PARAMS) -> Params:
@@ -266,7 +281,7 @@ def load_params(path: Path = PARAMS) -> Params:
         text = path.read_text(encoding="utf-8")
         if BOTH_SIDES in text:
             raise LanduseError(f"{path} has both sides of a merge: keep one of them where {BOTH_SIDES.strip()} stands")
-        content = yaml.load(text, UniqueKeys)
+        content = yaml.load(text, Unambiguous)
     except FileNotFoundError:
         raise LanduseError(f"{path} is not here: run landuse in the project's folder") from None
     except OSError as error:

@@ -1,6 +1,8 @@
 """The kinds of values in `params.yaml`, and what every section is."""
 
+from functools import partial
 from typing import Annotated, Any, Literal, Self
+from unicodedata import normalize
 
 from pydantic import (
     AfterValidator,
@@ -31,7 +33,8 @@ def refuse_repeated(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Labels = Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(refuse_repeated)]
+Label = Annotated[str, AfterValidator(partial(normalize, "NFC"))]  # as folders are, when they are brought in
+Labels = Annotated[tuple[Label, ...], Field(min_length=2), AfterValidator(refuse_repeated)]
 Number = Annotated[float, BeforeValidator(refuse_truth)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(ge=0, le=1)]
