@@ -94,8 +94,8 @@ def rerun(project: Path, store: Path) -> bool:
 
 
 def environment(project: Path, store: Path) -> dict[str, str]:
-    """Nothing of our MLflow store; this Python's commands; and the code of the working tree before any installed."""
+    """Nothing of our MLflow store; this Python's commands; the code of the working tree; scratch files beside it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-    own = {"PATH": path, "PYTHONPATH": str(project / "src"), "MLFLOW_TRACKING_URI": f"{SQLITE}{store}"}
-    return kept | own
+    own = {"PATH": path, "PYTHONPATH": str(project / "src"), "TMPDIR": str(store.parent)}
+    return kept | own | {"MLFLOW_TRACKING_URI": f"{SQLITE}{store}"}
