@@ -247,6 +247,28 @@ def test_the_best_values_are_written_into_params_and_nothing_else_is(project: Pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("was", "shared"),
+    [
+        ("weight_decay: 0.01", "weight_decay: &same 0.01"),
+        ("learning_rate: 0.002", "learning_rate: &same 0.002"),
+    ],
+)
+def test_a_value_that_others_share_by_an_anchor_is_not_taken_from_them(project: Path, was: str, shared: str) -> None:
+    text = PARAMS.read_text("utf-8").replace(was, shared).replace("dropout: 0.2", "dropout: *same")
+    assert "&same" in text and "*same" in text
+    PARAMS.write_text(text, "utf-8")
+    with pytest.raises(LanduseError, match=r"by anchors, so it is as it was: write under train learning_rate: 0.5, dr"):
+        apply({"learning_rate": 0.5, "dropout": 0.1})
+    assert PARAMS.read_text("utf-8") == text
+
+
+def test_lines_end_as_they_did(project: Path) -> None:
+    PARAMS.write_bytes(PARAMS.read_bytes().replace(b"\n", b"\r\n"))
+    apply({"learning_rate": 0.0123})
+    assert b"0.0123" in PARAMS.read_bytes() and PARAMS.read_bytes().count(b"\n") == PARAMS.read_bytes().count(b"\r\n")
+
+
 def test_values_are_written_whatever_their_length_and_place() -> None:
     text = "train: {dropout: 0.2, seed: 1} # both\nother: {dropout: 0.2}\n"
     assert yaml.safe_load(replaced(text, {"dropout": 0.12345, "seed": 22})) == {

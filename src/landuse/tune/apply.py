@@ -5,16 +5,35 @@ from typing import Any
 
 import yaml
 
+from landuse.errors import LanduseError
 from landuse.files import write_whole
 from landuse.paths import PARAMS
 
 
 def apply(values: dict[str, Any]) -> str:
-    """Put the values into the section `train`, comments and all else as they were; returns the diff."""
-    before = PARAMS.read_text(encoding="utf-8")
+    """Put the values into the section `train`, comments and all else as they were; returns the diff.
+
+    Raises LanduseError where another value would become another too, or none of `train`: YAML has anchors for that.
+    """
+    with PARAMS.open(encoding="utf-8", newline="") as file:
+        before = file.read()
     after = replaced(before, values)
+    refuse_entangled(before, after, values)
     write_whole(PARAMS, after)
     return "\n".join(unified_diff(before.splitlines(), after.splitlines(), str(PARAMS), str(PARAMS), n=0, lineterm=""))
+
+
+def refuse_entangled(before: str, after: str, values: dict[str, Any]) -> None:
+    """Raise LanduseError where a params file would not say the same as before, but for these values of `train`."""
+    wanted = yaml.safe_load(before)
+    wanted["train"] |= values
+    try:
+        found = yaml.safe_load(after)
+    except yaml.YAMLError:
+        found = None
+    if found != wanted:
+        best = ", ".join(f"{key}: {in_yaml(value)}" for key, value in values.items())
+        raise LanduseError(f"{PARAMS} has values in common by anchors, so it is as it was: write under train {best}")
 
 
 def replaced(text: str, values: dict[str, Any]) -> str:
