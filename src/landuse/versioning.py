@@ -5,12 +5,13 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 
 import psutil
-from dvc.exceptions import DvcException
+from dvc.exceptions import CacheLinkError, DvcException
 from dvc.lock import LockError, make_lock
 from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
@@ -34,6 +35,11 @@ def repository() -> Iterator[Repo]:
     try:
         with Repo() as repo:
             yield repo
+    except CacheLinkError:
+        raise LanduseError(
+            "DVC cannot link files to its cache as cache.type says: is that on another disk? "
+            "dvc config --local cache.type copy; data/ is as it was"
+        ) from None
     except DvcException as error:
         kind = Unavailable if isinstance(error, LockError) else LanduseError
         said = one_line(error, 240)
@@ -119,7 +125,8 @@ def add_data(repo: Repo) -> None:
     Raises LanduseError where the cache cannot be written; a full disk is an OSError.
     """
     try:
-        repo.add(str(DATA))
+        with redirect_stderr(StringIO()):  # that it cannot link to its cache is said by what is committed next
+            repo.add(str(DATA))
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise LanduseError(f"DVC cannot take {DATA}/ in: {error}; data/ is as it was") from None
 

@@ -25,6 +25,8 @@ def lend(folder: Path) -> None:
     there = ConfigObj(interpolation=False, encoding="utf-8")
     there["core"] = here["core"] | {"autostage": True}
     there["cache"] = {"dir": str(Path(".dvc/cache").absolute())} | here["cache"]
+    if kinds := here["cache"].get("type"):
+        there["cache"]["type"] = [*kinds, "copy"]  # the working tree may lie on another disk, where links end
     for name, remote in here["remote"].items():
         there[f'remote "{name}"'] = remote
     with (folder / ".dvc" / "config.local").open("wb") as file:

@@ -85,6 +85,12 @@ def test_other_params_are_those_of_the_copy_and_the_project_is_as_before(committ
     assert facts() == before and not COPY.exists()
 
 
+def test_where_the_cache_makes_links_the_copy_may_be_on_another_disk(committed: Path) -> None:
+    command("dvc", "config", "--local", "cache.type", "hardlink,symlink")
+    with workspace(FASTER) as folder:
+        assert command("dvc", "config", "cache.type", folder=folder).strip() == "['hardlink', 'symlink', 'copy']"
+
+
 def test_a_hook_of_the_user_is_not_run(committed: Path) -> None:
     hook = Path(".git/hooks/post-checkout")
     hook.parent.mkdir(exist_ok=True)

@@ -135,6 +135,21 @@ def test_where_dvc_cannot_follow_the_first_ingest_leaves_nothing(project: Path) 
     assert not Path("data").exists() and not Path("data.dvc").exists()
 
 
+def test_where_dvc_cannot_link_to_a_cache_on_another_disk_nothing_is_taken_in_and_the_key_is_named(
+    settled: room.Ingested, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def another_disk(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    subprocess.run(["dvc", "config", "--local", "cache.type", "hardlink"], check=True)
+    monkeypatch.setattr(os, "link", another_disk)
+    before = [Path(name).read_bytes() for name in ("data.dvc", "dvc.lock")]
+    with pytest.raises(LanduseError, match="cannot link files to its cache as cache.type says.*cache.type copy; data/"):
+        bring_in(zip_of(Path("../other.zip"), pictures(10)))
+    assert [Path(name).read_bytes() for name in ("data.dvc", "dvc.lock")] == before
+    assert files_in(Path("data")) == pictures() and in_step() and capfd.readouterr().err == ""
+
+
 def test_where_the_first_results_cannot_be_recorded_none_are_left(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
