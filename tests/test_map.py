@@ -118,6 +118,12 @@ def test_a_stage_depends_on_every_module_that_decides_what_it_writes_and_on_no_o
     assert declared <= {module_file(part) for part in parts} | handed_over
 
 
+def test_sources_are_the_same_bytes_whatever_git_makes_of_line_ends_elsewhere() -> None:
+    command = ["git", "-c", "core.autocrlf=true", "check-attr", "text", "dvc.yaml", "src/landuse/cli.py"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [line.rpartition(" ")[2] for line in answer.stdout.splitlines()] == ["unset", "unset"]
+
+
 def test_everything_that_is_written_lies_below_artifacts_and_has_one_writer() -> None:
     outs = [path for stage in DVC["stages"].values() for key in ("outs", "metrics") for path in paths_of(stage, key)]
     assert all(Path(path).parts[0] == "artifacts" and len(Path(path).parts) > 1 for path in outs)
