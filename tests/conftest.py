@@ -123,6 +123,7 @@ def gallery_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def registry_copy(gallery_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that project and of its store as the folder in use: versions 1 to 4, good, confused, blind, timid."""
     folder = copytree(gallery_store, tmp_path / "gallery", ignore=ignore_patterns("mlruns"))
+    (folder / "mlruns").symlink_to(gallery_store / "mlruns")
     enter(folder, folder, monkeypatch)
     return folder
 
@@ -136,6 +137,7 @@ def judged(gallery_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
     folder = tmp_path_factory.mktemp("judged") / "project"
     copytree(gallery_store, folder, ignore=ignore_patterns("mlruns"))
+    (folder / "mlruns").symlink_to(gallery_store / "mlruns")
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, folder, patch)
         patch.setattr(fresh, "ask", ask.answers)

@@ -13,7 +13,9 @@ from mlflow import MlflowClient
 from landuse.errors import LanduseError
 from landuse.info import info, scored
 from landuse.params import RegisterParams
+from landuse.paths import REGISTRATION
 from landuse.register import register
+from landuse.tracking import MODEL_TAG
 
 ROOT = Path(__file__).parents[1]
 REMEDY = "dvc repro --single-item --force register"
@@ -79,6 +81,15 @@ def test_a_version_that_the_registry_lost_is_an_error_with_the_remedy(trained_co
     with pytest.raises(LanduseError, match=REMEDY) as refusal:
         info()
     assert "version 1 of lost is not in the registry at sqlite:///" in str(refusal.value)
+
+
+def test_info_makes_no_registry_where_there_is_none(trained_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///none.db")
+    registration = {"model": "landuse", "version": "1", MODEL_TAG: "0" * 64}
+    REGISTRATION.write_text(json.dumps(registration))
+    with pytest.raises(LanduseError, match="there is no registry at sqlite:///none.db yet: dvc repro makes it"):
+        info()
+    assert not Path("none.db").exists()
 
 
 def test_another_model_under_the_same_number_is_not_taken_for_the_one_that_was_registered(trained_copy: Path) -> None:

@@ -1,12 +1,15 @@
 """One MLflow run per training, found again by the model it made."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from shlex import quote
+from shutil import copytree
 
 import mlflow
 import pandas as pd
@@ -18,6 +21,7 @@ from requests import Response
 from landuse import tracking
 from landuse.errors import LanduseError, Unavailable
 from landuse.process import STARTED, identity
+from landuse.tracking import place
 
 NO_ANSWER = 0
 
@@ -65,17 +69,17 @@ def test_an_experiment_in_a_copy_below_dvc_is_kept_in_the_store_of_the_project(
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
     with pytest.raises(LanduseError, match="mlflow.db is not here: run dvc repro in"):
-        tracking.named_store()
+        place.named_store()
     (tmp_path / "mlflow.db").touch()
     for named in ("", "sqlite:///mlflow.db"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
-        assert tracking.named_store() == f"sqlite:///{tmp_path}/mlflow.db"
+        assert place.named_store() == f"sqlite:///{tmp_path}/mlflow.db"
     for named in ("http://127.0.0.1:5000", f"sqlite:///{tmp_path}/other.db"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
-        assert tracking.named_store() == named, "it needs nothing beside the project"
+        assert place.named_store() == named, "it needs nothing beside the project"
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert tracking.named_store() == "sqlite:///mlflow.db"
+    assert place.named_store() == "sqlite:///mlflow.db"
 
 
 @pytest.mark.parametrize("name", ["feature%2Fnew", "new?"])
@@ -86,7 +90,62 @@ def test_a_path_that_mlflow_takes_for_another_is_refused(
     monkeypatch.chdir(tmp_path / name)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(LanduseError, match="for another folder: move the project to a path without % and"):
-        tracking.named_store()
+        place.named_store()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that a project with a store was in; it is in `here` now, the folder in use."""
+    before = tmp_path / "be fore"
+    before.mkdir()
+    monkeypatch.chdir(before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{before}/mlflow.db")
+    with tracking.store():
+        (before / "mlruns").mkdir()
+    monkeypatch.chdir(before.rename(tmp_path / "here"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/here/mlflow.db")
+    return before
+
+
+def refusal_of_store() -> str:
+    with pytest.raises(LanduseError) as refused, tracking.store():
+        pass
+    with pytest.raises(LanduseError, match=re.escape(str(refused.value))):
+        place.refuse_own_files_elsewhere()
+    return str(refused.value)
+
+
+def test_a_project_that_was_moved_is_not_let_to_write_its_runs_where_it_was(elsewhere: Path) -> None:
+    link = f'ln -s "$PWD" {quote(str(elsewhere))}'
+    assert refusal_of_store() == f"mlflow.db keeps its files in {elsewhere}, where the project was: {link}"
+    elsewhere.mkdir()
+    assert refusal_of_store().endswith(f"move away what is left in {elsewhere}, then {link}")
+    elsewhere.rmdir()
+    subprocess.run(link, shell=True, check=True)
+    with tracking.store():
+        assert mlflow.get_experiment_by_name(place.EXPERIMENT).artifact_location.startswith(str(elsewhere))
+    place.refuse_own_files_elsewhere()
+
+
+def test_a_copy_of_a_project_is_not_let_to_write_its_runs_into_the_first_one(elsewhere: Path) -> None:
+    copytree(".", elsewhere)
+    assert refusal_of_store() == (
+        f"mlflow.db is a copy of that in {elsewhere}, and its runs would be written there: move mlflow.db and mlruns/ "
+        "away from here; dvc repro --single-item --force register then begins a registry of this folder"
+    )
+    for name in ("mlflow.db", "mlruns"):
+        Path(name).rename(f"{name}.old")
+    place.refuse_own_files_elsewhere()
+
+
+def test_a_store_elsewhere_keeps_its_files_where_it_likes(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mlflow.db").rename("team.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/team.db")
+    with tracking.store():
+        assert mlflow.get_experiment_by_name(place.EXPERIMENT).artifact_location.startswith(str(elsewhere))
+    place.refuse_own_files_elsewhere()
+    Path("mlflow.db").write_text("no database at all")
+    place.refuse_own_files_elsewhere()
 
 
 @pytest.mark.parametrize("kind", ["http", "postgresql"])
@@ -132,7 +191,7 @@ def lost(trained: Path) -> Iterator[Callable[..., str]]:
     client, runs = MlflowClient(), []
 
     def leave(**tags: str) -> str:
-        experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+        experiment = client.get_experiment_by_name(place.EXPERIMENT)
         runs.append(client.create_run(experiment.experiment_id, tags=tags).info.run_id)
         return runs[-1]
 
@@ -218,7 +277,7 @@ def test_a_full_disk_is_told_from_a_store_that_is_down() -> None:
         database.execute("PRAGMA max_page_count = 1")
         with pytest.raises(sqlite3.OperationalError) as full:
             database.execute("CREATE TABLE runs (id)")
-    words = tracking.with_remedy(f"(sqlite3.OperationalError) {full.value}\n[SQL: CREATE TABLE runs (id)]")
+    words = place.with_remedy(f"(sqlite3.OperationalError) {full.value}\n[SQL: CREATE TABLE runs (id)]")
     assert words == (
         "(sqlite3.OperationalError) database or disk is full; free some space, then the same command goes on"
     )

@@ -99,9 +99,10 @@ def collecting_no_garbage() -> Iterator[None]:
 def fetch(model: str, folder: Path) -> tuple[str, Path]:
     """Copy the files of a registered model into a folder; returns `models:/NAME/VERSION` and where they are."""
     name, number = resolve(model)
-    from landuse import registry, tracking
+    from landuse import registry
+    from landuse.tracking.place import reach
 
-    with tracking.reach():
+    with reach():
         registry.fetch_model(registry.get_version(name, number), folder)
     return f"models:/{name}/{number}", folder / registry.MODEL_FOLDER
 
@@ -120,10 +121,11 @@ def resolve(model: str) -> tuple[str, str]:
     asked = REGISTERED.fullmatch(model)
     if not asked:
         raise LanduseError(f"{model}: {REMEDY}")
-    from landuse import registry, tracking
+    from landuse import registry
+    from landuse.tracking.place import reach
 
     name, alias, number = asked.groups()
-    with tracking.reach() as uri:
+    with reach() as uri:
         registry.refuse_missing(uri)
         number = number or registry.aliases(name).get(alias)
         if number is None:

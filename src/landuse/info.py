@@ -14,7 +14,7 @@ EDITED = "; data/ was edited since: dvc checkout --force data undoes that, dvc r
 
 
 def info() -> str:
-    """One line per fact. Raises LanduseError where the registry does not have the version that was registered."""
+    """One line per fact. Raises LanduseError where the registry is lost, or the version that was registered."""
     tags = lineage.tags()
     facts = {
         "data": f"{tags['data.md5']} ({tags['data.kind']}, from {tags['data.source']}){since()}",
@@ -56,9 +56,9 @@ def scored(metrics: dict[str, Any]) -> str:
 
 
 def registered(registration: dict[str, str]) -> str:
-    """Version, aliases and run in the registry, or LanduseError where the version is not there any more."""
+    """Version, aliases and run in the registry, or LanduseError where that version is not there."""
     name, number, sha256 = registration["model"], registration["version"], registration[tracking.MODEL_TAG]
-    with tracking.store() as uri:
+    with registry.at_hand() as uri:
         version = registry.find_version(name, number)
         if version is None or version.tags.get(tracking.MODEL_TAG) != sha256:
             raise LanduseError(

@@ -241,12 +241,14 @@ def test_a_mistake_is_1(code: Code) -> None:
         assert code(verb, "x" * 300)[1].endswith(": File name too long: use a shorter name\n")
 
 
-def test_data_that_is_a_link_is_not_replaced(settled: room.Ingested, code: Code) -> None:
-    Path("data").rename("elsewhere")
-    Path("data").symlink_to("elsewhere")
-    said = "landuse: data is a link, which DVC does not version: remove it; the project may lie on that disk\n"
+@pytest.mark.parametrize("name", ["data", "artifacts"])
+def test_a_folder_that_is_a_link_is_not_replaced(settled: room.Ingested, code: Code, name: str) -> None:
+    Path(name).rename("elsewhere")
+    Path(name).symlink_to("elsewhere")
+    before = files_in(Path("elsewhere"))
+    said = f"landuse: {name} is a link, which DVC does not version: remove it; the project may lie on that disk\n"
     assert code("ingest") == (1, said)
-    assert files_in(Path("elsewhere")) == pictures()
+    assert files_in(Path("elsewhere")) == before
 
 
 def test_a_file_in_the_way_is_named_with_the_remedy(code: Code) -> None:

@@ -87,8 +87,8 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
     it is not let in. Then data/ and data.dvc are as before and a set that was not let in lies in quarantine/ with its
     report.
     """
-    if DATA.is_symlink():
-        raise LanduseError(f"{DATA} is a link, which DVC does not version: remove it; the project may lie on that disk")
+    for path in filter(Path.is_symlink, (DATA, ARTIFACTS)):
+        raise LanduseError(f"{path} is a link, which DVC does not version: remove it; the project may lie on that disk")
     with alone(LOCK, BUSY), room_on_disk():
         if JOURNAL.exists():
             with replacing_data() as repo:

@@ -15,12 +15,11 @@ from landuse.errors import LanduseError, Unavailable, one_line
 from landuse.files import sha256_of
 from landuse.lineage import DIRTY
 from landuse.paths import SQLITE
-from landuse.tracking import MODEL_TAG, transfer_errors
+from landuse.tracking import MODEL_TAG
+from landuse.tracking.place import AGAIN, FILES, folder_of, reach, transfer_errors
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
-AGAIN = "dvc repro --single-item --force register"  # registers the model in artifacts/ whatever DVC remembers
 MODEL_FOLDER = "artifacts/model"
-FILES = "mlruns"  # where MLflow keeps the files of a store that is a file
 SHOWN = 10
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -28,7 +27,7 @@ NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 @contextmanager
 def at_hand() -> Iterator[str]:
     """MLflow's store, as `tracking.store()`, for what finds nothing in a new one: raises LanduseError where none is."""
-    with tracking.reach() as uri:
+    with reach() as uri:
         refuse_missing(uri)
         with tracking.store():
             yield uri
@@ -133,8 +132,8 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
 def way_back(version: ModelVersion) -> str:
     """What to do where the project lies elsewhere than before: the store names its files by their absolute path."""
     location = MlflowClient().get_model_version_download_uri(version.name, version.version)
-    before, found, _ = location.removeprefix("file://").partition(f"/{FILES}/")
-    if not found or Path(before).exists() or not Path(FILES).is_dir():
+    before = folder_of(location)
+    if not before or Path(before).exists() or not Path(FILES).is_dir():
         return ""
     return f'; the project was in {before}: ln -s "$PWD" {quote(before)}'
 

@@ -1,35 +1,25 @@
 """MLflow: one run per training, found again by the model it made, continued by evaluate and register."""
 
 import json
-import logging
-import os
-import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
-from urllib.parse import unquote
 
 import mlflow
 import numpy as np
-from mlflow import MlflowClient, MlflowException
+from mlflow import MlflowClient
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
 from mlflow.entities import Metric, Param, Run
 from numpy.typing import NDArray
-from requests import RequestException
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from landuse import lineage, process
-from landuse.errors import LanduseError, Unavailable, without_login
 from landuse.files import made, read_record, read_table, sha256_of
 from landuse.paths import (
     DATA,
     DATA_DOCS,
-    DEFAULT_STORE,
     DOCS_OF,
     HISTORY,
     MANIFEST,
@@ -40,104 +30,14 @@ from landuse.paths import (
     PREDICTIONS,
     RUN,
     SPLITS,
-    SQLITE,
     VALIDATION,
     VALIDATION_PAGE,
 )
+from landuse.tracking.place import EXPERIMENT, store
 
-EXPERIMENT = "landuse"
 MODEL_TAG = "model.sha256"
 SCORE = "best_validation_accuracy"  # of a trial; of a search, that of its best trial
 METRICS_AT_ONCE = 900  # MLflow takes up to a thousand
-REMEDIES = {  # by what MLflow or the database says
-    "disk is full": "free some space, then the same command goes on",
-    "not a database|is malformed": "the file is damaged: put your backup of it in its place",
-    "readonly database|unable to open": "let the user who runs this read and write it",
-    "is locked": "another process writes to it; try again",
-    "file-?system tracking backend": "name a database such as sqlite:///mlflow.db, or a server, in MLFLOW_TRACKING_URI",
-    r"\b40[13]\b|AccessDenied|Forbidden": "let this user read and write there",
-    "No module named": "install it with pip, or name another store in MLFLOW_TRACKING_URI",
-    "RESOURCE_DOES_NOT_EXIST": "somebody deleted it meanwhile",
-    "deleted experiment": "mlflow experiments restore; its id is in mlflow experiments search --view deleted_only",
-    "": "check MLFLOW_TRACKING_URI and that it is up",
-}
-BESIDES = r"\s\[SQL: | with exception "  # what follows helps nobody
-LASTING = "readonly|read-only|disk is full"
-NO_ANSWER = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
-
-
-@contextmanager
-def store() -> Iterator[str]:
-    """MLflow's store with the experiment of this project; yields the URI. Raises LanduseError as `reach` does."""
-    with reach() as uri:
-        mlflow.set_experiment(EXPERIMENT)
-        yield uri
-
-
-@contextmanager
-def reach() -> Iterator[str]:
-    """MLflow's store as `MLFLOW_TRACKING_URI` names it, else a file beside the project; yields the URI without a login.
-
-    Raises LanduseError, on one line, for whatever MLflow refuses, and Unavailable where it does not answer.
-    """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ["MLFLOW_TRACKING_URI"] = named_store()
-    uri = without_login(os.environ["MLFLOW_TRACKING_URI"])
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield uri
-    except (MlflowException, SQLAlchemyError, ModuleNotFoundError, *transfer_errors()) as error:  # a driver may lack
-        kind = Unavailable if may_pass(error) else LanduseError
-        raise kind(f"MLflow at {uri}: {with_remedy(without_login(str(error)))}") from None
-
-
-def named_store() -> str:
-    """What `MLFLOW_TRACKING_URI` names, else a file beside the project.
-
-    A file means that of the project also for an experiment that DVC runs in a copy below `.dvc/` and then deletes.
-    Raises LanduseError where that project has none yet: the copy would be where the files of its runs are kept; and
-    where MLflow would take the path of the project for another one.
-    """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
-    home = next((folder.parent for folder in Path.cwd().parents if folder.name == ".dvc"), None)
-    if not uri.startswith(SQLITE):
-        return uri
-    here = str(Path.cwd())
-    if unquote(here) != here or "?" in here:
-        raise LanduseError(f"MLflow would take {here} for another folder: move the project to a path without % and ?")
-    if home is None or Path(uri.removeprefix(SQLITE)).is_absolute():
-        return uri
-    file = home / uri.removeprefix(SQLITE)
-    if not file.exists():
-        raise LanduseError(f"{file} is not here: run dvc repro in {home} before experiments in copies of it")
-    return f"{SQLITE}{file}"
-
-
-def with_remedy(complaint: str) -> str:
-    """What MLflow complains of, in short, and what to do about it."""
-    remedy = next(remedy for sign, remedy in REMEDIES.items() if re.search(sign, complaint))
-    return f"{shorten(re.split(BESIDES, complaint)[0], 240, placeholder=' …')}; {remedy}"
-
-
-def transfer_errors() -> tuple[type[Exception], ...]:
-    """What goes wrong on the way to files of runs that a server or S3 keeps; MLflow lets it through as it is."""
-    amazon = (
-        ("botocore.exceptions", "BotoCoreError"),
-        ("botocore.exceptions", "ClientError"),
-        ("boto3.exceptions", "Boto3Error"),
-    )
-    return RequestException, *(getattr(sys.modules[name], kind) for name, kind in amazon if name in sys.modules)
-
-
-def may_pass(error: Exception) -> bool:
-    """Whether the store did not answer, or was busy, rather than refused."""
-    if isinstance(error, RequestException):
-        return error.response is None or error.response.status_code >= 500
-    unanswered = isinstance(error, OperationalError) or getattr(error, "error_code", None) in NO_ANSWER
-    return unanswered and not re.search(LASTING, str(error))
 
 
 @contextmanager
