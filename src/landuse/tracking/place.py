@@ -52,8 +52,9 @@ def store() -> Iterator[str]:
         yield uri
 
 
-def refuse_own_files_elsewhere() -> None:
+def refuse_own_store_elsewhere() -> None:
     """Raise LanduseError as `store` does, for the file beside the project, whatever `MLFLOW_TRACKING_URI` names."""
+    refuse_misread_path()
     if own_file().exists():
         with suppress(MlflowException, SQLAlchemyError):  # a damaged file: who works with it says so
             if experiment := MlflowClient(f"{SQLITE}{own_file()}").get_experiment_by_name(EXPERIMENT):
@@ -118,9 +119,7 @@ def named_store() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     if not uri.startswith(SQLITE):
         return uri
-    here = str(Path.cwd())
-    if unquote(here) != here or "?" in here:
-        raise LanduseError(f"MLflow would take {here} for another folder: move the project to a path without % and ?")
+    refuse_misread_path()
     home, name = own_file().parent, uri.removeprefix(SQLITE)
     if home == Path.cwd() or Path(name).is_absolute():
         return uri
@@ -128,6 +127,13 @@ def named_store() -> str:
     if not file.exists():
         raise LanduseError(f"{file} is not here: run dvc repro in {home} before experiments in copies of it")
     return f"{SQLITE}{file}"
+
+
+def refuse_misread_path() -> None:
+    """Raise LanduseError where MLflow would decode the path of the project, and keep files in another folder."""
+    here = str(Path.cwd())
+    if unquote(here) != here or "?" in here:
+        raise LanduseError(f"MLflow would take {here} for another folder: move the project to a path without % and ?")
 
 
 def with_remedy(complaint: str) -> str:
