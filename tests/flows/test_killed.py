@@ -53,7 +53,7 @@ def kill_flow_and_worker(fresh: Fresh) -> None:
 ENDS = {
     kill_flow: {"CRASHED"},
     kill_worker: {"CRASHED", "COMPLETED"},
-    kill_server: {"CRASHED", "COMPLETED"},
+    kill_server: {"CRASHED", "COMPLETED", "FAILED"},  # the last where the flow asks it just then
     kill_flow_and_worker: {"CRASHED"},
 }
 
