@@ -87,6 +87,16 @@ def test_the_present_values_are_tried_first_and_their_score_stands_beside_the_be
     assert told[-1].endswith(f", {first.value:.4f} with the present values")
 
 
+def test_present_values_are_tried_with_all_their_digits(trained_copy: Path) -> None:
+    told: list[str] = []
+    now = {"learning_rate": 0.0212345, "batch_size": 8}
+    assert tune(replace(TRAIN, **now), params(1), EXTRACT, told.append) == now
+    assert told[-1].endswith(" with the present values")
+    tune(replace(TRAIN, **now | {"batch_size": 4}), params(1), EXTRACT, told.append)
+    assert told[-3].startswith("1 of 1 trials are done") and "with the present values" not in told[-1]
+    assert told[-2] == "the present values are not tried: raise tune.trials"
+
+
 @pytest.mark.parametrize("outside", [{"learning_rate": 0.5}, {"batch_size": 16}])
 def test_present_values_that_the_space_does_not_hold_are_not_tried(outside: dict, trained_copy: Path) -> None:
     told: list[str] = []

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -148,7 +149,10 @@ def tune(
     from landuse.tune.apply import apply
 
     values = tune(params.train, params.tune, params.extract, say)
-    say(apply(values) if write else "landuse tune --apply writes it into params.yaml")
+    if values.items() <= asdict(params.train).items():
+        say("params.yaml has these values already")
+    else:
+        say(apply(values) if write else "landuse tune --apply writes it into params.yaml")
 
 
 @app.command(rich_help_panel=CHAMPION)

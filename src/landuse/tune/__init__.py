@@ -15,9 +15,11 @@ from landuse.progress import track
 from landuse.quiet import tensorflow_starts
 from landuse.tune.pictures import draw
 from landuse.tune.study import (
+    VALUES,
     attempt,
     came_to_an_end,
     ended,
+    is_tried,
     open_study,
     outside,
     present,
@@ -39,37 +41,44 @@ def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: C
     with alone(TUNE / "lock", BUSY):
         study = open_study(train, params)
         done = ended(study)
-        tell(f"{done} of {params.trials} trials are done; what is trained begins at {train.unfreeze_from}")
-        stopped = done < params.trials and not finish(study, train, params, tell)
+        of = f" of {params.trials}" if done <= params.trials else ""
+        tell(f"{done}{of} trials are done; what is trained begins at {train.unfreeze_from}")
+        now = present(train, params.space)
+        if unheld := outside(now, params.space):
+            tell(f"the present values are not tried: tune.space.{unheld} does not hold {now[unheld]}")
+        elif done >= params.trials and not is_tried(study, now):
+            tell("the present values are not tried: raise tune.trials")
+        stopped = done < params.trials and not finish(study, train, params, None if unheld else now)
     if stopped:
         tell(f"{ended(study)} of {params.trials} trials are kept: the same command goes on")
         raise KeyboardInterrupt
     if not came_to_an_end(study):
         raise LanduseError("no trial came to its end: lower tune.space.learning_rate, or give it more time")
     best = study.best_trial
-    now = score_of(study, present(train, params.space))
-    beside = "" if now is None else f", {now:.4f} with the present values"
+    score = score_of(study, now)
+    beside = "" if score is None else f", {score:.4f} with the present values"
     tell(f"trial {best.number} is the best: validation accuracy {best.value:.4f}{beside}")
-    return best.user_attrs["values"]
+    return best.user_attrs[VALUES]
 
 
-def finish(study: optuna.Study, train: TrainParams, params: TuneParams, tell: Callable[[str], None]) -> bool:
-    """Make the trials that are missing, all below one MLflow run; false where Ctrl-C came before the end."""
+def finish(study: optuna.Study, train: TrainParams, params: TuneParams, first: dict[str, Any] | None) -> bool:
+    """Make the trials that are missing, all below one MLflow run; false where Ctrl-C came before the end.
+
+    The first one is of given values, unless these were tried.
+    """
     with tensorflow_starts():
         from landuse.train.bench import Bench
-    done, complete, now = ended(study), False, present(train, params.space)
-    if unheld := outside(now, params.space):
-        tell(f"the present values are not tried: tune.space.{unheld} does not hold {now[unheld]}")
+    done, complete = ended(study), False
     with tracking.tuning_run(study.user_attrs.get(RUN)) as parent:
         study.set_user_attr(RUN, parent)
         bench = Bench(train)
-        if not unheld:
-            study.enqueue_trial(now, skip_if_exists=True)
+        if first is not None and not is_tried(study, first):
+            study.enqueue_trial(first, user_attrs={VALUES: first})
         with suppress(KeyboardInterrupt):
             for _ in track(range(done, params.trials), params.trials - done, "tune"):
                 attempt(study, bench, train, params, parent)
             complete = True
         if came_to_an_end(study):
             draw(study, TUNE)
-            tracking.finish_tuning(study.best_trial.user_attrs["values"], study.best_value, TUNE)
+            tracking.finish_tuning(study.best_trial.user_attrs[VALUES], study.best_value, TUNE)
     return complete

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STARTUP_TRIALS = 10
 EPOCHS_BETWEEN_LOOKS = 4  # to compare a trial with the others means to read them all from the file
 DIGITS = 3
+VALUES = "values"  # of a trial, with the digits that count
 
 
 def refuse_uncached(train: TrainParams, params: TuneParams, extract: ExtractParams) -> None:
@@ -106,7 +107,13 @@ def outside(values: dict[str, Any], space: dict[str, Range | tuple]) -> str | No
 def score_of(study: optuna.Study, values: dict[str, Any]) -> float | None:
     """The score of the trial of these values that came to its end, if there is one."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return next((trial.value for trial in done if trial.user_attrs["values"] == values), None)
+    return next((trial.value for trial in done if trial.user_attrs[VALUES] == values), None)
+
+
+def is_tried(study: optuna.Study, values: dict[str, Any]) -> bool:
+    """Whether a trial of these values came to an end, or waits for its turn."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING)
+    return any(trial.user_attrs.get(VALUES) == values for trial in study.get_trials(deepcopy=False, states=states))
 
 
 class Judge:
@@ -134,10 +141,14 @@ class Judge:
 
 
 def attempt(study: optuna.Study, bench: "Bench", train: TrainParams, params: TuneParams, parent: str) -> None:
-    """One trial, told to the study and logged as a run below the parent. One that diverges counts as ended early."""
+    """One trial, told to the study and logged as a run below the parent. One that diverges counts as ended early.
+
+    Values that were given are tried as they are.
+    """
     trial = study.ask()
-    values, judge, state = suggest(trial, params.space), Judge(trial), TrialState.FAIL
-    trial.set_user_attr("values", values)
+    drawn, judge, state = suggest(trial, params.space), Judge(trial), TrialState.FAIL
+    values = trial.user_attrs.get(VALUES, drawn)
+    trial.set_user_attr(VALUES, values)
     try:
         bench.fit(replace(train, **values), judge)
         state = TrialState.COMPLETE
