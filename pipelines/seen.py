@@ -21,6 +21,7 @@ from prefect.runtime import flow_run
 
 from landuse import registry, tracking
 from landuse.files import read_record, read_table
+from landuse.gate.blessing import Blessing
 from landuse.info import scored
 from landuse.lineage import data_record
 from landuse.paths import METRICS, PER_CLASS, REPORT, VALIDATION, VALIDATION_PAGE
@@ -114,7 +115,7 @@ def show_verdict(blessing: dict[str, Any]) -> None:
 
 def verdict_in_words(blessing: dict[str, Any]) -> str:
     """What became of the version and why, in one line."""
-    failed = [check["sentence"] for check in blessing["checks"] if not check["passed"]]
+    failed = [check.why for check in Blessing.of(blessing).failures()]
     why = "; ".join(failed) or f"all {len(blessing['checks'])} checks passed"
     name = f"{blessing['model']} version {blessing['version']}"
     if blessing["promoted"]:
@@ -137,11 +138,11 @@ def show_summary(reason: str, before: str | None, outcomes: dict[str, str], bles
         "What ran": f"{', '.join(ran) or 'nothing'}; unchanged: {', '.join(cached) or 'nothing'}",
         "How good": how_good,
         "Promoted": "yes" if blessing["promoted"] else "no",
-        "Why": verdict,
         "Where to look": ", ".join(pages),
     }
     rows = "\n".join(f"| **{question}** | {cell(answer)} |" for question, answer in answers.items())
-    page = f"# {verdict.partition(':')[0]}\n\n| | |\n|---|---|\n{rows}\n"
+    what, _, why = verdict.partition(": ")  # the latter below the table, whose cells do not break lines
+    page = f"# {what}\n\n| | |\n|---|---|\n{rows}\n\n**Why**: {cell(why)}\n"
     create_markdown_artifact(page, key="retraining", description=verdict)
     return verdict
 

@@ -52,9 +52,10 @@ def test_info_names_data_code_packages_training_score_and_model(trained_copy: Pa
 
 def test_a_model_of_code_that_was_not_committed_is_said_to_be_so(trained_copy: Path) -> None:
     record = json.loads(Path("artifacts/run.json").read_text())
-    record["tags"] |= {"git.dirty": "true"}
-    Path("artifacts/run.json").write_text(json.dumps(record))
-    assert facts()["trained"].endswith(f"code {record['tags']['git.commit'][:12]} with changes")
+    for commit, words in (("none", "code in no commit"), ("f" * 40, "code ffffffffffff with changes")):
+        record["tags"] |= {"git.commit": commit, "git.dirty": "true"}
+        Path("artifacts/run.json").write_text(json.dumps(record))
+        assert facts()["trained"].endswith(words)
 
 
 @pytest.mark.parametrize(

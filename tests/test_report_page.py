@@ -187,7 +187,7 @@ def test_a_refused_version_has_a_page_that_says_why(other: Path) -> None:
     with pytest.raises(Refused):
         judge("2")
     first = blessing().failures()[0]
-    assert f"The gate refused it: {first.sentence}." in words(paths.REPORT.read_text("utf-8"))
+    assert f"The gate refused it: {first.sentence} ({first.key})." in words(paths.REPORT.read_text("utf-8"))
     assert "There was no champion to compare with." in words(paths.REPORT.read_text("utf-8"))
 
 

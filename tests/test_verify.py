@@ -54,7 +54,7 @@ def refusal(number: str = "1") -> str:
 
 def test_a_version_that_was_trained_outside_of_git_cannot_be_verified(registry_copy: Path) -> None:
     tag("git.commit", "none")
-    assert "gallery version 1 cannot be verified: it was trained outside of a git repository" in refusal()
+    assert "gallery version 1 cannot be verified: its code was in no commit (git.commit = none)" in refusal()
 
 
 @pytest.mark.parametrize("dirty", ["true", "unknown"])

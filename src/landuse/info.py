@@ -29,6 +29,8 @@ def info() -> str:
 
 def code(tags: dict[str, str]) -> str:
     """The commit, and whether the code differed from it."""
+    if tags["git.commit"] == "none":
+        return "in no commit"
     return tags["git.commit"][:12] + (" with changes" if tags[lineage.DIRTY] == "true" else "")
 
 

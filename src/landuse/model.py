@@ -76,7 +76,7 @@ def build_backbone(params: ExtractParams) -> keras.Model:
                 name=params.backbone,
             )
     except Exception as error:  # Keras raises bare Exception where a download fails
-        reason = one_line(error, 160)
+        reason = one_line(error).partition(" This usually means")[0][:160]  # Keras guesses on, at length
         raise LanduseError(f"extract.weights = {params.weights}: {weights_remedy(params)} ({reason})") from None
 
 

@@ -139,11 +139,13 @@ def test_a_stage_ran_however_much_it_said_afterwards_and_one_that_did_not_change
         (blessing(promoted=False), "landuse version 4 stays challenger: all 3 checks passed"),
         (
             blessing(("accuracy", "size_mb")),
-            "landuse version 4 stays challenger: accuracy is so and so; size_mb is so and so",
+            "landuse version 4 stays challenger: accuracy is so and so (promote.accuracy); "
+            "size_mb is so and so (promote.size_mb)",
         ),
         (
             blessing(("accuracy",), promoted=True, forced=True, reason="the old one is biased"),
-            "landuse version 4 is the champion: forced because the old one is biased; accuracy is so and so",
+            "landuse version 4 is the champion: forced because the old one is biased; "
+            "accuracy is so and so (promote.accuracy)",
         ),
     ],
 )
@@ -231,7 +233,7 @@ def test_the_page_answers_what_people_ask(page: Callable[..., str], version: Mod
     assert answers["**What ran**"] == "validate, extract, train; unchanged: split"
     assert answers["**How good**"] == scored(json.loads(METRICS.read_text()))
     assert answers["**Promoted**"] == "no"
-    assert answers["**Why**"] == f"landuse version {version.version} stays challenger: accuracy is so and so"
+    assert lines[-1] == "**Why**: accuracy is so and so (promote.accuracy)"
     assert version.run_id in answers["**Where to look**"] and "make ui" in answers["**Where to look**"]
 
 

@@ -126,7 +126,7 @@ def test_missing_data_is_not_replaced_by_the_superseded_source(arrived: room.Ing
     words = str(refusal.value)
     assert f"version {arrived.version}, which arrived as new.zip after data.source = set.zip" in words
     assert "dvc pull data" in words and "ingest new.zip again" in words and not Path("data").exists()
-    assert arrive("../new.zip") == replace(arrived, changed=False)
+    assert arrive("../new.zip") == replace(arrived, changed=False, again=True)
     assert files_in(Path("data")) == pictures(10) and in_step()
 
 

@@ -83,7 +83,8 @@ def test_edited_data_is_not_overwritten_and_missing_data_is_rebuilt(settled: roo
         bring_in(zip_of(Path("../other.zip"), pictures(10)))
     assert Path("data/field/a.png").read_bytes() == picture(99)
     Path("data").rename("edited")
-    assert bring_in("../set.zip") == replace(settled, changed=False)
+    again = bring_in("../set.zip")
+    assert again == replace(settled, changed=False, again=True) and str(again).startswith("data/ is there again: 4 ")
     assert files_in(Path("data")) == pictures() and in_step()
 
 

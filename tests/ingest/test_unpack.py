@@ -130,6 +130,10 @@ REFUSED = {
     "one place for two": (lambda path: zip_of(path, {"x/field/a.png": b"1", "y/field/a.png": b"2"}), "'field/a.png'"),
     "encrypted": (encrypted_zip, "is encrypted"),
     "no images": (lambda path: zip_of(path, {"field/a.txt": b""}), "holds no image"),
+    "archive in an archive": (
+        lambda path: zip_of(path, {"readme.txt": b"", "inner/tiles.ZIP": b"", "b.zip": b""}),
+        "holds no image .*: unpack 'inner/tiles.ZIP', which lies in it",
+    ),
     "empty zip": (lambda path: zip_of(path, {}), "holds no image"),
     "no class folder": (lambda path: tar_of(path, {"a.png": b"image"}), "lies in no class folder"),
     "undecodable name": (tar_of_latin1_names, "not valid UTF-8"),

@@ -43,6 +43,11 @@ class Check:
         key = KEYS.get(self.name.partition("_")[0], self.name)
         return f"promote.{key}" if key in PromoteParams.__dataclass_fields__ else None
 
+    @property
+    def why(self) -> str:
+        """What was found, and where its threshold stands."""
+        return f"{self.sentence} ({self.key})" if self.key else self.sentence
+
     def __str__(self) -> str:
         return f"{'passed ' if self.passed else 'FAILED '} {self.name:<18} {self.sentence}"
 
@@ -90,9 +95,8 @@ class Blessing:
     def why_not(self) -> str:
         """The first failure in words, the key of its threshold, and how many more there are."""
         first, *others = self.failures()
-        key = f" ({first.key})" if first.key else ""
         more = f", and {len(others)} more of its checks failed" if others else ""
-        return f"{first.sentence}{key}{more}"
+        return f"{first.why}{more}"
 
     def detail(self, name: str) -> dict[str, Any]:
         """The figures behind a check; none where it was not made, or made before they were kept."""

@@ -47,7 +47,10 @@ KEPT = frozenset({"lock", "downloads"})
 
 @dataclass(frozen=True)
 class Ingested:
-    """What data/ holds after an ingest. `version` is the md5 in data.dvc; `ignored` counts files that are no images."""
+    """What data/ holds after an ingest. `version` is the md5 in data.dvc; `ignored` counts files that are no images.
+
+    `changed`: it is another version than before; `again`: it is the same one, and was not there.
+    """
 
     version: str
     source: str
@@ -56,9 +59,10 @@ class Ingested:
     classes: int
     ignored: int
     changed: bool
+    again: bool = False
 
     def __str__(self) -> str:
-        state = "is new" if self.changed else "is unchanged"
+        state = "is new" if self.changed else "is there again" if self.again else "is unchanged"
         left_out = f", {self.ignored:,} other files left out" if self.ignored else ""
         holds = f"{self.images:,} images in {self.classes} classes from {self.source}{left_out}"
         return f"data/ {state}: {holds}; version {self.version}"
@@ -104,7 +108,8 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
             after = replace(facts_of(source, ignored) | {"checks": checks} | superseded, validate)
         finally:
             clean()
-        return outcome(after, changed=after["version"] != before.get("version"))
+        changed = after["version"] != before.get("version")
+        return outcome(after, changed=changed, again=state == "missing" and not changed)
 
 
 def source_of(data: DataParams, arrival: str | None) -> Source:
@@ -217,10 +222,10 @@ def digest_of(validate: ValidateParams) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def outcome(record: dict[str, Any], changed: bool) -> Ingested:
+def outcome(record: dict[str, Any], changed: bool, again: bool = False) -> Ingested:
     """The record of data.dvc as a result."""
     fields = ("version", "source", "digest", "images", "classes", "ignored")
-    return Ingested(**{key: record[key] for key in fields}, changed=changed)
+    return Ingested(**{key: record[key] for key in fields}, changed=changed, again=again)
 
 
 def build(source: Source, params: ValidateParams, called: str) -> int:

@@ -25,6 +25,7 @@ UNPACKED_TIMES = 20
 MEMBERS = 1_000_000
 CHUNK = 2**20
 TAR_BLOCK = 512
+PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 TAR_PADDING = 16 * CHUNK
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError)
 
@@ -86,17 +87,20 @@ def copy_folder(folder: Path, name: str, target: Path) -> int:
 def take(members: Iterator[Member], name: str, target: Path) -> int:
     """Write the images among the members below target; the number of the others."""
     taken = ignored = 0
+    inner = ""
     for member, _, open_member in members:
         place = place_of(member, name)
         if place is None:
             ignored += 1
+            inner = inner or (member if member.lower().endswith(PACKED) else "")
             continue
         with open_member() as stream:
             write(stream, target / place, name)
         taken += 1
     if not taken:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise Refused(f"{name} holds no image <class>/<image> ({suffixes}): pack the folders of the classes")
+        remedy = f"unpack {inner!r}, which lies in it" if inner else "pack the folders of the classes"
+        raise Refused(f"{name} holds no image <class>/<image> ({suffixes}): {remedy}")
     return ignored
 
 

@@ -30,8 +30,8 @@ def verdict(blessing: Blessing) -> str:
     if not failures:
         return "It passed the gate" + (" and became the champion." if blessing.promoted else "; nothing was moved.")
     if blessing.promoted:
-        return f"The gate refused it ({failures[0].sentence}), and it was made champion by force: {blessing.reason}."
-    return f"The gate refused it: {failures[0].sentence}."
+        return f"The gate refused it ({failures[0].why}), and it was made champion by force: {blessing.reason}."
+    return f"The gate refused it: {failures[0].why}."
 
 
 def state(blessing: Blessing) -> str:

@@ -66,7 +66,7 @@ def refuse_without_commit(tags: Mapping[str, str]) -> None:
     commit, dirty = tags["git.commit"], tags["git.dirty"]
     if commit == "none":
         raise LanduseError(
-            "it was trained outside of a git repository (git.commit); commit, and dvc repro --force trains it anew"
+            "its code was in no commit (git.commit = none); commit, and dvc repro --force trains it anew"
         )
     if dirty != "false":
         raise LanduseError(
