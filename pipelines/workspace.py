@@ -12,7 +12,8 @@ import yaml
 
 from landuse import lineage, tracking
 from landuse.errors import LanduseError
-from landuse.params import load_params
+from landuse.params import Params, load_params
+from landuse.params.complaints import suggestion
 from landuse.paths import DATA, DATA_DVC, DVC_LOCK, PARAMS, SERVICES
 from landuse.worktree import NO_HOOKS, lend
 from pipelines.commands import command_environment
@@ -49,7 +50,9 @@ def overridden(overrides: dict[str, Any]) -> str:
     for name, value in overrides.items():
         section, _, key = name.partition(".")
         if key not in content.get(section, {}):
-            raise LanduseError(f"{name} = {value!r}: there is no such key in {PARAMS}")
+            known = Params.__dataclass_fields__
+            likely = suggestion(key, known[section].type) if section in known else suggestion(section, Params)
+            raise LanduseError(f"{name} = {value!r}: there is no such key in {PARAMS}{likely}")
         content[section][key] = value
     return yaml.safe_dump(content, sort_keys=False)
 

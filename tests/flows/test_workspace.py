@@ -201,12 +201,20 @@ def test_the_experiment_keeps_its_files_in_the_project_and_not_in_the_copy(
 
 
 @pytest.mark.parametrize(
-    "name", ["train.learning_rat", "trian.learning_rate", "learning_rate", "train", "train.learning_rate.x", ""]
+    ("name", "likely"),
+    [
+        ("train.learning_rat", "(did you mean learning_rate?)"),
+        ("trian.learning_rate", "(did you mean train?)"),
+        ("learning_rate", "(allowed: data, validate,"),
+        ("train", "(allowed: unfreeze_from, epochs,"),
+        ("train.learning_rate.x", "(did you mean learning_rate?)"),
+        ("", "(allowed: data, validate,"),
+    ],
 )
-def test_a_key_that_there_is_not_is_refused_before_anything_is_copied(project: Path, name: str) -> None:
+def test_a_key_that_there_is_not_is_refused_before_anything_is_copied(project: Path, name: str, likely: str) -> None:
     with pytest.raises(LanduseError) as refusal, workspace({name: 0.5}):
         pass
-    assert str(refusal.value) == f"{name} = 0.5: there is no such key in params.yaml"
+    assert str(refusal.value).startswith(f"{name} = 0.5: there is no such key in params.yaml {likely}")
     assert not COPY.exists()
 
 

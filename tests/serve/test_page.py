@@ -102,3 +102,7 @@ def test_an_image_that_browsers_do_not_show_is_answered_all_the_same(trained: Pa
     page.set_input_files("#file", files=[{"name": "a.tif", "mimeType": "image/tiff", "buffer": drawn("TIFF")}])
     assert read_answer(page)
     page.wait_for_selector("#image", state="hidden")
+    assert page.inner_text("#unseen") == "This browser does not show such files; the model saw it."
+    page.set_input_files("#file", IMAGE)
+    page.wait_for_selector("#image", state="visible")
+    assert not page.is_visible("#unseen")
