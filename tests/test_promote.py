@@ -21,6 +21,10 @@ from landuse.cli import main
 from landuse.registry import fresh
 
 LANDUSE = Path(sys.executable).with_name("landuse")
+ALREADY = (
+    "gallery version 1 is the champion already: nothing is judged; artifacts/report.html shows its judgement\n"
+    "gallery version 1 is the champion\n"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +113,7 @@ def test_the_champion_is_not_judged_again_and_keeps_its_blessing(landuse, at_han
     landuse("promote", "1")
     before = blessing()
     paths.BLESSING.unlink()
-    assert landuse("promote", "1") == (0, "gallery version 1 is the champion\n", "")
+    assert landuse("promote", "1") == (0, ALREADY, "")
     assert blessing() == before and moves() == ["promote None 1 FINISHED"]
 
 
@@ -121,7 +125,7 @@ def test_the_report_of_the_champion_stays_what_it_is_where_its_images_are_not_at
     landuse("promote", "1")
     before = paths.REPORT.read_bytes()
     harm(paths.DATA / "water" / "03.png")
-    assert landuse("promote", "1") == (0, "gallery version 1 is the champion\n", "")
+    assert landuse("promote", "1") == (0, ALREADY, "")
     assert paths.REPORT.read_bytes() == before
 
 

@@ -2,12 +2,14 @@
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copy2
+from shutil import copy2, copytree
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,17 @@ def small_project(folder: Path) -> Workspace:
     work.change(lambda params: make_small(params, work.weights))
     work.commit()
     return work
+
+
+def copy_project(work: Workspace, folder: Path) -> Workspace:
+    """A copy of a project in a folder that is not there yet, its store at home there; the weights are the same file."""
+    copytree(work.folder, folder)
+    with closing(sqlite3.connect(folder / "mlflow.db")) as store, store:
+        for (table,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            for _, column, *_ in store.execute(f"PRAGMA table_info({table})").fetchall():
+                change = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)"
+                store.execute(change, (f"{work.folder}/", f"{folder}/", f"{work.folder}/"))
+    return Workspace(folder, work.weights)
 
 
 def clone(folder: Path) -> None:

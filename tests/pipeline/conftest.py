@@ -1,10 +1,9 @@
 """The whole pipeline, run once for real; tests read that run, or change a copy of it."""
 
 from pathlib import Path
-from shutil import copytree
 
 import pytest
-from workspace import Workspace, small_project
+from workspace import Workspace, copy_project, small_project
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,5 +26,4 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture
 def work(whole_run: Workspace, tmp_path: Path) -> Workspace:
     """A copy of the finished project, to be changed; the weights file is that of the original."""
-    copytree(whole_run.folder, tmp_path / "project")
-    return Workspace(tmp_path / "project", whole_run.weights)
+    return copy_project(whole_run, tmp_path / "project")
