@@ -19,9 +19,9 @@ def up() -> None:
     """Start what is not up yet, and say where everything is."""
     INBOX.mkdir(exist_ok=True)
     if not services.is_elsewhere():
-        from landuse.tracking.place import refuse_own_store_elsewhere
+        from landuse.tracking.place import refuse_unfit_own_store
 
-        refuse_own_store_elsewhere()
+        refuse_unfit_own_store()
     from pipelines.deploy import deploy
     from pipelines.lost import end_lost_runs
     from pipelines.overview import wait_for_plan

@@ -22,7 +22,7 @@ from landuse.registry import fresh
 
 LANDUSE = Path(sys.executable).with_name("landuse")
 ALREADY = (
-    "gallery version 1 is the champion already: nothing is judged; artifacts/report.html shows its judgement\n"
+    "nothing is judged, it is the champion already: artifacts/report.html shows its judgement\n"
     "gallery version 1 is the champion\n"
 )
 

@@ -92,7 +92,7 @@ def test_a_path_that_mlflow_takes_for_another_is_refused(
     with pytest.raises(LanduseError, match="for another folder: move the project to a path without % and"):
         place.named_store()
     with pytest.raises(LanduseError, match="for another folder: "):
-        place.refuse_own_store_elsewhere()
+        place.refuse_unfit_own_store()
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def refusal_of_store() -> str:
     with pytest.raises(LanduseError) as refused, tracking.store():
         pass
     with pytest.raises(LanduseError, match=re.escape(str(refused.value))):
-        place.refuse_own_store_elsewhere()
+        place.refuse_unfit_own_store()
     return str(refused.value)
 
 
@@ -126,7 +126,7 @@ def test_a_project_that_was_moved_is_not_let_to_write_its_runs_where_it_was(else
     subprocess.run(link, shell=True, check=True)
     with tracking.store():
         assert mlflow.get_experiment_by_name(place.EXPERIMENT).artifact_location.startswith(str(elsewhere))
-    place.refuse_own_store_elsewhere()
+    place.refuse_unfit_own_store()
 
 
 def test_a_copy_of_a_project_is_not_let_to_write_its_runs_into_the_first_one(elsewhere: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_copy_of_a_project_is_not_let_to_write_its_runs_into_the_first_one(els
     )
     for name in ("mlflow.db", "mlruns"):
         Path(name).rename(f"{name}.old")
-    place.refuse_own_store_elsewhere()
+    place.refuse_unfit_own_store()
 
 
 def test_a_store_elsewhere_keeps_its_files_where_it_likes(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,9 +145,9 @@ def test_a_store_elsewhere_keeps_its_files_where_it_likes(elsewhere: Path, monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/team.db")
     with tracking.store():
         assert mlflow.get_experiment_by_name(place.EXPERIMENT).artifact_location.startswith(str(elsewhere))
-    place.refuse_own_store_elsewhere()
+    place.refuse_unfit_own_store()
     Path("mlflow.db").write_text("no database at all")
-    place.refuse_own_store_elsewhere()
+    place.refuse_unfit_own_store()
 
 
 @pytest.mark.parametrize("kind", ["http", "postgresql"])

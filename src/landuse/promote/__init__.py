@@ -43,7 +43,7 @@ def promote(
         if number == champion and (known := blessing_of_champion(name, number)):
             known.write()
             show_again(version, known, evaluation)
-            tell(f"{registry.title(version)} is the champion already: nothing is judged; {REPORT} shows its judgement")
+            tell(f"nothing is judged, it is the champion already: {REPORT} shows its judgement")
             return known
         rival = None if champion in (None, number) else registry.get_version(name, champion)
         blessing = replace(judge(version, rival, params, evaluation, tell), reason=reason)

@@ -52,7 +52,7 @@ def store() -> Iterator[str]:
         yield uri
 
 
-def refuse_own_store_elsewhere() -> None:
+def refuse_unfit_own_store() -> None:
     """Raise LanduseError as `store` does, for the file beside the project, whatever `MLFLOW_TRACKING_URI` names."""
     refuse_misread_path()
     if own_file().exists():
