@@ -37,9 +37,7 @@ test: .venv/dev    ## every check: style, layers, tests on two cores; ARGS="-m '
 	pytest --numprocesses 2 $(ARGS)
 
 ui: .venv/run    ## the MLflow UI on this machine
-	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server: open that in a browser"; exit 1;; esac
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false DO_NOT_TRACK=true \
-	mlflow server --host 127.0.0.1 --port $${LANDUSE_MLFLOW_PORT:-5000} --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+	@python -m pipelines ui
 
 bench: .venv/run    ## the tutorial's recipe and this project side by side, about half an hour; ARGS=--quick is a short form
 	python benchmarks/bench.py $(ARGS)

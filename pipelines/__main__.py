@@ -1,4 +1,4 @@
-"""`python -m pipelines up | down | status`, as `make` calls it."""
+"""`python -m pipelines up | down | status | ui`, as `make` calls it."""
 
 import os
 import sys
@@ -7,12 +7,13 @@ from collections.abc import Callable
 from functools import partial
 
 from landuse.errors import LanduseError, Unavailable, in_one_line, without_login
-from landuse.paths import INBOX, SERVICES
+from landuse.paths import DEFAULT_STORE, INBOX, LOGIN, SERVICES
 from landuse.quiet import own_environment
 from pipelines import services
 from pipelines.waiting import held
 
 LOCK = SERVICES / "up.lock"
+LOG_IN = f"log in with {LOGIN}, which is user:password"
 
 
 def up() -> None:
@@ -64,10 +65,23 @@ def status() -> None:
         from pipelines.overview import overview
 
         print(overview(), flush=True)
+        print(f"{'browser':<10} {LOG_IN}", flush=True)
     if missing:
         raise LanduseError(f"{', '.join(missing)} not up: make up starts what is missing")
     if complaint:
         raise Unavailable(complaint)
+
+
+def ui() -> None:
+    """Become an MLflow server of the store, until Ctrl-C. Raises LanduseError where a server has it, or the port."""
+    server, store = services.mlflow_server(), services.store_address() if services.is_elsewhere() else DEFAULT_STORE
+    if store.startswith("http"):
+        raise LanduseError(f"MLFLOW_TRACKING_URI names a server: open {without_login(store)} in a browser")
+    if services.is_up(server):
+        raise LanduseError(f"make up shows it at {server.address} already: {LOG_IN}")
+    services.refuse_taken_port(server)
+    print(f"{server.address} shows runs and models until Ctrl-C: {LOG_IN}", flush=True)
+    os.execvpe(server.command[0], server.command, os.environ | {"MLFLOW_BACKEND_STORE_URI": store})
 
 
 def ask_store() -> str:
@@ -86,7 +100,7 @@ def ask_store() -> str:
 
 def main() -> None:
     """Do what is asked; an error that people can mend becomes one line and its exit code."""
-    verbs = {"up": partial(in_turn, up), "down": partial(in_turn, down), "status": status}
+    verbs = {"up": partial(in_turn, up), "down": partial(in_turn, down), "status": status, "ui": ui}
     parser = ArgumentParser("python -m pipelines")
     parser.add_argument("verb", choices=verbs)
     verb = parser.parse_args().verb

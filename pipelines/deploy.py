@@ -3,6 +3,7 @@
 import subprocess
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 from landuse.errors import LanduseError
 from landuse.params import load_params
@@ -11,11 +12,12 @@ from pipelines.services import HEARTBEAT_SECONDS, POOL, environment
 OVER = ("Completed", "Failed", "Crashed", "Cancelled")
 LOST = "landuse: end runs whose process is lost"
 CRASHED = "landuse: tell of crashes"
+JOB_TEMPLATE = Path(__file__).with_name("work_pool.json")  # has no variables: no run brings a command or environment
 
 
 def deploy() -> None:
     """Make or renew the work pool, deployments and automations. Doing it twice is harmless."""
-    prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
+    prefect("work-pool", "create", POOL, "--type", "process", "--base-job-template", str(JOB_TEMPLATE), "--overwrite")
     prefect("--no-prompt", "deploy", "--all")
     name = load_params().pipelines.notify
     wanted = [lost_runs(), *([crashes(block_id(name))] if name else [])]

@@ -4,41 +4,46 @@ All on 127.0.0.1. Each has a log and a note of its process in `.services/`.
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
-from urllib.request import ProxyHandler, build_opener
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
 import psutil
 
 from landuse.errors import LanduseError
-from landuse.paths import DEFAULT_STORE, SERVICES, SQLITE
-from landuse.process import DEATH_SECONDS, PID, end_group, is_here, note, noted
+from landuse.guard import login
+from landuse.paths import DEFAULT_STORE, LOGIN, SERVICES, SQLITE
+from landuse.process import DEATH_SECONDS, PID, end_group, is_here, is_member, note, noted
+from pipelines.ports import LOOPBACK, listener, listeners
 
-HOST = "127.0.0.1"
 POOL = "landuse"
 HEARTBEAT_SECONDS = 30
 START_SECONDS = 90
 STOP_SECONDS = 20
+ANSWER_SECONDS = 5
 PORT = "port"
-SHOWN_CHARACTERS = 100
 BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True)
 class Service:
-    """A process of the project; a server has a port that says on `health` whether it is well."""
+    """A process of the project; a server has a port that says on `health` whether it is well.
+
+    `private` is a path that it shows to nobody who does not know the login.
+    """
 
     name: str
     command: tuple[str, ...]
     port: str = ""
     health: str = ""
     port_variable: str = ""
+    private: str = ""
 
     @property
     def note(self) -> Path:
@@ -53,7 +58,7 @@ class Service:
     @property
     def address(self) -> str:
         """Where a server is reached."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
 
 def port_of(variable: str, usual: str) -> str:
@@ -67,16 +72,28 @@ def port_of(variable: str, usual: str) -> str:
 def prefect_server() -> Service:
     """The server that knows deployments, schedules and runs."""
     port = port_of("LANDUSE_PREFECT_PORT", "4200")
-    command = ("prefect", "server", "start", "--host", HOST, "--port", port)
-    return Service("prefect", command, port, "/api/health", "LANDUSE_PREFECT_PORT")
+    command = ("uvicorn", "--factory", "pipelines.guarded:prefect_app", "--host", LOOPBACK, "--port", port)
+    return Service("prefect", command, port, "/api/health", "LANDUSE_PREFECT_PORT", "/api/admin/version")
 
 
 def mlflow_server() -> Service:
     """The server of runs and registry, on the same store that bare `dvc repro` writes to."""
     port = port_of("LANDUSE_MLFLOW_PORT", "5000")
-    store = ("--backend-store-uri", DEFAULT_STORE, "--no-serve-artifacts", "--default-artifact-root", "./mlruns")
-    command = ("mlflow", "server", "--host", HOST, "--port", port, "--workers", "1", *store)
-    return Service("mlflow", command, port, "/health", "LANDUSE_MLFLOW_PORT")
+    store = ("--no-serve-artifacts", "--default-artifact-root", "./mlruns")
+    command = (
+        "mlflow",
+        "server",
+        "--app-name",
+        "landuse",
+        "--host",
+        LOOPBACK,
+        "--port",
+        port,
+        "--workers",
+        "1",
+        *store,
+    )
+    return Service("mlflow", command, port, "/health", "LANDUSE_MLFLOW_PORT", "/")
 
 
 def every_service() -> tuple[Service, ...]:
@@ -108,24 +125,37 @@ def is_elsewhere() -> bool:
 
 
 def environment() -> dict[str, str]:
-    """That of every service and flow: this project's servers, this Python.
+    """That of every service and flow: this project's servers with their login, this Python.
 
     What is on this machine is asked directly, also where the data set comes through a proxy.
     """
-    store = store_address() if is_elsewhere() else mlflow_server().address
-    direct = ",".join(dict.fromkeys([*filter(None, unproxied().split(",")), HOST, "localhost"]))
+    secret = login()
+    store = {"MLFLOW_TRACKING_URI": store_address()} if is_elsewhere() else own_store(secret)
+    direct = ",".join(dict.fromkeys([*filter(None, unproxied().split(",")), LOOPBACK, "localhost"]))
     return os.environ | {
         "no_proxy": direct,
         "NO_PROXY": direct,
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PREFECT_HOME": str((SERVICES / "prefect").resolve()),
         "PREFECT_API_URL": f"{prefect_server().address}/api",
+        "PREFECT_API_AUTH_STRING": secret,
+        "PREFECT_SERVER_API_AUTH_STRING": secret,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect_server().address,
+        "PREFECT_UI_API_URL": "/api",  # of whatever address the browser has, as through a tunnel
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "MLFLOW_TRACKING_URI": store,
+        "MLFLOW_BACKEND_STORE_URI": DEFAULT_STORE,  # of the MLflow server
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **store,
     }
+
+
+def own_store(secret: str) -> dict[str, str]:
+    """The MLflow server of the project, and its login."""
+    user, _, password = secret.partition(":")
+    own = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+    return {"MLFLOW_TRACKING_URI": mlflow_server().address} | own
 
 
 def unproxied() -> str:
@@ -144,7 +174,19 @@ def is_up(service: Service) -> bool:
     if port != service.port:
         remedy = f"set it to {port}, or make down first"
         raise LanduseError(f"{service.port_variable} = {service.port}: {service.name} is up on port {port}; {remedy}")
-    return not service.port or answers(service)
+    return not service.port or (answers(service) and is_listening(service))
+
+
+def is_listening(service: Service) -> bool:
+    """Whether the port is held by the service, not by another program that was there first.
+
+    macOS tells that to root alone; there nothing is known of it.
+    """
+    leader = int(noted(service.note)[PID])
+    try:
+        return any(pid and is_member(psutil.Process(pid), leader) for pid in listeners(service.port))
+    except psutil.AccessDenied:
+        return True
 
 
 def is_running(service: Service) -> bool:
@@ -154,10 +196,33 @@ def is_running(service: Service) -> bool:
 
 def answers(service: Service) -> bool:
     """Whether somebody says on the port of a server that all is well."""
+    return status_of(Request(service.address + service.health)) == 200
+
+
+def status_of(request: Request) -> int | None:
+    """The status with which a server on this machine answers; None where there is no answer."""
     direct = build_opener(ProxyHandler({}))
-    with suppress(OSError), direct.open(service.address + service.health, timeout=5) as answer:
-        return answer.status == 200
-    return False
+    try:
+        with direct.open(request, timeout=ANSWER_SECONDS) as answer:
+            return answer.status
+    except HTTPError as error:
+        error.close()
+        return error.code
+    except OSError:
+        return None
+
+
+def refuse_other_login(service: Service) -> None:
+    """Raise LanduseError where a server shows what is private without the login of the project, or not with it.
+
+    The one was started by an earlier version of this project, the other before the login was made anew.
+    """
+    if not service.private:
+        return
+    address = service.address + service.private
+    known = "Basic " + b64encode(login().encode()).decode()
+    if status_of(Request(address)) != 401 or status_of(Request(address, headers={"Authorization": known})) == 401:
+        raise LanduseError(f"{service.name} does not ask for the login in {LOGIN}: make down, then make up")
 
 
 def start(service: Service) -> None:
@@ -166,13 +231,11 @@ def start(service: Service) -> None:
     Raises LanduseError where its port is taken, or it does not come up in time; its log is named.
     """
     if is_running(service):
-        return wait_for(service)
-    patience = time.monotonic() + (DEATH_SECONDS if end_rest(service) else 0)  # of several threads the last frees it
-    while service.port and (holder := listener(service.port)):
-        if time.monotonic() > patience:
-            remedy = f"end it, or set {service.port_variable} to a free port"
-            raise LanduseError(f"port {service.port} is taken by {holder}: {remedy}")
-        time.sleep(0.02)
+        wait_for(service)
+        return refuse_other_login(service)
+    refuse_taken_port(
+        service, patience=DEATH_SECONDS if end_rest(service) else 0
+    )  # of several threads the last frees it
     with service.log.open("a") as log:
         process = subprocess.Popen(
             service.command, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -184,32 +247,17 @@ def start(service: Service) -> None:
         process.wait()
         raise
     wait_for(service)
+    refuse_other_login(service)
 
 
-def listener(port: str) -> str | None:
-    """Which program listens on the port, if one does; that of another user is not known by its number."""
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.AccessDenied:  # macOS tells root alone
-        return None if is_free(port) else "another program"
-    for each in connections:
-        if each.laddr.port == int(port) and each.status == psutil.CONN_LISTEN:
-            return f"process {each.pid} ({command_of(each.pid)})" if each.pid else "another user's program"
-    return None
-
-
-def is_free(port: str) -> bool:
-    """Whether a server could listen on the port."""
-    with suppress(OSError), socket.create_server((HOST, int(port))):
-        return True
-    return False
-
-
-def command_of(pid: int) -> str:
-    """The beginning of the command line of a process."""
-    with suppress(psutil.Error):
-        return shorten(" ".join(psutil.Process(pid).cmdline()), SHOWN_CHARACTERS)
-    return "it has just ended"
+def refuse_taken_port(service: Service, patience: float = 0) -> None:
+    """Raise LanduseError where another program holds the port, and does so for as many seconds."""
+    end = time.monotonic() + patience
+    while service.port and (holder := listener(service.port)):
+        if time.monotonic() > end:
+            remedy = f"end it, or set {service.port_variable} to a free port"
+            raise LanduseError(f"port {service.port} is taken by {holder}: {remedy}")
+        time.sleep(0.02)
 
 
 def wait_for(service: Service) -> None:

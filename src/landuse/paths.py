@@ -12,6 +12,7 @@ QUARANTINE = Path("quarantine")
 GX = Path("gx")
 INBOX = Path("inbox")
 SERVICES = Path(".services")
+LOGIN = SERVICES / "login"  # of the servers that the project starts
 SQLITE = "sqlite:///"
 DEFAULT_STORE = f"{SQLITE}mlflow.db"
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from zipfile import ZipFile
 from workspace import Workspace, small_project
 
 from landuse import sample
+from landuse.paths import LOGIN
 
 SELDOM = "0 3 29 2 *"  # a schedule that is never due, so that nothing runs but what a test asks for
 OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -67,17 +69,33 @@ class Fresh:
 
     def ask(self, path: str, body: Json | None = None) -> Any:
         """An answer of Prefect's API, whose SQLite may be locked for up to a minute."""
-        address = f"http://127.0.0.1:{self.env['LANDUSE_PREFECT_PORT']}/api{path}"
+        address = f"{self.prefect}/api{path}"
         data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", "Authorization": self.authorization}
         for _ in range(10):
             try:
-                with urlopen(Request(address, data, {"Content-Type": "application/json"}), timeout=90) as answer:
+                with urlopen(Request(address, data, headers), timeout=90) as answer:
                     return json.load(answer)
             except HTTPError as error:
                 if error.code != 503:  # its database is busy: asked to try again
                     raise
                 sleep(1)
         raise AssertionError(f"{address} stays busy")
+
+    @property
+    def login(self) -> str:
+        """The user and password of both servers."""
+        return (self.work.folder / LOGIN).read_text().strip()
+
+    @property
+    def authorization(self) -> str:
+        """The header that says so."""
+        return f"Basic {b64encode(self.login.encode()).decode()}"
+
+    @property
+    def prefect(self) -> str:
+        """The address of the Prefect server."""
+        return f"http://127.0.0.1:{self.env['LANDUSE_PREFECT_PORT']}"
 
     @property
     def store(self) -> str:

@@ -131,8 +131,8 @@ def test_whoever_is_named_is_told_of_a_promotion_a_refusal_and_a_failure(
     fresh: Fresh, scheduled: dict, told: HTTPServer
 ) -> None:
     address = f"http://127.0.0.1:{told.server_port}"
-    api = f"http://127.0.0.1:{fresh.env['LANDUSE_PREFECT_PORT']}/api"
-    fresh.work.ok(sys.executable, "-c", BLOCK, address, PREFECT_API_URL=api)
+    known = {"PREFECT_API_URL": f"{fresh.prefect}/api", "PREFECT_API_AUTH_STRING": fresh.login}
+    fresh.work.ok(sys.executable, "-c", BLOCK, address, **known)
     fresh.work.change(lambda params: params["pipelines"].update(notify="custom-webhook/team"))
     before = champion(fresh)
     fresh.completed(fresh.trigger("promotion"))
