@@ -1,0 +1,225 @@
+"""The servers of `make up` beside hostile pages and other users of the machine, on real servers."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Iterator
+from http.server import HTTPServer
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+from fresh import Fresh, free_port, receiver, wait_for
+from processes import ROOT
+
+CHROMIUM = shutil.which("chromium")
+NOBODY = 65534
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path")
+pytestmark = pytest.mark.slow
+
+READS = ("/api/deployments/filter", "/api/flow_runs/filter", "/api/block_documents/filter", "/api/admin/settings")
+STORE_READS = (
+    "/", "/ajax-api/2.0/mlflow/experiments/search?max_results=9", "/api/2.0/mlflow/registered-models/search",
+    "/get-artifact?path=report.html&run_uuid=1", "/graphql", "/api/2.0/mlflow-artifacts/artifacts",
+)  # fmt: skip
+ASK = f"""
+import json, os, sys
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+found = []
+for address in sys.argv[1:]:
+    for body in (None, b"{{}}"):
+        try:
+            found.append(urlopen(Request(address, body, {{"Content-Type": "application/json"}}), timeout=30).status)
+        except HTTPError as error:
+            found.append(error.code)
+print(json.dumps(found))
+"""
+FETCH = """async ([address, options]) => {
+    try { const answer = await fetch(address, options); return [answer.type, answer.status, await answer.text()] }
+    catch (error) { return ["refused", 0, String(error)] }
+}"""
+OPEN_SOCKET = """address => new Promise(done => {
+    const socket = new WebSocket(address, "prefect")
+    socket.onopen = () => done("open")
+    socket.onerror = () => done("refused")
+})"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+def deployment(fresh: Fresh) -> str:
+    return fresh.ask("/deployments/name/promotion/landuse")["id"]
+
+
+def status(address: str, **headers: str) -> int:
+    try:
+        with urlopen(Request(address, headers=headers), timeout=30) as answer:
+            return answer.status
+    except HTTPError as error:
+        error.close()
+        return error.code
+
+
+# A page of another origin
+
+
+@in_a_browser
+def test_a_page_of_another_origin_can_neither_read_nor_start_anything(
+    fresh: Fresh, told: HTTPServer, browser: object
+) -> None:
+    user, _, password = fresh.login.partition(":")
+    context = browser.new_context(http_credentials={"username": user, "password": password})
+    context.new_page().goto(fresh.store)  # the browser knows the login, and would send it along
+    page = context.new_page()
+    with receiver() as evil:
+        page.goto(f"http://127.0.0.1:{evil.server_port}/")  # the page is an error, but one of this origin
+        run = f"{fresh.prefect}/api/deployments/{deployment(fresh)}/create_flow_run"
+        name = json.dumps({"name": "planted"})
+        known = len(fresh.ask("/flow_runs/filter", {}))
+        for mode in ("cors", "no-cors"):
+            for address, body in ((run, "{}"), (f"{fresh.store}/api/2.0/mlflow/registered-models/create", name)):
+                for kind in ("application/json", "text/plain"):
+                    options = {"method": "POST", "mode": mode, "body": body, "headers": {"Content-Type": kind}}
+                    said = page.evaluate(FETCH, [address, options | {"credentials": "include"}])
+                    assert said[0] in ("refused", "opaque") and not said[1], said
+        for address in (*map(fresh.prefect.__add__, READS), *map(fresh.store.__add__, STORE_READS)):
+            assert page.evaluate(FETCH, [address, {"credentials": "include"}])[0] == "refused", address
+        assert page.evaluate(OPEN_SOCKET, f"{fresh.prefect.replace('http', 'ws')}/api/events/out") == "refused"
+    context.close()
+    assert len(fresh.ask("/flow_runs/filter", {})) == known
+    models = fresh.store + "/api/2.0/mlflow/registered-models/search"
+    with urlopen(Request(models, headers={"Authorization": fresh.authorization})) as answer:
+        assert "planted" not in answer.read().decode()
+
+
+@in_a_browser
+def test_a_browser_is_let_in_by_the_login_on_both_servers(fresh: Fresh, browser: object) -> None:
+    user, _, password = fresh.login.partition(":")
+    context = browser.new_context(http_credentials={"username": user, "password": password})
+    page = context.new_page()
+    page.goto(f"{fresh.store}/#/models")
+    page.get_by_text("Registered Models").first.wait_for()
+    page.goto(fresh.prefect)
+    page.locator("input").fill(fresh.login)
+    page.keyboard.press("Enter")
+    page.get_by_text("Deployments").first.wait_for()
+    context.close()
+
+
+# Another user of the machine
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_another_user_of_the_machine_is_let_in_by_neither_server(fresh: Fresh) -> None:
+    addresses = (*map(fresh.prefect.__add__, READS), *map(fresh.store.__add__, STORE_READS))
+    python = os.path.realpath(sys.executable)
+    command = (
+        "setpriv",
+        f"--reuid={NOBODY}",
+        f"--regid={NOBODY}",
+        "--clear-groups",
+        python,
+        "-I",
+        "-c",
+        ASK,
+        *addresses,
+    )
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) == {401}
+
+
+def test_what_the_project_makes_is_not_readable_by_other_users(fresh: Fresh, scheduled: dict) -> None:
+    made = (".services", "mlflow.db", "mlruns", "data", "artifacts", "inbox", ".incoming", ".dvc/cache")
+    for name in made:
+        assert not stat.S_IMODE((fresh.work.folder / name).stat().st_mode) & 0o077, name
+
+
+def test_the_login_is_in_no_log_page_record_or_process_list(fresh: Fresh, scheduled: dict) -> None:
+    user, _, password = fresh.login.partition(":")
+    forms = [password.encode(), b64encode(fresh.login.encode())]
+    listed = " ".join(" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+    assert not any(form.decode() in listed for form in forms)
+    files = [path for path in fresh.work.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    holding = {path.name for path in files if any(form in path.read_bytes() for form in forms)}
+    assert holding == {"login"} and len(files) > 1000
+    assert password not in fresh.pipelines("status")
+
+
+# What a request may bring along
+
+
+@pytest.mark.parametrize("variable", ["command", "env", "env.PATH", "working_dir", "anything"])
+def test_a_run_brings_no_command_and_no_environment_along(fresh: Fresh, variable: str) -> None:
+    with pytest.raises(HTTPError) as refusal:
+        fresh.ask(f"/deployments/{deployment(fresh)}/create_flow_run", {"job_variables": {variable: "touch pwned"}})
+    assert refusal.value.code == 422 and "not allowed" in refusal.value.read().decode()
+
+
+def test_a_server_answers_no_other_host(fresh: Fresh) -> None:
+    for address in (f"{fresh.prefect}/api/health", f"{fresh.prefect}/", f"{fresh.store}/health", f"{fresh.store}/"):
+        assert status(address, Host="evil.example", Authorization=fresh.authorization) == 403, address
+
+
+# Servers for a moment
+
+
+def test_the_temporary_server_of_a_flow_asks_for_the_login_too(fresh: Fresh, tmp_path: Path) -> None:
+    ports = {"LANDUSE_PREFECT_PORT": free_port(), "LANDUSE_MLFLOW_PORT": free_port()}
+    folder = tmp_path / "project"
+    fresh.work.ok("git", "clone", "--quiet", str(fresh.work.folder), str(folder))
+    with subprocess.Popen(
+        ("landuse", "flow", "ingestion"), cwd=folder, env=fresh.work.env(PYTHONPATH=f"{folder}/src", **ports),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as flow:  # fmt: skip
+        address = next(line.split()[-1] for line in flow.stdout if "Starting temporary server on" in line)
+        wait_for(lambda: reached(f"{address}/api/health"), 60)
+        assert status(f"{address}/api/flows/filter") == status(f"{address}/api/admin/settings") == 401
+        said = flow.stdout.read()
+    assert flow.returncode == 0, said
+
+
+def reached(address: str) -> bool:
+    try:
+        return status(address) == 200
+    except OSError:
+        return False
+
+
+def test_make_ui_shows_the_store_to_who_knows_the_login(fresh: Fresh, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
+    port = free_port()
+    env = fresh.work.env(LANDUSE_MLFLOW_PORT=port, PYTHONPATH=f"{ROOT}/src:{tmp_path}")
+    command = (sys.executable, "-m", "pipelines", "ui")
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as ui:
+        try:
+            assert f"http://127.0.0.1:{port}" in ui.stdout.readline()
+            wait_for(lambda: reached(f"http://127.0.0.1:{port}/health"), 60)
+            login = (tmp_path / ".services" / "login").read_text().strip()
+            known = f"Basic {b64encode(login.encode()).decode()}"
+            assert status(f"http://127.0.0.1:{port}/") == 401
+            assert status(f"http://127.0.0.1:{port}/", Authorization=known) == 200
+            taken = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+            assert taken.returncode == 1 and taken.stderr.startswith(f"landuse: port {port} is taken by process")
+        finally:
+            ui.terminate()
+    served = subprocess.run(
+        command, cwd=fresh.work.folder, env=fresh.work.env(**fresh.env), capture_output=True, text=True
+    )
+    assert served.returncode == 1 and "make up shows it" in served.stderr
