@@ -23,6 +23,8 @@ from urllib.request import urlopen
 from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
+from landuse.guard import known_by, login
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 LOADING_SECONDS = 12
@@ -51,14 +53,17 @@ def last_retraining() -> tuple[str, str, str]:
 def browser(url: str) -> Iterator[ClientConnection]:
     """A headless browser that shows a page; yields what it is told things through, in the DevTools protocol."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [*BROWSER, f"--user-data-dir={profile}", "--remote-debugging-port=0", "--remote-allow-origins=*", url]
+        command = [*BROWSER, f"--user-data-dir={profile}", "--remote-debugging-port=0", "--remote-allow-origins=*"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             try:
                 port = next(found[1] for line in process.stderr if (found := re.search(r"ws://127.0.0.1:(\d+)/", line)))
-                sleep(LOADING_SECONDS)
                 pages = json.load(urlopen(f"http://127.0.0.1:{port}/json"))
                 page = next(each for each in pages if each["type"] == "page")
                 with connect(page["webSocketDebuggerUrl"], max_size=None) as socket:
+                    tell(socket, "Network.enable")
+                    tell(socket, "Network.setExtraHTTPHeaders", headers={"Authorization": known_by(login())})
+                    tell(socket, "Page.navigate", url=url)
+                    sleep(LOADING_SECONDS)
                     yield socket
             finally:
                 process.terminate()

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from base64 import b64encode
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import psutil
 
 from landuse.errors import LanduseError
-from landuse.guard import login
+from landuse.guard import known_by, login
 from landuse.paths import DEFAULT_STORE, LOGIN, SERVICES, SQLITE
 from landuse.process import DEATH_SECONDS, PID, end_group, is_here, is_member, note, noted
 from pipelines.ports import LOOPBACK, listener, listeners
@@ -219,9 +218,8 @@ def refuse_other_login(service: Service) -> None:
     """
     if not service.private:
         return
-    address = service.address + service.private
-    known = "Basic " + b64encode(login().encode()).decode()
-    if status_of(Request(address)) != 401 or status_of(Request(address, headers={"Authorization": known})) == 401:
+    address, known = service.address + service.private, {"Authorization": known_by(login())}
+    if status_of(Request(address)) != 401 or status_of(Request(address, headers=known)) == 401:
         raise LanduseError(f"{service.name} does not ask for the login in {LOGIN}: make down, then make up")
 
 

@@ -51,6 +51,11 @@ def make_login() -> None:
         part.unlink()
 
 
+def known_by(credentials: str) -> str:
+    """The Authorization header of who knows a login."""
+    return f"Basic {base64.b64encode(credentials.encode()).decode()}"
+
+
 class Guard:
     """ASGI middleware: refuses hosts and pages that are not the server's own, and whoever does not know the login.
 
@@ -59,7 +64,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, credentials: str | None = None) -> None:
         self.app = app
-        self.expected = credentials and b"Basic " + base64.b64encode(credentials.encode())
+        self.expected = credentials and known_by(credentials).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self.refusal(scope) if scope["type"] in ("http", "websocket") else None

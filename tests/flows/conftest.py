@@ -1,16 +1,14 @@
 """What the tests of the flows share: an empty project, what a run logs, and a project on real servers."""
 
 import logging
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import HTTPServer
 from pathlib import Path
 from shutil import copytree
-from unittest.mock import patch
 
 import pytest
-from fresh import SELDOM, Fresh, kept_fresh, receiver, wait_for
+from fresh import SELDOM, Fresh, kept_fresh, receiver, signed_in, wait_for
 from processes import ROOT
 from workspace import Workspace
 
@@ -37,8 +35,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, told: HTTPServer) -> Iterato
         fresh.work.commit()
         copytree(fresh.work.folder, folder / "bare")
         fresh.pipelines("up")
-        user, _, password = fresh.login.partition(":")
-        with patch.dict(os.environ, {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}):
+        with signed_in(fresh):
             yield fresh
 
 

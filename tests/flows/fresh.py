@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 from typing import Any
+from unittest.mock import patch
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from zipfile import ZipFile
@@ -22,6 +22,7 @@ from zipfile import ZipFile
 from workspace import Workspace, small_project
 
 from landuse import sample
+from landuse.guard import known_by
 from landuse.paths import LOGIN
 
 SELDOM = "0 3 29 2 *"  # a schedule that is never due, so that nothing runs but what a test asks for
@@ -90,7 +91,7 @@ class Fresh:
     @property
     def authorization(self) -> str:
         """The header that says so."""
-        return f"Basic {b64encode(self.login.encode()).decode()}"
+        return known_by(self.login)
 
     @property
     def prefect(self) -> str:
@@ -194,6 +195,14 @@ def kept_fresh(folder: Path) -> Iterator[Fresh]:
         yield fresh
     finally:
         fresh.pipelines("down")
+
+
+@contextmanager
+def signed_in(fresh: Fresh) -> Iterator[None]:
+    """MLflow's clients in this process know the login of the project's server."""
+    user, _, password = fresh.login.partition(":")
+    with patch.dict(os.environ, {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}):
+        yield
 
 
 class Receiver(BaseHTTPRequestHandler):

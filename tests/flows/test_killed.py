@@ -8,7 +8,7 @@ from itertools import count
 
 import psutil
 import pytest
-from fresh import Fresh, kept_fresh
+from fresh import Fresh, kept_fresh, signed_in
 from mlflow import MlflowClient
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
     with kept_fresh(tmp_path_factory.mktemp("killed")) as fresh:
         fresh.work.change(lambda params: params["train"].update(epochs=EPOCHS, patience=EPOCHS))
         fresh.pipelines("up")
-        yield fresh
+        with signed_in(fresh):
+            yield fresh
 
 
 def flow_process(fresh: Fresh) -> psutil.Process:

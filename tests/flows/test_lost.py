@@ -13,7 +13,7 @@ import tiny
 from fresh import free_port
 from prefect import flow
 from prefect.events.filters import EventFilter
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Completed, Running, Suspended
 from processes import ROOT, python, wait_until
 
@@ -132,7 +132,10 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
         SERVICES.mkdir()
         services.start(services.prefect_server())
-        with temporary_settings({PREFECT_API_URL: services.environment()["PREFECT_API_URL"]}):
+        known = {
+            setting: services.environment()[setting.name] for setting in (PREFECT_API_URL, PREFECT_API_AUTH_STRING)
+        }
+        with temporary_settings(known):
             yield
         services.stop(services.prefect_server())
 

@@ -209,6 +209,26 @@ def test_the_server_of_another_project_is_not_taken_for_ones_own(web: Service) -
     assert is_up(web) and stop(elsewhere), "whatever the port, it is ended"
 
 
+def test_a_server_that_shows_everything_to_everybody_is_not_taken_for_up(web: Service) -> None:
+    start(web)
+    for attempt in (web, replace(web, private="/missing")):  # shows it, or asks for no login
+        with pytest.raises(LanduseError, match=r"^web does not ask for the login in .*: make down, then make up$"):
+            start(replace(attempt, private=attempt.private or "/"))
+    assert is_running(web)
+
+
+def test_a_program_that_was_first_on_the_port_is_not_taken_for_the_server(web: Service) -> None:
+    idle = replace(web, command=python("import time; time.sleep(60)"))
+    with patch.object(services, "listener", return_value=None), patch.object(services, "START_SECONDS", 1):
+        command = (sys.executable, "-m", "http.server", web.port, "--bind", "127.0.0.1")
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as stranger:
+            wait_until(lambda: answers(web))
+            with pytest.raises(LanduseError, match="web does not answer"):
+                start(idle)
+            assert is_running(idle) and not is_up(idle)
+            stranger.terminate()
+
+
 def test_a_service_that_cannot_be_noted_is_not_left_behind(web: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -17,7 +17,7 @@ from requests import RequestException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from landuse.errors import LanduseError, Unavailable, without_login
-from landuse.paths import DEFAULT_STORE, SQLITE
+from landuse.paths import DEFAULT_STORE, LOGIN, SQLITE
 
 EXPERIMENT = "landuse"
 FILES = "mlruns"  # where MLflow keeps the files of a store that is a file
@@ -28,7 +28,8 @@ REMEDIES = {  # by what MLflow or the database says
     "readonly database|unable to open": "let the user who runs this read and write it",
     "is locked": "another process writes to it; try again",
     "file-?system tracking backend": "name a database such as sqlite:///mlflow.db, or a server, in MLFLOW_TRACKING_URI",
-    r"\b40[13]\b|AccessDenied|Forbidden": "let this user read and write there",
+    r"\b401\b": f"set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; those of make up are in {LOGIN}",
+    r"\b403\b|AccessDenied|Forbidden": "let this user read and write there",
     "No module named": "install it with pip, or name another store in MLFLOW_TRACKING_URI",
     "RESOURCE_DOES_NOT_EXIST": "somebody deleted it meanwhile",
     "deleted experiment": "mlflow experiments restore; its id is in mlflow experiments search --view deleted_only",
