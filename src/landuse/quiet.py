@@ -22,8 +22,8 @@ one_at_a_time = Lock()
 def own_environment() -> None:
     """For the start of a program: the repository and the runs are those of this project, whatever the shell says.
 
-    Other users read nothing of what it makes. MLflow and Prefect, imported later, tell their makers nothing of their use. A user without a name, as in a
-    container, goes by number, and what is printed to a closed stream goes nowhere.
+    Other users read nothing of what it makes. MLflow and Prefect, imported later, tell their makers nothing of their
+    use. A user without a name, as in a container, goes by number, and what is printed to a closed stream goes nowhere.
     """
     for name in OF_OTHERS:
         os.environ.pop(name, None)

@@ -17,6 +17,8 @@ import psutil
 import pytest
 from fresh import Fresh, free_port, receiver, wait_for
 from processes import ROOT
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 CHROMIUM = shutil.which("chromium")
 NOBODY = 65534
@@ -131,6 +133,18 @@ def test_another_user_of_the_machine_is_let_in_by_neither_server(fresh: Fresh) -
     done = subprocess.run((sys.executable, "-c", ASK, *addresses), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) == {401}
+
+
+@pytest.mark.parametrize("path", ["events/in", "events/out", "logs/out", "task_runs/subscriptions/scheduled"])
+def test_a_web_socket_of_prefect_is_closed_to_who_does_not_know_the_login(fresh: Fresh, path: str) -> None:
+    address = f"{fresh.prefect.replace('http', 'ws')}/api/{path}"
+    for hello in ({"type": "auth", "token": None}, {"type": "auth", "token": "guess"}, {"type": "subscribe"}):
+        with connect(address, subprotocols=["prefect"], proxy=None) as socket:
+            socket.send(json.dumps(hello))
+            with pytest.raises(ConnectionClosed):
+                socket.recv(timeout=10)
+    with pytest.raises(InvalidStatus), connect(address, origin="http://evil.example", proxy=None):
+        pass
 
 
 def test_what_the_project_makes_is_not_readable_by_other_users(fresh: Fresh, scheduled: dict) -> None:
