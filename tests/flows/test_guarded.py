@@ -34,15 +34,16 @@ ASK = f"""
 import json, os, sys
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+
+def ask(address, body):
+    try:
+        return urlopen(Request(address, body, {{"Content-Type": "application/json"}}), timeout=30).status
+    except HTTPError as error:
+        return error.code
+
+ask(sys.argv[1], None)  # what Python imports for it may lie where only root can read
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
-found = []
-for address in sys.argv[1:]:
-    for body in (None, b"{{}}"):
-        try:
-            found.append(urlopen(Request(address, body, {{"Content-Type": "application/json"}}), timeout=30).status)
-        except HTTPError as error:
-            found.append(error.code)
-print(json.dumps(found))
+print(json.dumps([ask(address, body) for address in sys.argv[1:] for body in (None, b"{{}}")]))
 """
 FETCH = """async ([address, options]) => {
     try { const answer = await fetch(address, options); return [answer.type, answer.status, await answer.text()] }
