@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
+from tiffs import RGB, tiff
 
 from landuse import dataset
 from landuse.dataset import cores, image_paths, map_ahead, orientation, read_image, view
@@ -87,16 +88,6 @@ def test_sixteen_bits_of_grey_become_the_upper_eight(mode: str, kind: str) -> No
     assert pixels[0, ::4].tolist() == [[level] * 3 for level in (0, 0x40, 0x80, 0xFF)]
 
 
-def test_sixteen_bits_of_which_zero_is_white_are_no_negative() -> None:
-    levels = np.linspace(0, 0xFFFF, 256).astype("<u2")
-    white_is, black_is = (struct.pack("<HHIH", 262, 3, 1, zero) for zero in (0, 1))  # what zero is, in a TIFF
-    plain = saved(Image.frombytes("I;16", (16, 16), levels.tobytes()), "TIFF").getvalue()
-    turned = saved(Image.frombytes("I;16", (16, 16), (0xFFFF - levels).tobytes()), "TIFF").getvalue()
-    assert turned.count(black_is) == 1
-    negative = io.BytesIO(turned.replace(black_is, white_is))
-    assert (read_image(negative, 16) == read_image(io.BytesIO(plain), 16)).all()
-
-
 @pytest.mark.parametrize("mode", ["L", "1"])
 def test_grey_and_black_and_white_become_three_equal_channels(mode: str) -> None:
     pixels = read_image(saved(COLOURS.convert(mode), "PNG"), 32)
@@ -154,10 +145,9 @@ def test_a_truncated_image_is_refused_with_its_name_and_reason(tmp_path: Path, s
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
-BEGINNINGS = [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WEBP"]
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", SVG, POSTSCRIPT, *BEGINNINGS])
+@pytest.mark.parametrize("content", [b"", b"not an image", SVG, POSTSCRIPT, b"RIFF\0\0\0\0WEBP"])
 def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "image.png").write_bytes(content)
     with pytest.raises(LanduseError, match=r"image\.png cannot be decoded: not a TIFF, JPEG, PNG or WebP image$"):
@@ -166,35 +156,13 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
         read_image(io.BytesIO(content), 32)
 
 
-def tiff(pixels: np.ndarray, apart: bool) -> bytes:
-    """An uncompressed TIFF of pixels [height, width, bands], its bands one after the other or interleaved."""
-    height, width, bands = pixels.shape
-    content = (pixels.transpose(2, 0, 1) if apart else pixels).astype(pixels.dtype.newbyteorder("<")).tobytes()
-    parts, start = bands if apart else 1, 8
-    lists = struct.pack(f"<{bands}H", *[8 * pixels.itemsize] * bands)
-    lists += struct.pack(f"<{parts}I", *(start + part * len(content) // parts for part in range(parts)))
-    lists += struct.pack(f"<{parts}I", *[len(content) // parts] * parts)
-    bits, offsets, sizes = (start + len(content) + at for at in (0, 2 * bands, 2 * bands + 4 * parts))
-    offsets, sizes = (offsets, sizes) if apart else (start, len(content))
-    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, bands, bits), (259, 3, 1, 1), (262, 3, 1, 2)]
-    tags += [(273, 4, parts, offsets), (277, 3, 1, bands), (278, 4, 1, height), (279, 4, parts, sizes)]
-    tags += [(284, 3, 1, 2 if apart else 1)]
-    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
-    return b"II*\0" + struct.pack("<I", start + len(content) + len(lists)) + content + lists + directory
+@pytest.mark.parametrize(("kind", "content"), [("PNG", b"\x89PNG\r\n\x1a\n"), ("JPEG", b"\xff\xd8\xff\xe0")])
+def test_the_beginning_of_an_image_is_said_to_be_one_that_breaks_off(kind: str, content: bytes) -> None:
+    with pytest.raises(LanduseError, match=f"a {kind} image that is damaged, .*: it breaks off or is garbled$"):
+        read_image(io.BytesIO(content), 32)
 
 
-@pytest.mark.parametrize(("levels", "apart"), [(np.uint8, True), (np.uint8, False), (np.uint16, False)])
-def test_bands_are_read_rightly_however_they_are_stored(levels: type, apart: bool) -> None:
-    stored = QUARTERS.astype(levels) * (257 if levels == np.uint16 else 1)
-    assert (read_image(io.BytesIO(tiff(stored, apart)), 32) == QUARTERS).all()
-
-
-def test_sixteen_bits_band_by_band_are_refused_before_they_are_read_as_eight() -> None:
-    with pytest.raises(LanduseError, match="16-bit bands stand one after the other, .* save it with interleaved bands"):
-        read_image(io.BytesIO(tiff(QUARTERS.astype(np.uint16) * 257, apart=True)), 32)
-
-
-@pytest.mark.parametrize("content", [b"II*\0", tiff(np.zeros((8, 8, 13), np.uint16), apart=False)])
+@pytest.mark.parametrize("content", [b"II*\0", tiff(np.zeros((8, 8, 13), int), 16, RGB)])
 def test_a_tiff_of_another_kind_is_said_to_be_one(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "image.tif").write_bytes(content)
     for source in (tmp_path / "image.tif", io.BytesIO(content)):

@@ -13,19 +13,23 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from landuse.errors import LanduseError, one_line
+from landuse.formats import (
+    bits_of,
+    is_negative,
+    mend,
+    opened,
+    refuse_lost_colours,
+    refuse_misread,
+    tile_size,
+    why_undecodable,
+    why_unidentified,
+)
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp"})
-FORMATS = ("TIFF", "JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
-UNSCALED = {"I": "signed or 32-bit", "F": "floating-point"}
-USABLE = "save it with 8 or 16 bits per channel"
-ODD_TIFF = f"a TIFF of bands or levels that cannot be used, or damaged; {USABLE}, as grey or RGB"
-UNKNOWN = "not a TIFF, JPEG, PNG or WebP image"
-TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how they begin, the large ones too
-BAND_BY_BAND = 2
 READ_AHEAD = 64
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a Linux container: microseconds of work, of all cores, in a period
 TURNS = {
@@ -38,7 +42,6 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and a value of it
 Pixels = NDArray[np.uint8]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,12 +54,16 @@ def image_paths(folder: Path) -> list[Path]:
 
 def upright(image: Image.Image) -> Image.Image:
     """RGB with 8 bits per channel, turned as its EXIF orientation says, transparency on white."""
-    turn = TURNS.get(orientation(image))
-    negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+    turn, bits, negative = TURNS.get(orientation(image)), bits_of(image), is_negative(image)
+    clear = image.info.get("transparency")
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I;16"):
-        levels = (np.asarray(image) >> 8).astype(np.uint8)
-        return Image.fromarray(255 - levels if negative else levels).convert("RGB")  # of 8 bits Pillow knows itself
+        deep = np.asarray(image)
+        levels = (deep >> (bits - 8)).astype(np.uint8)
+        levels = 255 - levels if negative else levels  # of 8 bits Pillow knows itself
+        return Image.fromarray(levels if clear is None else np.where(deep == clear, np.uint8(255), levels)).convert(
+            "RGB"
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -79,47 +86,28 @@ def decode(source: Path | BinaryIO) -> Image.Image:
     """
     name = source if isinstance(source, Path) else "image"
     try:
-        image = Image.open(source, formats=FORMATS)
+        image = opened(source)
     except UnidentifiedImageError:
-        raise LanduseError(f"{name} cannot be decoded: {ODD_TIFF if is_tiff(source) else UNKNOWN}") from None
+        raise LanduseError(f"{name} cannot be decoded: {why_unidentified(source)}") from None
     except Exception as error:  # Pillow raises whatever a damaged file leads to
         raise unreadable(name, error) from None
     try:
         refuse_unusable(image)
+        mend(image)
         image.load()
+        refuse_lost_colours(image)
     except Exception as error:
         image.close()
-        raise unreadable(name, error) from None
+        raise unreadable(name, why_undecodable(image, error)) from None
     return image
 
 
 def refuse_unusable(image: Image.Image) -> None:
     """Raise ValueError for what should not be decoded: a size that takes everybody's memory, no colours or scale."""
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"it has {image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,}")
-    if image.mode == "P" and image.palette is None:
-        raise ValueError("its pixels are numbers of colours, and it has no palette")
-    if image.mode in UNSCALED:
-        raise ValueError(f"it has {UNSCALED[image.mode]} levels; {USABLE}")
-    if is_misread(image):
-        raise ValueError("its 16-bit bands stand one after the other, uncompressed; save it with interleaved bands")
-
-
-def is_misread(image: Image.Image) -> bool:
-    """Whether Pillow takes 16 bits for 8, as it does where a TIFF holds whole bands without compression."""
-    tags = getattr(image, "tag_v2", {})
-    deep = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8
-    apart = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == BAND_BY_BAND and len(image.getbands()) > 1
-    return deep and apart and any(tile.codec_name == "raw" for tile in image.tile)
-
-
-def is_tiff(source: Path | BinaryIO) -> bool:
-    """Whether the first bytes say so."""
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            return is_tiff(file)
-    source.seek(0)
-    return source.read(len(TIFFS[0])) in TIFFS
+    for part, (width, height) in {"": image.size, " in a tile": tile_size(image)}.items():
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"it has {width:,} x {height:,} pixels{part}, more than {MAX_PIXELS:,}")
+    refuse_misread(image)
 
 
 def unreadable(name: Path | str, error: Exception) -> LanduseError:

@@ -124,7 +124,7 @@ REFUSED = {
     "on a drive": (lambda path: zip_of(path, {"C:\\field\\a.png": b""}), "outside of the data folder"),
     "zip link": (zip_with_link, "is a link or a device"),
     "tar symbolic link": (lambda path: tar_with(path, tarfile.SYMTYPE), "is a link or a device"),
-    "tar hard link": (lambda path: tar_with(path, tarfile.LNKTYPE), "is a link or a device"),
+    "tar hard link": (lambda path: tar_with(path, tarfile.LNKTYPE), "is a link to '/etc/passwd', outside of it"),
     "tar device": (lambda path: tar_with(path, tarfile.CHRTYPE), "is a link or a device"),
     "tar pipe": (lambda path: tar_with(path, tarfile.FIFOTYPE), "is a link or a device"),
     "one place for two": (lambda path: zip_of(path, {"x/field/a.png": b"1", "y/field/a.png": b"2"}), "'field/a.png'"),

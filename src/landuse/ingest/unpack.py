@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -18,18 +18,19 @@ from unicodedata import normalize
 
 from landuse.dataset import IMAGE_SUFFIXES
 from landuse.errors import NO_ROOM, LanduseError, Refused, one_line
+from landuse.ingest.tar import CHUNK, Member, tar_members
 
 # An archive may unpack to this many bytes and this many times its own size more: images hardly compress, bombs do.
 UNPACKED_BYTES = 2**30
 UNPACKED_TIMES = 20
 MEMBERS = 1_000_000
-CHUNK = 2**20
-TAR_BLOCK = 512
+CLASSES = 10_000  # each is a row in every table of validation
+ZIP_MEMBER = b"PK\1\2"  # begins what the directory of a zip says of one
 PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
-TAR_PADDING = 16 * CHUNK
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError)
-
-Member = tuple[str, int, Callable[[], IO[bytes]]]
+DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(EOFError, ValueError, OverflowError, RecursionError),
+)
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def unpack_archive(archive: Path, name: str, target: Path) -> int:
     """
     limit = UNPACKED_BYTES + UNPACKED_TIMES * archive.stat().st_size
     with one_line_errors(name):
-        return take(within_limits(archive_members(archive, name), limit, name), name, target)
+        return take(within_limits(archive_members(archive, name, target), limit, name), name, target)
 
 
 def copy_folder(folder: Path, name: str, target: Path) -> int:
@@ -88,12 +89,18 @@ def take(members: Iterator[Member], name: str, target: Path) -> int:
     """Write the images among the members below target; the number of the others."""
     taken = ignored = 0
     inner = ""
+    classes: set[str] = set()
     for member, _, open_member in members:
+        if member.endswith("/"):
+            continue
         place = place_of(member, name)
         if place is None:
             ignored += 1
             inner = inner or (member if member.lower().endswith(PACKED) else "")
             continue
+        classes.add(place.parent.name)
+        if len(classes) > CLASSES:
+            raise Refused(f"{name} is refused: it holds more than {CLASSES:,} class folders; use <class>/<image>")
         with open_member() as stream:
             write(stream, target / place, name)
         taken += 1
@@ -155,26 +162,44 @@ def within_limits(members: Iterator[Member], limit: int, name: str) -> Iterator[
         yield member
 
 
-def archive_members(archive: Path, name: str) -> Iterator[Member]:
-    """The files of an archive, whose kind is told by its first bytes, never by its name."""
+def archive_members(archive: Path, name: str, target: Path) -> Iterator[Member]:
+    """The members of an archive, whose kind is told by its first bytes, never by its name."""
     with archive.open("rb") as file:
         is_zip = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-    return zip_members(archive, name) if is_zip else tar_members(archive, name)
+    return zip_members(archive, name) if is_zip else tar_members(archive, name, partial(path_of, target, name))
+
+
+def path_of(target: Path, name: str, member: str) -> Path | None:
+    """Where a member is written to; None as `place_of` says."""
+    place = place_of(member, name)
+    return place and target / place
 
 
 def zip_members(archive: Path, name: str) -> Iterator[Member]:
-    """The files of a zip archive.
+    """The members of a zip archive.
 
-    Raises Refused at the first one that is a link, a device or encrypted.
+    Raises Refused at the first one that is a link, a device or encrypted, or where there are too many of them, before
+    they take memory.
     """
+    if count_of(ZIP_MEMBER, archive) > MEMBERS:
+        raise Refused(f"{name} is refused: it holds more than {MEMBERS:,} files; is it an archive of images?")
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise Refused(f"{name} is refused: its member {info.filename!r} is a link or a device")
             if info.flag_bits & 0x1:
                 raise Refused(f"{name} is refused: its member {info.filename!r} is encrypted; pack it without")
-            if not info.is_dir():
-                yield zip_name(info), info.file_size, partial(opened.open, info)
+            yield zip_name(info), info.file_size, partial(opened.open, info)
+
+
+def count_of(mark: bytes, file: Path) -> int:
+    """How often some bytes stand in a file."""
+    found, end = 0, b""
+    with file.open("rb") as content:
+        while chunk := content.read(CHUNK):
+            found += (end + chunk).count(mark)
+            end = chunk[1 - len(mark) :]
+    return found
 
 
 def zip_name(info: zipfile.ZipInfo) -> str:
@@ -186,48 +211,6 @@ def zip_name(info: zipfile.ZipInfo) -> str:
         except UnicodeError:
             text = info.filename
     return text.replace("\\", "/")
-
-
-def tar_members(archive: Path, name: str) -> Iterator[Member]:
-    """The files of a tar archive, plain or compressed, read once from front to back.
-
-    Raises Refused at the first one that is a link or a device, or where the end is missing.
-    """
-    with open_tar(archive, name) as opened:
-        while info := opened.next():
-            opened.members.clear()  # or memory would grow with the number of files
-            if not info.isreg() and not info.isdir():
-                raise Refused(f"{name} is refused: its member {info.name!r} is a link or a device")
-            if info.isreg():
-                yield info.name, info.size, partial(opened.extractfile, info)
-        check_end(opened)
-
-
-def open_tar(archive: Path, name: str) -> tarfile.TarFile:
-    """Open a tar archive of any compression.
-
-    Raises LanduseError where it is none.
-    """
-    try:
-        return tarfile.open(archive, "r:*")
-    except tarfile.ReadError:
-        message = (
-            f"{name} is no zip or tar(.gz, .bz2, .xz) archive, or its beginning is damaged: fetch or pack it again"
-        )
-        raise Refused(message) from None
-
-
-def check_end(opened: tarfile.TarFile) -> None:
-    """Read past the end mark, so that the checksum of the compression is looked at.
-
-    Raises EOFError where the mark is missing: tarfile takes a cut or garbled archive for a shorter one.
-    """
-    opened.fileobj.seek(opened.offset)
-    if opened.fileobj.read(TAR_BLOCK) != bytes(TAR_BLOCK):
-        raise EOFError("it breaks off before its end")
-    for _ in range(TAR_PADDING // CHUNK):
-        if not opened.fileobj.read(CHUNK):
-            return
 
 
 def folder_members(folder: Path, name: str) -> Iterator[Member]:
