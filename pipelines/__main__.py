@@ -6,9 +6,10 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 
+from landuse.environment import own_environment
 from landuse.errors import LanduseError, Unavailable, in_one_line, without_login
 from landuse.paths import INBOX, SERVICES
-from landuse.quiet import own_environment
+from landuse.quiet import open_closed_streams
 from pipelines import services
 from pipelines.waiting import held
 
@@ -90,8 +91,9 @@ def main() -> None:
     parser = ArgumentParser("python -m pipelines")
     parser.add_argument("verb", choices=verbs)
     verb = parser.parse_args().verb
-    own_environment()
+    open_closed_streams()
     with in_one_line():
+        own_environment()
         try:
             os.environ.update(services.environment())
             verbs[verb]()

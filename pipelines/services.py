@@ -17,8 +17,10 @@ from urllib.request import ProxyHandler, build_opener
 import psutil
 
 from landuse.errors import LanduseError
+from landuse.network import hidden
 from landuse.paths import DEFAULT_STORE, SERVICES, SQLITE
 from landuse.process import DEATH_SECONDS, PID, end_group, is_here, note, noted
+from pipelines.settings import SETTINGS
 
 HOST = "127.0.0.1"
 POOL = "landuse"
@@ -110,27 +112,26 @@ def is_elsewhere() -> bool:
 def environment() -> dict[str, str]:
     """That of every service and flow: this project's servers, this Python.
 
-    What is on this machine is asked directly, also where the data set comes through a proxy.
+    A proxy that Prefect cannot go through is hidden from it: what it asks is on this machine.
     """
-    store = store_address() if is_elsewhere() else mlflow_server().address
-    direct = ",".join(dict.fromkeys([*filter(None, unproxied().split(",")), HOST, "localhost"]))
-    return os.environ | {
-        "no_proxy": direct,
-        "NO_PROXY": direct,
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "PREFECT_HOME": str((SERVICES / "prefect").resolve()),
-        "PREFECT_API_URL": f"{prefect_server().address}/api",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "MLFLOW_TRACKING_URI": store,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-
-
-def unproxied() -> str:
-    """The hosts that the user has asked without the proxy."""
-    return os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    store, home = store_address() if is_elsewhere() else mlflow_server().address, (SERVICES / "prefect").resolve()
+    return (
+        os.environ
+        | hidden()
+        | SETTINGS
+        | {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PREFECT_HOME": str(home),
+            "PREFECT_PROFILES_PATH": f"{home}/profiles.toml",
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home}/prefect.db",
+            "PREFECT_API_URL": f"{prefect_server().address}/api",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "MLFLOW_TRACKING_URI": store,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+    )
 
 
 def is_up(service: Service) -> bool:
