@@ -7,7 +7,7 @@ export PATH
 unexport PYTHONSAFEPATH
 # Into .venv, wherever a pip.conf or the shell would have packages go.
 INSTALL = PIP_PYTHON= PIP_CONSTRAINT= PIP_DRY_RUN=0 \
-	python -m pip install --quiet --no-deps --no-user --target= --prefix= --root=
+	python -m pip install --quiet --no-deps --no-user --target= --prefix="$(CURDIR)/.venv" --root=/
 LOCK = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
