@@ -149,6 +149,7 @@ def test_the_real_command_works_whatever_python_was_told(more: dict[str, str], p
 
 def test_the_flows_are_found_where_python_was_told_to_look_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "__init__.py").touch()
     (tmp_path / "pipelines" / "__main__.py").write_text(OWN + "print('those of this folder')")
     env = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
     command = [sys.executable, "-m", "pipelines", "status"]
