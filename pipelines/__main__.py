@@ -1,4 +1,4 @@
-"""`python -m pipelines up | down | status`, as `make` calls it."""
+"""`python -m pipelines up | down | status`, as `make` calls it; `watch` is what `up` leaves to watch inbox/."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from functools import partial
 
 from landuse.environment import own_environment
 from landuse.errors import LanduseError, Unavailable, in_one_line, without_login
+from landuse.params import load_params
 from landuse.paths import INBOX, SERVICES
 from landuse.quiet import open_closed_streams
 from pipelines import services
@@ -85,9 +86,16 @@ def ask_store() -> str:
     return complaint
 
 
+def watch() -> None:
+    """Watch inbox/. Never returns."""
+    from pipelines import inbox
+
+    inbox.watch(load_params().pipelines.settle_seconds)
+
+
 def main() -> None:
     """Do what is asked; an error that people can mend becomes one line and its exit code."""
-    verbs = {"up": partial(in_turn, up), "down": partial(in_turn, down), "status": status}
+    verbs = {"up": partial(in_turn, up), "down": partial(in_turn, down), "status": status, "watch": watch}
     parser = ArgumentParser("python -m pipelines")
     parser.add_argument("verb", choices=verbs)
     verb = parser.parse_args().verb

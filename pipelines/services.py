@@ -84,7 +84,7 @@ def mlflow_server() -> Service:
 def every_service() -> tuple[Service, ...]:
     """All that `up` may have started, in this order."""
     worker = Service("worker", ("prefect", "worker", "start", "--pool", POOL, "--name", POOL))
-    inbox = Service("inbox", ("python", "-m", "pipelines.inbox"))
+    inbox = Service("inbox", ("python", "-m", "pipelines", "watch"))
     return (prefect_server(), mlflow_server(), worker, inbox)
 
 

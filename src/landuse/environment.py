@@ -106,15 +106,15 @@ VARIABLES = (
         OBEYED, "where certificates are there",
     ),
     Row("logins", ("NETRC",), OBEYED, "on the way to other machines; this one is sent no login from it"),
-    Row("stores", ("AWS_*", "BOTO_*", "GOOGLE_*", "AZURE_*"), OBEYED, "logins of a DVC remote or an MLflow store"),
+    Row("stores", ("AWS_*", "BOTO_*", "GOOGLE_*", "AZURE_*", "FSSPEC_*"), OBEYED, "logins of a DVC remote or an MLflow store"),
     Row(
-        "servers", ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "UVICORN_*", "GUNICORN_*", "PROMETHEUS_*", "OTEL_*"),
+        "servers", ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "UVICORN_*", "GUNICORN_*", "WEBSOCKETS_*", "PROMETHEUS_*", "OTEL_*"),
         FIXED,
         "as `serve`, `make up` and `make ui` start them",
     ),
     Row(
         "numbers, tables, images",
-        ("NPY_*", "NUMPY_*", "PANDAS_*", "SCIPY_*", "SKLEARN_*", "PILLOW_*", "OPTUNA_*", "SQLALCHEMY_*", "PYDANTIC_*"),
+        ("NPY_*", "NUMPY_*", "PANDAS_*", "SCIPY_*", "SKLEARN_*", "PILLOW_*", "OPTUNA_*", "SQLALCHEMY_*", "ALEMBIC_*", "PYDANTIC_*"),
         FIXED, "as the libraries do by themselves",
     ),
     Row(
