@@ -106,11 +106,11 @@ VARIABLES = (
         OBEYED, "where certificates are there",
     ),
     Row("logins", ("NETRC",), OBEYED, "on the way to other machines; this one is sent no login from it"),
-    Row("stores", ("AWS_*", "BOTO_*", "GOOGLE_*", "AZURE_*", "FSSPEC_*"), OBEYED, "logins of a DVC remote or an MLflow store"),
+    Row("stores", ("AWS_*", "BOTO_*", "GOOGLE_*", "AZURE_*", "FSSPEC_*"), OBEYED, "logins of DVC remotes and MLflow stores"),
     Row(
-        "servers", ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "UVICORN_*", "GUNICORN_*", "WEBSOCKETS_*", "PROMETHEUS_*", "OTEL_*"),
-        FIXED,
-        "as `serve`, `make up` and `make ui` start them",
+        "servers",
+        ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "UVICORN_*", "GUNICORN_*", "WEBSOCKETS_*", "PROMETHEUS_*", "OTEL_*"),
+        FIXED, "as `serve`, `make up` and `make ui` start them",
     ),
     Row(
         "numbers, tables, images",
