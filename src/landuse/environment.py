@@ -106,7 +106,7 @@ VARIABLES = (
         OBEYED, "where certificates are there",
     ),
     Row("logins", ("NETRC",), OBEYED, "on the way to other machines; this one is sent no login from it"),
-    Row("stores", ("AWS_*", "BOTO_*", "GOOGLE_*", "AZURE_*", "FSSPEC_*"), OBEYED, "logins of DVC remotes and MLflow stores"),
+    Row("stores", ("AWS_*", "BOTO_*", "GOOGLE_*", "AZURE_*", "FSSPEC_*"), OBEYED, "logins of remotes and stores"),
     Row(
         "servers",
         ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "UVICORN_*", "GUNICORN_*", "WEBSOCKETS_*", "PROMETHEUS_*", "OTEL_*"),
@@ -114,7 +114,10 @@ VARIABLES = (
     ),
     Row(
         "numbers, tables, images",
-        ("NPY_*", "NUMPY_*", "PANDAS_*", "SCIPY_*", "SKLEARN_*", "PILLOW_*", "OPTUNA_*", "SQLALCHEMY_*", "ALEMBIC_*", "PYDANTIC_*"),
+        (
+            "NPY_*", "NUMPY_*", "PANDAS_*", "SCIPY_*", "SKLEARN_*", "PILLOW_*", "OPTUNA_*", "SQLALCHEMY_*", "ALEMBIC_*",
+            "PYDANTIC_*",
+        ),
         FIXED, "as the libraries do by themselves",
     ),
     Row(
