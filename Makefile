@@ -1,9 +1,19 @@
 # Everything runs in .venv, which these targets make from the pinned requirements. Needs Python 3.11 and make.
 
-PYTHON ?= python3.11
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PYTHON = python3.11
+ARGS =
+override PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PATH
+unexport PYTHONSAFEPATH
+# Into .venv, wherever a pip.conf or the shell would have packages go.
+INSTALL = PIP_PYTHON= PIP_CONSTRAINT= PIP_DRY_RUN=0 \
+	python -m pip install --quiet --no-deps --no-user --target= --prefix="$(CURDIR)/.venv" --root=/
 LOCK = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+ifneq ($(findstring :,$(CURDIR)),)
+$(error $(CURDIR) has a colon, which no PATH can hold: move the project to another folder)
+endif
 
 .PHONY: run up down status test ui bench lock clean
 
@@ -51,6 +61,6 @@ clean:    ## remove what was installed; data, artifacts and registry stay
 
 .venv/run .venv/dev: .venv/%: requirements/%.txt pyproject.toml
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	python -m pip install --quiet --no-deps --require-hashes --requirement $<
-	python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(INSTALL) --require-hashes --requirement $<
+	$(INSTALL) --no-build-isolation --editable .
 	touch $@

@@ -1,4 +1,4 @@
-"""`python -m pipelines up | down | status | ui`, as `make` calls it."""
+"""`python -m pipelines up | down | status | ui`, as `make` calls it; `watch` is what `up` leaves to watch inbox/."""
 
 import os
 import sys
@@ -6,9 +6,11 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 
+from landuse.environment import own_environment
 from landuse.errors import LanduseError, Unavailable, in_one_line, without_login
+from landuse.params import load_params
 from landuse.paths import DEFAULT_STORE, INBOX, LOGIN, SERVICES
-from landuse.quiet import own_environment
+from landuse.quiet import open_closed_streams
 from pipelines import services
 from pipelines.waiting import held
 
@@ -98,14 +100,23 @@ def ask_store() -> str:
     return complaint
 
 
+def watch() -> None:
+    """Watch inbox/. Never returns."""
+    from pipelines import inbox
+
+    inbox.watch(load_params().pipelines.settle_seconds)
+
+
 def main() -> None:
     """Do what is asked; an error that people can mend becomes one line and its exit code."""
-    verbs = {"up": partial(in_turn, up), "down": partial(in_turn, down), "status": status, "ui": ui}
+    turns = {"up": partial(in_turn, up), "down": partial(in_turn, down)}
+    verbs = turns | {"status": status, "ui": ui, "watch": watch}
     parser = ArgumentParser("python -m pipelines")
     parser.add_argument("verb", choices=verbs)
     verb = parser.parse_args().verb
-    own_environment()
+    open_closed_streams()
     with in_one_line():
+        own_environment()
         try:
             os.environ.update(services.environment())
             verbs[verb]()

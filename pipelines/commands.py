@@ -17,6 +17,7 @@ from prefect.logging import get_logger, get_run_logger
 
 from landuse import versioning
 from landuse.errors import LanduseError, Unavailable
+from landuse.network import shown
 from landuse.params import load_params
 from landuse.paths import SERVICES
 from landuse.process import end_group, kill_group, note, noted
@@ -130,9 +131,9 @@ def when_free(work: Callable[[], Result]) -> Result:
 
 
 def command_environment() -> dict[str, str]:
-    """That of a command: this Python's commands first, and the MLflow store of the project in whatever folder."""
+    """That of a command: this Python first, the user's proxies, the MLflow store of the project in whatever folder."""
     own = {"PATH": f"{BIN}:{os.environ['PATH']}", "MLFLOW_TRACKING_URI": store_address(), "PYTHONUNBUFFERED": "1"}
-    return os.environ | own
+    return os.environ | shown() | own
 
 
 def failure(lines: deque[str], code: int) -> CommandFailed:

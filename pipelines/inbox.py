@@ -142,7 +142,3 @@ def tell_of(found: list[Path]) -> None:
     event = Event(event=EVENT, resource=resource, payload={"arrivals": len(found)})
     with server() as client:  # emit_event sends in the background and says nothing of what is lost
         client.request("POST", "/events", json=[event.model_dump(mode="json")])
-
-
-if __name__ == "__main__":
-    watch(load_params().pipelines.settle_seconds)

@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -32,13 +33,17 @@ def run_once(name: str, settings: list[str]) -> Any:
     Raises LanduseError where the flow has no such parameter, or fails, or the server does not answer any more.
     """
     prepare()
+    with apart():
+        import prefect.context  # noqa: F401
     from pipelines.commands import CommandFailed
     from pipelines.server import answering
 
     flow = getattr(import_module(f"pipelines.{name}"), name)
+    given = parameters(flow.fn, settings)
     try:
         with stoppable(), answering():
-            return flow(**parameters(flow.fn, settings))
+            start_temporary_server()
+            return flow(**given)
     except CommandFailed as error:
         if error.exit_code in TOLD_APART:
             raise
@@ -59,12 +64,29 @@ def prepare() -> None:
     if not services.is_up(services.prefect_server()):
         del own["PREFECT_API_URL"]
         os.environ.pop("PREFECT_API_URL", None)
-        own["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
         own["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = str(services.START_SECONDS)
         own["PREFECT_CLIENT_MAX_RETRIES"] = "1"  # Ctrl-C ends the temporary server too: it is not waited for
     if not services.is_up(services.mlflow_server()) and not services.is_elsewhere():
         del own["MLFLOW_TRACKING_URI"]
     os.environ.update(own)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Where Prefect starts, in its own folder: it would read the settings of a `.env` in this one."""
+    home = Path(os.environ["PREFECT_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    with chdir(home):
+        yield
+
+
+def start_temporary_server() -> None:
+    """Start Prefect's temporary server, where no other is up; it ends with this process."""
+    if "PREFECT_API_URL" not in os.environ:
+        with apart():
+            from prefect.server.api.server import SubprocessASGIServer
+
+            SubprocessASGIServer().start()
 
 
 def end_orphans() -> None:

@@ -17,9 +17,11 @@ import psutil
 
 from landuse.errors import LanduseError
 from landuse.guard import known_by, login
+from landuse.network import hidden
 from landuse.paths import DEFAULT_STORE, LOGIN, SERVICES, SQLITE
 from landuse.process import DEATH_SECONDS, PID, end_group, is_here, is_member, note, noted
 from pipelines.ports import LOOPBACK, listener, listeners
+from pipelines.settings import SETTINGS
 
 POOL = "landuse"
 HEARTBEAT_SECONDS = 30
@@ -98,7 +100,7 @@ def mlflow_server() -> Service:
 def every_service() -> tuple[Service, ...]:
     """All that `up` may have started, in this order."""
     worker = Service("worker", ("prefect", "worker", "start", "--pool", POOL, "--name", POOL))
-    inbox = Service("inbox", ("python", "-m", "pipelines.inbox"))
+    inbox = Service("inbox", ("python", "-m", "pipelines", "watch"))
     return (prefect_server(), mlflow_server(), worker, inbox)
 
 
@@ -126,28 +128,32 @@ def is_elsewhere() -> bool:
 def environment() -> dict[str, str]:
     """That of every service and flow: this project's servers with their login, this Python.
 
-    What is on this machine is asked directly, also where the data set comes through a proxy.
+    A proxy that Prefect cannot go through is hidden from it: what it asks is on this machine.
     """
-    secret = login()
+    secret, home = login(), (SERVICES / "prefect").resolve()
     store = {"MLFLOW_TRACKING_URI": store_address()} if is_elsewhere() else own_store(secret)
-    direct = ",".join(dict.fromkeys([*filter(None, unproxied().split(",")), LOOPBACK, "localhost"]))
-    return os.environ | {
-        "no_proxy": direct,
-        "NO_PROXY": direct,
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "PREFECT_HOME": str((SERVICES / "prefect").resolve()),
-        "PREFECT_API_URL": f"{prefect_server().address}/api",
-        "PREFECT_API_AUTH_STRING": secret,
-        "PREFECT_SERVER_API_AUTH_STRING": secret,
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect_server().address,
-        "PREFECT_UI_API_URL": "/api",  # of whatever address the browser has, as through a tunnel
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "MLFLOW_BACKEND_STORE_URI": DEFAULT_STORE,  # of the MLflow server
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        **store,
-    }
+    return (
+        os.environ
+        | hidden()
+        | SETTINGS
+        | store
+        | {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PREFECT_HOME": str(home),
+            "PREFECT_PROFILES_PATH": f"{home}/profiles.toml",
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home}/prefect.db",
+            "PREFECT_API_URL": f"{prefect_server().address}/api",
+            "PREFECT_API_AUTH_STRING": secret,
+            "PREFECT_SERVER_API_AUTH_STRING": secret,
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect_server().address,
+            "PREFECT_SERVER_UI_API_URL": "/api",  # of whatever address the browser has, as through a tunnel
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "MLFLOW_BACKEND_STORE_URI": DEFAULT_STORE,  # of the MLflow server
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+    )
 
 
 def own_store(secret: str) -> dict[str, str]:
@@ -155,11 +161,6 @@ def own_store(secret: str) -> dict[str, str]:
     user, _, password = secret.partition(":")
     own = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
     return {"MLFLOW_TRACKING_URI": mlflow_server().address} | own
-
-
-def unproxied() -> str:
-    """The hosts that the user has asked without the proxy."""
-    return os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
 
 
 def is_up(service: Service) -> bool:

@@ -10,16 +10,19 @@ import pytest
 import tiny
 from xdist.scheduler import LoadScopeScheduling
 
+from landuse.environment import AT_START, own_environment
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 APART = ("test_killed.py",)  # it takes as long as all other flows
 OF_THE_USER = (
     *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),  # a pipe is no terminal
-    *("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"),  # set where a hook of git runs the tests
+    *AT_START,  # else the tests would begin anew
 )
 for variable in OF_THE_USER:
     os.environ.pop(variable, None)
-os.environ |= {"GIT_CONFIG_GLOBAL": str(HERE / "gitconfig"), "GIT_CONFIG_NOSYSTEM": "1", "no_proxy": "127.0.0.1"}
+os.environ |= {"GIT_CONFIG_GLOBAL": str(HERE / "gitconfig"), "GIT_CONFIG_NOSYSTEM": "1", "PYTHONUTF8": "1"}
+own_environment()
 
 
 class Together(LoadScopeScheduling):

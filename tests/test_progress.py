@@ -10,7 +10,6 @@ from time import sleep
 
 import pytest
 
-from landuse import quiet
 from landuse.progress import EpochBars, track
 from landuse.quiet import native_stderr_muted
 
@@ -94,21 +93,11 @@ def test_keras_starts_without_what_it_does_not_need_and_others_can_have_it_after
 def test_closed_streams_are_taken_for_nowhere() -> None:
     lines = (
         "import sys",
-        "from landuse.quiet import native_stderr_muted, own_environment",
-        "own_environment()",
+        "from landuse.quiet import native_stderr_muted, open_closed_streams",
+        "open_closed_streams()",
         "with native_stderr_muted():",
         "    print('out', flush=True)",
         "print('err', file=sys.stderr, flush=True)",
     )
     command = shlex.join([sys.executable, "-c", "\n".join(lines)])
     assert subprocess.run(f"{command} <&- >&- 2>&-", shell=True).returncode == 0
-
-
-def test_a_user_without_a_name_goes_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nameless() -> str:
-        raise KeyError("getpwuid(): uid not found: 1001")
-
-    monkeypatch.setattr(quiet, "getuser", nameless)
-    monkeypatch.setenv("USER", "")
-    quiet.own_environment()
-    assert os.environ["USER"] == str(os.getuid())

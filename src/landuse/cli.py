@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from landuse.environment import own_environment
 from landuse.errors import LanduseError, in_one_line
 from landuse.own_code import run_own_code
-from landuse.quiet import own_environment, tensorflow_starts
+from landuse.quiet import open_closed_streams, tensorflow_starts
 
 if TYPE_CHECKING:
     from landuse.params import Params
@@ -299,8 +300,9 @@ def flow(
 
 def main() -> None:
     """Run the command line; an error that people can mend becomes one line and its exit code."""
-    own_environment()
+    open_closed_streams()
     with in_one_line():
+        own_environment()
         run_own_code()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", module="PIL")

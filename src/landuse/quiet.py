@@ -1,39 +1,13 @@
-"""What libraries do unasked at their start, left out: notes past every logging setting, and imports of others.
-
-And what the shell says of somebody else's work.
-"""
+"""What libraries do unasked at their start, left out: notes past every logging setting, and imports of others."""
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from getpass import getuser
 from threading import Lock
 
 UNUSED = ("matplotlib", "sklearn")
-OF_OTHERS = (  # set by git for its hooks, and by MLflow for what it starts
-    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR"),
-    *("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"),
-)
-OWNER_ONLY = 0o077  # as a umask
 one_at_a_time = Lock()
-
-
-def own_environment() -> None:
-    """For the start of a program: the repository and the runs are those of this project, whatever the shell says.
-
-    Other users read nothing of what it makes. MLflow and Prefect, imported later, tell their makers nothing of their
-    use. A user without a name, as in a container, goes by number, and what is printed to a closed stream goes nowhere.
-    """
-    for name in OF_OTHERS:
-        os.environ.pop(name, None)
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    os.umask(os.umask(OWNER_ONLY) | OWNER_ONLY)
-    try:
-        getuser()
-    except (KeyError, OSError):
-        os.environ["USER"] = str(os.getuid())
-    open_closed_streams()
 
 
 def open_closed_streams() -> None:

@@ -169,7 +169,7 @@ def test_what_arrives_or_is_lost_while_the_server_is_away_it_learns_when_it_is_b
     leave_note(run)
     INBOX.mkdir()
     (INBOX / "set.zip").touch()
-    with subprocess.Popen((sys.executable, "-m", "pipelines.inbox"), env=services.environment()) as watcher:
+    with subprocess.Popen((sys.executable, "-m", "pipelines", "watch"), env=services.environment()) as watcher:
         try:
             with pytest.raises(subprocess.TimeoutExpired):
                 watcher.wait(timeout=4)

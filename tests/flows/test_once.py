@@ -71,7 +71,7 @@ def test_without_servers_a_flow_speaks_to_none_whatever_the_shell_says(place: Pa
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         prepare()
         assert "PREFECT_API_URL" not in os.environ and "MLFLOW_TRACKING_URI" not in os.environ
-        assert os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] == "true"
+        assert os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] == "true"
         assert os.environ["PREFECT_HOME"] == str(place / ".services" / "prefect")
 
 

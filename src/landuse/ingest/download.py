@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from landuse.errors import LanduseError, Refused, Unavailable
 from landuse.ingest.unpack import CHUNK, flat, one_line_errors
+from landuse.network import refuse_unspoken_proxy
 
 DOWNLOADS = Path(".incoming/downloads")
 TIMEOUT = 30
@@ -86,6 +87,7 @@ def download(url: str, target: Path) -> None:
     Raises LanduseError naming the URL, the key data.source and the remedy; Unavailable where that may pass.
     """
     name = public(url)
+    refuse_unspoken_proxy(url)
     try:
         with urlopen(request_for(url), timeout=TIMEOUT) as answer, one_line_errors(name), target.open("wb") as file:
             expected = int(answer.headers.get("Content-Length") or 0)

@@ -4,14 +4,15 @@ import re
 from io import StringIO
 from pathlib import Path
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, FAINT, LINE = "#22262b", "#666d75", "#e3e1da"
 GOOD, WRONG = "#0b6e4f", "#b23a48"
 IN_A_PAGE = {INK: "--ink", FAINT: "--faint", LINE: "--line", GOOD: "--good", WRONG: "--wrong"}
-STYLE = {
+PLAIN = {key: value for key, value in dict(rcParamsDefault).items() if not key.startswith("backend")}
+STYLE = PLAIN | {  # whatever a matplotlibrc of the user says
     "font.size": 9,
     "text.color": INK,
     "axes.titlesize": 10,
@@ -34,6 +35,7 @@ STYLE = {
 WIDTH = 5.2  # inches of a figure that a phone shows without scrolling
 
 
+@rc_context(STYLE)
 def save(figure: Figure, path: Path) -> None:
     """As a PNG on white."""
     figure.savefig(path, dpi=110, pil_kwargs={"compress_level": 1})  # half the time, a little more disk

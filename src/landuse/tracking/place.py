@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
 from textwrap import shorten
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient, MlflowException
@@ -17,6 +17,7 @@ from requests import RequestException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from landuse.errors import LanduseError, Unavailable, without_login
+from landuse.network import LOOPBACK, refuse_unspoken_proxy
 from landuse.paths import DEFAULT_STORE, LOGIN, SQLITE
 
 EXPERIMENT = "landuse"
@@ -100,6 +101,7 @@ def reach() -> Iterator[str]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ["MLFLOW_TRACKING_URI"] = named_store()
+    approach(os.environ["MLFLOW_TRACKING_URI"])
     uri = without_login(os.environ["MLFLOW_TRACKING_URI"])
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -108,6 +110,17 @@ def reach() -> Iterator[str]:
     except (MlflowException, SQLAlchemyError, ModuleNotFoundError, *transfer_errors()) as error:  # a driver may lack
         kind = Unavailable if may_pass(error) else LanduseError
         raise kind(f"MLflow at {uri}: {with_remedy(without_login(str(error)))}") from None
+
+
+def approach(uri: str) -> None:
+    """Raise LanduseError where a store is behind a proxy that nothing here can go through.
+
+    One on this machine is sent no login from the user's .netrc, which is meant for others.
+    """
+    if uri.startswith("http"):
+        refuse_unspoken_proxy(uri)
+        if urlsplit(uri).hostname in LOOPBACK:
+            os.environ["NETRC"] = os.devnull
 
 
 def named_store() -> str:

@@ -18,6 +18,7 @@ def draw(study: optuna.Study, folder: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
+    matplotlib.rcdefaults()  # whatever a matplotlibrc of the user says; Optuna draws in a style of its own
     from optuna.visualization.matplotlib import plot_parallel_coordinate, plot_param_importances
 
     importances = folder / "importances.png"

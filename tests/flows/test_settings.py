@@ -1,0 +1,116 @@
+"""Prefect keeps to the project: its settings, and the database of the user, which is never written to."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LANDUSE = Path(sys.executable).with_name("landuse")
+FOUND = """
+import json, os
+from landuse.environment import own_environment
+own_environment()
+from pipelines import services, settings
+os.environ.update(services.environment())
+from prefect.settings import get_current_settings
+print(json.dumps(get_current_settings().to_environment_variables()))
+"""
+HOSTILE = {
+    "PREFECT_API_URL": "http://127.0.0.1:4999/api",
+    "PREFECT_API_KEY": "pnu_1",
+    "PREFECT_HOME": "/nowhere",
+    "PREFECT_PROFILES_PATH": "/nowhere/profiles.toml",
+    "PREFECT_PROFILE": "mine",
+    "PREFECT_SERVER_API_BASE_PATH": "/elsewhere",
+    "PREFECT_API_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///{folder}/user.db",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///{folder}/user.db",
+    "PREFECT_SERVER_DATABASE_HOST": "db.example",
+    "PREFECT_SERVER_DATABASE_USER": "me",
+    "PREFECT_SERVER_DATABASE_NAME": "{folder}/user.db",
+    "PREFECT_API_DATABASE_PASSWORD": "secret",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+    "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
+    "PREFECT_TASKS_REFRESH_CACHE": "true",
+    "PREFECT_TASKS_DEFAULT_RETRIES": "3",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+}
+PREFECT_TOML = """
+home = "/nowhere"
+[api]
+url = "http://127.0.0.1:4999/api"
+key = "pnu_1"
+[server.api]
+base_path = "/elsewhere"
+csrf_protection_enabled = true
+[server.database]
+connection_url = "sqlite+aiosqlite:///{folder}/user.db"
+name = "{folder}/user.db"
+[server.ephemeral]
+enabled = false
+[tasks]
+refresh_cache = true
+"""
+
+
+def hostile(folder: Path) -> dict[str, str]:
+    return {name: value.replace("{folder}", str(folder)) for name, value in HOSTILE.items()}
+
+
+def write(folder: Path, kind: str) -> dict[str, str]:
+    """Put what is hostile into a file of this kind in the folder, or into the environment, which is returned."""
+    found, toml = hostile(folder), PREFECT_TOML.replace("{folder}", str(folder))
+    if kind == ".env":
+        (folder / ".env").write_text("".join(f"{name}='{value}'\n" for name, value in found.items()))
+    if kind == "prefect.toml":
+        (folder / "prefect.toml").write_text(toml)
+    if kind == "pyproject.toml":
+        (folder / "pyproject.toml").write_text(f"[tool.prefect]\n{toml}".replace("\n[", "\n[tool.prefect."))
+    if kind == "profiles.toml":
+        (folder / ".prefect").mkdir()
+        rows = "".join(f"{name} = {json.dumps(value)}\n" for name, value in found.items())
+        (folder / ".prefect" / "profiles.toml").write_text(f'active = "mine"\n[profiles.mine]\n{rows}')
+    return found if kind == "the shell" else {}
+
+
+def settings(folder: Path, **more: str) -> dict[str, str]:
+    """What Prefect goes by in a program of ours in this folder, which is the user's home, too."""
+    env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "HOME": str(folder)} | more
+    command = [sys.executable, "-c", FOUND]
+    return json.loads(subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("kind", ["the shell", ".env", "prefect.toml", "pyproject.toml", "profiles.toml"])
+def test_nothing_of_the_user_changes_the_settings_of_prefect(kind: str, tmp_path: Path) -> None:
+    expected = settings(tmp_path)
+    found = settings(tmp_path, **write(tmp_path, kind))
+    unset = {name for name, value in found.items() if not value and name not in expected}
+    assert {name: value for name, value in found.items() if name not in unset} == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["the shell", ".env", "prefect.toml"])
+def test_a_flow_without_a_server_leaves_the_database_of_the_user_alone(kind: str, project: Path) -> None:
+    (project / "pipelines").symlink_to(ROOT / "pipelines")
+    env = os.environ | {"HOME": str(project)} | write(project, kind)
+    command = [LANDUSE, "flow", "ingestion", "source=nowhere.zip"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert "landuse: nowhere.zip: there is no such file or folder" in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr and "Service 'EventsWorker' failed" not in done.stderr
+    assert not (project / "user.db").exists() and (project / ".services" / "prefect" / "prefect.db").exists()
+
+
+@pytest.mark.slow
+def test_a_flow_works_behind_a_proxy_that_prefect_cannot_use(project: Path) -> None:
+    (project / "pipelines").symlink_to(ROOT / "pipelines")
+    more = {"ALL_PROXY": "socks5://127.0.0.1:1", "NO_PROXY": "[::1]", "SSL_CERT_FILE": "/nowhere"}
+    command = [LANDUSE, "flow", "ingestion", "source=https://tiles.example/a.zip"]
+    done = subprocess.run(command, env=os.environ | more, capture_output=True, text=True)
+    assert "data.checksum" in done.stderr or "ALL_PROXY = socks5://127.0.0.1:1: landuse can go" in done.stderr
+    assert done.returncode == 1 and "Traceback" not in done.stderr
