@@ -265,7 +265,7 @@ def test_the_transparent_level_of_a_grey_png_becomes_white_whatever_its_depth(bi
         assert (found == np.where(levels == clear, 255, as_stored(levels, bits).astype(int))).all()
 
 
-def test_the_transparent_colour_of_a_png_becomes_white_or_is_refused_where_it_cannot_be_told() -> None:
+def test_the_transparent_colour_of_a_png_becomes_white_or_is_refused() -> None:
     first = SCENE[0, 0]
     found = look(png(SCENE, 8, 2, chunk(b"tRNS", struct.pack(">3H", *first))))
     assert (found == np.where((first == SCENE).all(axis=2, keepdims=True), 255, SCENE)).all()
