@@ -148,12 +148,12 @@ def test_an_image_that_was_seen_turned_and_in_another_encoding_is_known_by_how_i
 
 
 def test_of_a_run_that_knew_no_hashes_of_turned_images_the_plain_ones_are_known(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     room, version = sys.modules["landuse.gate.evidence"], MlflowClient().get_model_version(gallery.NAME, "1")
-    now = splits_of(version, tmp_path)
+    now = splits_of(version)
     monkeypatch.setattr(room, "read_table", lambda path: read_table(path).drop(columns="phash_turned", errors="ignore"))
-    then = splits_of(version, tmp_path)
+    then = splits_of(version)
     assert now["phash"].equals(then["phash"]) and then["phash_turned"].equals(then["phash"])
     assert (now["phash"] != now["phash_turned"]).any() and seen(then, then.assign(subset="train")).all()
 
@@ -331,13 +331,14 @@ def test_a_version_is_not_refused_because_this_user_may_not_write_where_mlflow_d
         fresh.ask("models:/gallery/1")
 
 
-def test_a_version_whose_code_is_broken_in_the_registry_fails_in_the_fresh_process() -> None:
+def test_a_version_without_an_example_in_the_registry_fails_in_the_fresh_process() -> None:
     version = gallery.hang_twin(1)
-    (script,) = files_of(version).glob("pyfunc.py")
-    script.write_text("raise RuntimeError('broken')\n")
+    (files_of(version) / "input_example.json").unlink()
+    MlflowClient().delete_model_version_tag(gallery.NAME, version.version, registry.FILES_TAG)
     checks = judged(version.version)
     assert failed(checks) == {"fresh_process"}
-    assert "models:/gallery/" in checks["fresh_process"].sentence and "broken" in checks["fresh_process"].sentence
+    title = f"gallery version {version.version}"
+    assert f"{title} does not load and answer in a fresh process: " in checks["fresh_process"].sentence
 
 
 def test_a_blessing_is_the_same_after_it_was_written_and_read() -> None:
