@@ -11,7 +11,6 @@ from shutil import copytree
 
 import gallery
 import keras
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -195,14 +194,14 @@ def test_a_champion_whose_run_is_gone_is_nothing_to_compare_with_and_can_be_over
 
 
 def test_a_store_that_is_out_for_a_while_is_no_verdict_on_the_champion(at_hand: None, monkeypatch) -> None:
-    fetch = mlflow.artifacts.download_artifacts
+    fetch, champions = registry.copy_files, registry.location_of(registry.get_version(gallery.NAME, CONFUSED))
 
-    def down_for_the_champion(uri: str | None = None, **where: object) -> str:
-        if uri and uri.startswith(f"models:/{gallery.NAME}/{CONFUSED}/"):
+    def down_for_the_champion(location: str, folder: Path) -> None:
+        if location == champions:
             raise MlflowException("API request failed: Max retries exceeded")
-        return fetch(uri, **where)
+        fetch(location, folder)
 
-    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", down_for_the_champion)
+    monkeypatch.setattr(registry, "copy_files", down_for_the_champion)
     with pytest.raises(Unavailable, match="gallery version 2 cannot be fetched, its files are there: API request"):
         blessed(GOOD, CONFUSED)
 

@@ -73,12 +73,12 @@ def loader_of_ours(folder: Path, spell: str) -> None:
 
 
 def elsewhere(folder: Path, spell: str) -> None:
-    (folder / "serving_input_example.json").write_text(spell)
-    edit_card(folder, model_code_path="serving_input_example.json")
+    (folder / "another.py").write_text(spell)
+    edit_card(folder, model_code_path="another.py")
 
 
 def pickled(folder: Path, spell: str) -> None:
-    (folder / "python_model.pkl").write_bytes(b"cbuiltins\nexec\n(V" + spell.encode() + b"\ntR.")
+    (folder / "python_model.pkl").write_bytes(b"cbuiltins\nexec\n(V" + spell.strip().encode() + b"\ntR.")
     card = yaml.safe_load((folder / "MLmodel").read_text())
     del card["flavors"][FLAVOR]["model_code_path"]
     (folder / "MLmodel").write_text(yaml.safe_dump(card))
@@ -91,7 +91,7 @@ FORGED = [
     pytest.param(neighbour, id="a module beside the package", marks=pytest.mark.slow),
     pytest.param(loader, id="a loader of its own", marks=pytest.mark.slow),
     pytest.param(loader_of_ours, id="code beside the model", marks=pytest.mark.slow),
-    pytest.param(elsewhere, id="code in an example", marks=pytest.mark.slow),
+    pytest.param(elsewhere, id="another script", marks=pytest.mark.slow),
     pytest.param(pickled, id="a pickle", marks=pytest.mark.slow),
 ]
 

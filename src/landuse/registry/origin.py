@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from landuse.errors import LanduseError
-from landuse.lineage import git
+from landuse.lineage import COMMIT, git
 
 PACKAGE = Path(__file__).parents[1]
 SOURCE = "src/landuse"
@@ -35,7 +35,6 @@ RECORD = frozenset(
 )
 NEEDED = ("ai-edge-litert", "mlflow", "numpy", "pillow", "pydantic")
 PINNED = re.compile(rf"({'|'.join((*NEEDED, 'python', 'pip', 'setuptools', 'wheel'))})(==|<=|=)[\w.+!]+")
-COMMIT = re.compile(r"[0-9a-f]{40,64}")
 NOT_RUN = ": none of its code was run"
 
 

@@ -73,6 +73,8 @@ def refuse_without_commit(tags: Mapping[str, str]) -> None:
             f"it was trained with changes of the code that were never committed (git.dirty = {dirty}, "
             f"on top of {commit[:12]}); commit, and dvc repro --force trains it anew"
         )
+    if not lineage.COMMIT.fullmatch(commit):
+        raise LanduseError(f"its tag git.commit = {commit} names no commit")
     if lineage.git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise LanduseError(f"its commit {commit} is not in this repository: git fetch it from where it is")
 
