@@ -238,6 +238,7 @@ def test_a_version_with_files_outside_of_the_store_is_refused_by_every_command(t
         partial(compare, NAME, "2", str(version.version), load_params().evaluate),
         partial(promoted, str(version.version)),
         partial(promoted, str(version.version), reason="by force"),
+        partial(verify, NAME, str(version.version)),
     ):
         with pytest.raises(LanduseError, match=f"has its files in {outside}, outside of the artifact root"):
             work()

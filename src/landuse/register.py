@@ -30,7 +30,7 @@ def register(params: RegisterParams) -> ModelVersion:
     again, unless its code was never committed and now is. It becomes `challenger`.
     """
     sha256 = Classifier(MODEL).digest
-    SERVICES.mkdir(exist_ok=True)
+    SERVICES.mkdir(mode=0o700, exist_ok=True)
     with FileLock(SERVICES / "register.lock"), tracking.continued_run() as run:
         client = MlflowClient()
         version = known_version(params.model, sha256, run) or add_version(client, params.model, sha256, run)

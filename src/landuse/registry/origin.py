@@ -56,8 +56,8 @@ def refuse_foreign(folder: Path, tags: dict[str, str]) -> None:
     code = code_in(folder)
     commits = [tags[tag] for tag in (COMMIT_TAG, "git.commit") if COMMIT.fullmatch(tags.get(tag, ""))]
     if not (is_here(code) or any(is_of(commit, code) for commit in commits)):
-        named = " or ".join(commits) or "a commit"
-        raise Foreign(f"has other code than {SOURCE}, here and in {named}{NOT_RUN}; git fetch what is not here")
+        known = f"here and in {' or '.join(commits)}" if commits else "here, and names no commit"
+        raise Foreign(f"has other code than {SOURCE} {known}{NOT_RUN}; git fetch a commit that is not here")
 
 
 def is_written_by_us(folder: Path) -> bool:

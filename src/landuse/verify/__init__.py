@@ -52,6 +52,7 @@ def recall(name: str, number: str, folder: Path) -> Then:
     """
     with registry.at_hand():
         version = registry.get_version(name, number)
+        registry.location_of(version)  # refused where the registry was made to keep it elsewhere
         lost = [f"the tag {tag}" for tag in NEEDED if tag not in version.tags]
         lost += [path for path in LOGGED if registry.fetch_run_file(version, path, folder) is None]
         if lost:
