@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -26,6 +27,7 @@ from landuse.gate import judge
 from landuse.gate.blessing import Blessing, Check
 from landuse.gate.evidence import lookalikes, seen, splits_of
 from landuse.hashes import difference_hashes
+from landuse.model import saved_probabilities
 from landuse.params import load_params
 from landuse.registry import fresh
 from landuse.train.export import save_keras
@@ -317,6 +319,34 @@ def test_code_that_hides_in_a_keras_file_is_not_run(at_hand: None, tmp_path: Pat
     checks = judged(hang_with_keras_file(hostile).version)
     assert failed(checks) == {"formats"} and "model.keras cannot be loaded" in checks["formats"].sentence
     assert not trace.exists()
+
+
+HOSTILE_LAYERS = {
+    "a class of Python": {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", "trace"]}},
+    "a function of Python": {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"},
+    "a class by its registered name": {
+        "module": None, "class_name": "Own", "registered_name": "package>Own", "config": {}
+    },
+    "a function of Keras that downloads": {
+        "module": "keras.utils", "class_name": "function", "config": "get_file", "registered_name": "get_file"
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", HOSTILE_LAYERS)
+def test_what_a_keras_file_names_instead_of_a_layer_is_not_made(layer: str) -> None:
+    folder = Path("hostile")
+    gallery.export(gallery.network(gallery.colour_head()), folder)
+    with zipfile.ZipFile(folder / "model.keras") as saved:
+        members = {name: saved.read(name) for name in saved.namelist()}
+    config = json.loads(members["config.json"])
+    config["config"]["layers"][1] |= HOSTILE_LAYERS[layer]
+    with zipfile.ZipFile(folder / "model.keras", "w") as hostile:
+        for name, content in (members | {"config.json": json.dumps(config).encode()}).items():
+            hostile.writestr(name, content)
+    with pytest.raises(LanduseError, match=r"model\.keras cannot be loaded"):
+        saved_probabilities(folder, np.zeros((1, gallery.SIDE, gallery.SIDE, 3), np.uint8))
+    assert not Path("trace").exists()
 
 
 @pytest.mark.slow
