@@ -122,6 +122,17 @@ def test_a_full_disk_is_named_with_the_file_and_the_remedy(trained_copy: Path) -
     assert done.stderr == "landuse: File too large: free some space, then the same command goes on\n"
 
 
+def test_a_disk_that_gets_full_in_the_middle_of_many_files_is_named_with_the_first_of_them(tmp_path: Path) -> None:
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))"
+    copy = "import resource, shutil; from landuse.errors import in_one_line\n"
+    copy += f"{limit}\nwith in_one_line(): shutil.copytree('from', 'to')"
+    (tmp_path / "from" / "deep").mkdir(parents=True)
+    (tmp_path / "from" / "deep" / "file").write_bytes(b"0" * 20)
+    done = subprocess.run([sys.executable, "-c", copy], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "landuse: to/deep/file: File too large: free some space, then the same command goes on\n"
+
+
 @pytest.mark.parametrize("verb", ["promote", "rollback", "history", "compare", "verify", "predict", "export"])
 def test_before_anything_was_registered_a_verb_of_the_registry_says_so_and_makes_none(
     complaint: Refusal, project: Path, verb: str, monkeypatch: pytest.MonkeyPatch

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -11,7 +12,6 @@ from shutil import copytree
 
 import gallery
 import keras
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,6 +27,7 @@ from landuse.gate import judge
 from landuse.gate.blessing import Blessing, Check
 from landuse.gate.evidence import lookalikes, seen, splits_of
 from landuse.hashes import difference_hashes
+from landuse.model import saved_probabilities
 from landuse.params import load_params
 from landuse.registry import fresh
 from landuse.train.export import save_keras
@@ -148,12 +149,12 @@ def test_an_image_that_was_seen_turned_and_in_another_encoding_is_known_by_how_i
 
 
 def test_of_a_run_that_knew_no_hashes_of_turned_images_the_plain_ones_are_known(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     room, version = sys.modules["landuse.gate.evidence"], MlflowClient().get_model_version(gallery.NAME, "1")
-    now = splits_of(version, tmp_path)
+    now = splits_of(version)
     monkeypatch.setattr(room, "read_table", lambda path: read_table(path).drop(columns="phash_turned", errors="ignore"))
-    then = splits_of(version, tmp_path)
+    then = splits_of(version)
     assert now["phash"].equals(then["phash"]) and then["phash_turned"].equals(then["phash"])
     assert (now["phash"] != now["phash_turned"]).any() and seen(then, then.assign(subset="train")).all()
 
@@ -195,14 +196,14 @@ def test_a_champion_whose_run_is_gone_is_nothing_to_compare_with_and_can_be_over
 
 
 def test_a_store_that_is_out_for_a_while_is_no_verdict_on_the_champion(at_hand: None, monkeypatch) -> None:
-    fetch = mlflow.artifacts.download_artifacts
+    fetch, champions = registry.copy_files, registry.location_of(registry.get_version(gallery.NAME, CONFUSED))
 
-    def down_for_the_champion(uri: str | None = None, **where: object) -> str:
-        if uri and uri.startswith(f"models:/{gallery.NAME}/{CONFUSED}/"):
+    def down_for_the_champion(location: str, folder: Path) -> None:
+        if location == champions:
             raise MlflowException("API request failed: Max retries exceeded")
-        return fetch(uri, **where)
+        fetch(location, folder)
 
-    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", down_for_the_champion)
+    monkeypatch.setattr(registry, "copy_files", down_for_the_champion)
     with pytest.raises(Unavailable, match="gallery version 2 cannot be fetched, its files are there: API request"):
         blessed(GOOD, CONFUSED)
 
@@ -320,6 +321,34 @@ def test_code_that_hides_in_a_keras_file_is_not_run(at_hand: None, tmp_path: Pat
     assert not trace.exists()
 
 
+HOSTILE_LAYERS = {
+    "a class of Python": {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", "trace"]}},
+    "a function of Python": {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"},
+    "a class by its registered name": {
+        "module": None, "class_name": "Own", "registered_name": "package>Own", "config": {}
+    },
+    "a function of Keras that downloads": {
+        "module": "keras.utils", "class_name": "function", "config": "get_file", "registered_name": "get_file"
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", HOSTILE_LAYERS)
+def test_what_a_keras_file_names_instead_of_a_layer_is_not_made(layer: str) -> None:
+    folder = Path("hostile")
+    gallery.export(gallery.network(gallery.colour_head()), folder)
+    with zipfile.ZipFile(folder / "model.keras") as saved:
+        members = {name: saved.read(name) for name in saved.namelist()}
+    config = json.loads(members["config.json"])
+    config["config"]["layers"][1] |= HOSTILE_LAYERS[layer]
+    with zipfile.ZipFile(folder / "model.keras", "w") as hostile:
+        for name, content in (members | {"config.json": json.dumps(config).encode()}).items():
+            hostile.writestr(name, content)
+    with pytest.raises(LanduseError, match=r"model\.keras cannot be loaded"):
+        saved_probabilities(folder, np.zeros((1, gallery.SIDE, gallery.SIDE, 3), np.uint8))
+    assert not Path("trace").exists()
+
+
 @pytest.mark.slow
 def test_a_version_is_not_refused_because_this_user_may_not_write_where_mlflow_does(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -331,13 +360,14 @@ def test_a_version_is_not_refused_because_this_user_may_not_write_where_mlflow_d
         fresh.ask("models:/gallery/1")
 
 
-def test_a_version_whose_code_is_broken_in_the_registry_fails_in_the_fresh_process() -> None:
+def test_a_version_without_an_example_in_the_registry_fails_in_the_fresh_process() -> None:
     version = gallery.hang_twin(1)
-    (script,) = files_of(version).glob("pyfunc.py")
-    script.write_text("raise RuntimeError('broken')\n")
+    (files_of(version) / "input_example.json").unlink()
+    MlflowClient().delete_model_version_tag(gallery.NAME, version.version, registry.FILES_TAG)
     checks = judged(version.version)
     assert failed(checks) == {"fresh_process"}
-    assert "models:/gallery/" in checks["fresh_process"].sentence and "broken" in checks["fresh_process"].sentence
+    title = f"gallery version {version.version}"
+    assert f"{title} does not load and answer in a fresh process: " in checks["fresh_process"].sentence
 
 
 def test_a_blessing_is_the_same_after_it_was_written_and_read() -> None:

@@ -242,10 +242,9 @@ def test_a_handover_that_is_killed_is_finished_or_undone_by_the_next_command(at_
     assert done.returncode == -9, done.stderr
     held = aliases()
     assert held["champion"] in ("4", "2"), "never without a champion"
-    check_answers(
-        f"models:/{NAME}@champion", registry.fetch_model(registry.get_version(NAME, held["champion"]), Path("x"))
-    )
     with tracking.store():
+        version = registry.get_version(NAME, held["champion"])
+        check_answers(version, Path("x"), registry.fetch_model(version, Path("x")))
         assert settled_champion(NAME) == ("2" if STEPS[step] in ("prove", "close") else "4")
     assert assert_sound() == ("2" if STEPS[step] in ("prove", "close") else "4")
     crown(3)

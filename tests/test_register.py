@@ -3,20 +3,28 @@
 import base64
 import json
 import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import mlflow
 import pytest
+import tiny
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.models.model import ModelInfo
 
 from landuse import register as room
-from landuse import tracking
+from landuse import registry, tracking
 from landuse.classifier import Classifier
 from landuse.errors import LanduseError
 from landuse.params import RegisterParams
 from landuse.paths import MODEL
+from landuse.registry.origin import refuse_foreign
+
+LANDUSE = Path(sys.executable).with_name("landuse")
 
 
 def register(name: str) -> ModelVersion:
@@ -42,6 +50,65 @@ def test_the_same_model_is_registered_once(trained_copy: Path) -> None:
     first, second = register("once"), register("once")
     assert first.version == second.version
     assert len(MlflowClient().search_model_versions("name = 'once'")) == 1
+
+
+@pytest.mark.slow
+def test_the_same_model_that_is_registered_twice_at_once_is_one_version(trained_copy: Path) -> None:
+    tiny.write_params(trained_copy, tiny.changed({}) | {"register": {"model": "at-once"}})
+    both = [subprocess.Popen([LANDUSE, "register"], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [each.communicate()[1] for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    (version,) = MlflowClient().search_model_versions("name = 'at-once'")
+    assert aliases("at-once") == {"challenger": version.version}
+
+
+def test_a_model_that_another_machine_registers_meanwhile_is_not_added_again(
+    trained_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_model, run = room.log_model, tracking.find_run(Classifier(MODEL).digest)
+
+    def of_both() -> ModelInfo:
+        monkeypatch.setattr(room, "log_model", log_model)
+        room.add_version(MlflowClient(), "meanwhile", Classifier(MODEL).digest, run)
+        return log_model()
+
+    monkeypatch.setattr(room, "log_model", of_both)
+    assert str(register("meanwhile").version) == "1"
+    (version,) = MlflowClient().search_model_versions("name = 'meanwhile'")
+    assert aliases("meanwhile") == {"challenger": version.version}
+    kept = MlflowClient().search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    assert version.source.rpartition("/")[2] == max(kept, key=lambda each: each.creation_timestamp).model_id
+
+
+FULL = """
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from landuse.cli import main
+event.listen(Engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count = 1"))
+main()
+"""
+
+
+@pytest.mark.slow
+def test_where_the_disk_is_full_one_line_says_so(trained_copy: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FULL, "register"]
+    tiny.write_params(trained_copy, tiny.changed({}) | {"register": {"model": "full"}})
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"landuse: MLflow at .*database or disk is full; free some space, then .* goes on\n", done.stderr
+    )
+
+
+def test_a_version_holds_the_digest_of_its_files_and_no_file_of_an_editor(trained_copy: Path, monkeypatch) -> None:
+    package = copytree(room.PACKAGE, trained_copy / "src/landuse", ignore=ignore_patterns("__pycache__"))
+    for name in (".DS_Store", ".pyfunc.py.swp", "pyfunc.py~"):
+        (package / name).touch()
+    monkeypatch.setattr(room, "PACKAGE", package)
+    version = register("clean")
+    registry.fetch_model(version, trained_copy / "fetched")
+    assert version.tags[registry.FILES_TAG] == registry.digest_of_files(trained_copy / "fetched")
+    refuse_foreign(trained_copy / "fetched", version.tags)
 
 
 def test_the_same_model_from_code_that_was_committed_since_is_a_version_that_can_be_traced(trained_copy: Path) -> None:

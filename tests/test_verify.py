@@ -70,6 +70,13 @@ def test_a_version_whose_commit_is_gone_says_so(registry_copy: Path) -> None:
     assert f"gallery version 1 cannot be verified: its commit {GONE} is not in this repository: git fetch" in refusal()
 
 
+@pytest.mark.parametrize("name", ["HEAD", "main", "--all", ":/fix", f"{GONE}^"])
+def test_a_tag_that_names_no_commit_is_not_handed_to_git(registry_copy: Path, name: str) -> None:
+    tag("git.commit", name)
+    tag("git.dirty", "false")
+    assert f"its tag git.commit = {name} names no commit" in refusal()
+
+
 def test_a_version_whose_records_are_lost_says_which(registry_copy: Path) -> None:
     client = MlflowClient()
     run, source = client.create_run("0").info.run_id, client.get_model_version(NAME, "1").source

@@ -1,6 +1,7 @@
 """The errors a user is meant to read."""
 
 import errno
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ REMEDIES = {
     errno.ENAMETOOLONG: "use a shorter name",
     errno.EMFILE: "allow more open files (ulimit -n)",
 }
+COLLECTED = re.compile(r"\[Errno (\d+)\](?: [^']*'(?:[^']*' -> ')?([^']*)')?")  # by shutil, of a tree of files
 
 
 class LanduseError(Exception):
@@ -55,8 +57,16 @@ def in_one_line() -> Iterator[None]:
         print(f"landuse: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in REMEDIES:
+        if (complaint := with_remedy(error)) is None:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"landuse: {place}{error.strerror}: {REMEDIES[error.errno]}", file=sys.stderr)
+        print(f"landuse: {complaint}", file=sys.stderr)
         sys.exit(LanduseError.exit_code)
+
+
+def with_remedy(error: OSError) -> str | None:
+    """What the system refused, or first refused of many files, and what to do about it; None where nobody knows."""
+    number, name, reason = error.errno, error.filename2 or error.filename, error.strerror
+    if number is None and (found := COLLECTED.search(str(error))):
+        number, name, reason = int(found[1]), found[2], os.strerror(int(found[1]))
+    place = f"{name}: " if name else ""
+    return f"{place}{reason}: {REMEDIES[number]}" if number in REMEDIES else None

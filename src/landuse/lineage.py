@@ -26,6 +26,7 @@ CODE = ("dvc.yaml", "gx", "src")  # what a result depends on beside data, params
 BROKEN = re.compile(".*(Permission denied|corrupt|bad signature).*")
 DISTRUSTED = re.compile("dubious ownership in repository at '(.*)'")
 DIRTY = "git.dirty"
+COMMIT = re.compile("[0-9a-f]{40,64}")  # git takes other names for options, or for what a branch is today
 EDITED = ", edited since"
 LATER = frozenset({"evaluate", "register"})  # what a run of the training does not hang on
 RESULTLESS = frozenset({"promote", "tune", "serve", "pipelines"})

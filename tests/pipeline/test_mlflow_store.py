@@ -3,13 +3,16 @@
 import base64
 import csv
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from shutil import rmtree
-from time import monotonic
+from time import monotonic, sleep
 
 import mlflow
 import pytest
@@ -160,25 +163,40 @@ def test_a_registry_that_was_wiped_is_filled_again_as_info_says(work: Workspace)
 
 
 @contextmanager
-def mlflow_server(work: Workspace) -> Iterator[str]:
-    """A real server with a store of its own; yields its address."""
-    address = f"http://127.0.0.1:{(port := free_port())}"
+def mlflow_server(work: Workspace, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
+    """A real server with a store of its own; yields its address and its process, which leads a group."""
+    port = port or free_port()
     folder = work.folder.parent / "server"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     command = ["mlflow", "server", "--port", str(port), "--workers", "1", "--backend-store-uri", "sqlite:///served.db"]
     env = work.env(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", DO_NOT_TRACK="true")
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    with (folder / "log").open("a") as log:
+        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        wait_for(f"{address}/health", server)
-        yield address
+        wait_for(f"http://127.0.0.1:{port}/health", server)
+        yield f"http://127.0.0.1:{port}", server
     finally:
         server.terminate()
         server.wait(30)
 
 
+def test_a_server_that_dies_in_the_middle_of_a_registration_is_one_line_and_the_next_goes_on(work: Workspace) -> None:
+    port, said = free_port(), work.folder.parent / "said"
+    with mlflow_server(work, port) as (address, server), said.open("w") as stderr:
+        env = work.env(MLFLOW_TRACKING_URI=address, MLFLOW_HTTP_REQUEST_MAX_RETRIES="1")
+        job = subprocess.Popen(["landuse", "register"], cwd=work.folder, env=env, stderr=stderr)
+        while job.poll() is None and not [*(work.folder.parent / "server").rglob("models/*/artifacts/MLmodel")]:
+            sleep(0.01)
+        os.killpg(server.pid, signal.SIGKILL)
+        assert job.wait(120) == 75
+    assert re.fullmatch(f"landuse: MLflow at {address}: .* failed; check MLFLOW_TRACKING_URI .*\n", said.read_text())
+    with mlflow_server(work, port) as (address, _):
+        printed = work.ok("landuse", "register", MLFLOW_TRACKING_URI=address)
+        assert f"{NAME} version 1 is the challenger" in printed
+
+
 def test_a_server_takes_the_run_and_the_model(work: Workspace) -> None:
-    with mlflow_server(work) as address:
+    with mlflow_server(work) as (address, _):
         printed = work.ok("landuse", "register", MLFLOW_TRACKING_URI=address)
         assert f"{NAME} version 1 is the challenger" in printed
         assert f"registry {address}" in work.ok("landuse", "info", MLFLOW_TRACKING_URI=address)
@@ -190,7 +208,7 @@ def test_a_server_takes_the_run_and_the_model(work: Workspace) -> None:
 
 
 def test_a_server_holds_champion_and_ledger(work: Workspace) -> None:
-    with mlflow_server(work) as address:
+    with mlflow_server(work) as (address, _):
         work.ok("landuse", "register", MLFLOW_TRACKING_URI=address)
         (scratch := work.folder.parent / "scratch").mkdir()
         first = ("--force", "--reason", "the first")

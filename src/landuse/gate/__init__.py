@@ -63,7 +63,7 @@ def every_check(
         yield from check_slices(evidence, params)
         yield from check_robustness(classifier, evidence, params)
         yield check_formats(own / MODEL_FOLDER, classifier, evidence)
-        yield check_answer(version, classifier)
+        yield check_answer(version, own, classifier)
         if champion is None:
             count = len(evidence.table)
             yield check_images(count, params, f"there is no champion to compare with; {count} held-out images count")

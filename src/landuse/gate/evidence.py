@@ -89,21 +89,21 @@ def place_of_data() -> int | None:
     return DATA.stat().st_ino if DATA.exists() else None
 
 
-def splits_of(version: ModelVersion, folder: Path) -> pd.DataFrame:
+def splits_of(version: ModelVersion) -> pd.DataFrame:
     """The split that a version was trained with: path, label, group, subset; sha256 and hashes where its run tells.
 
     Raises LanduseError where its run does not have it any more.
     """
-    path = registry.fetch_run_file(version, SPLITS_FILE, folder)
-    if path is None:
-        raise LanduseError(
-            f"{title(version)}: its run {version.run_id} has no {SPLITS_FILE}, so nobody knows "
-            f"which images it never saw; register it again with {registry.AGAIN}"
-        )
-    splits, manifest = read_table(path), registry.fetch_run_file(version, MANIFEST_FILE, folder)
-    if manifest is None:
+    with TemporaryDirectory() as name:
+        path, manifest = (registry.fetch_run_file(version, file, Path(name)) for file in (SPLITS_FILE, MANIFEST_FILE))
+        if path is None:
+            raise LanduseError(
+                f"{title(version)}: its run {version.run_id} has no {SPLITS_FILE}, so nobody knows "
+                f"which images it never saw; register it again with {registry.AGAIN}"
+            )
+        splits, told = read_table(path), manifest and read_table(manifest)
+    if told is None:
         return splits.assign(**dict.fromkeys(CONTENT))
-    told = read_table(manifest)
     told = told if TURNED in told else told.assign(**{TURNED: told[PLAIN]})  # a run of before there was such a hash
     return splits.merge(told[["path", *CONTENT]], on="path", how="left")
 
@@ -137,8 +137,7 @@ def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
 def are_here(version: ModelVersion) -> bool:
     """Whether data/ holds the held-out images of a version as they were."""
     try:
-        with TemporaryDirectory() as folder:
-            held_out_here(version, splits_of(version, Path(folder)))
+        held_out_here(version, splits_of(version))
     except LanduseError:
         return False
     return True
@@ -184,7 +183,7 @@ def own_evidence(version: ModelVersion, folder: Path) -> tuple[Classifier, Evide
     Raises LanduseError where its files are damaged, or data/ is another data set.
     """
     classifier = registry.fetch_model(version, folder)
-    table = held_out_here(version, splits_of(version, folder))
+    table = held_out_here(version, splits_of(version))
     strange = sorted({*table["label"]} - {*classifier.labels})
     if strange:
         raise LanduseError(f"{title(version)} is damaged: it does not know the class {strange[0]} it was trained on")
@@ -203,7 +202,7 @@ def facing(version: ModelVersion, evidence: Evidence, folder: Path) -> Facing:
             f"{title(version)} knows other classes, only one of the two knows {', '.join(odd)}: "
             "models of other classes need a register.model of their own"
         )
-    known = seen(evidence.table, splits_of(version, folder))
+    known = seen(evidence.table, splits_of(version))
     alike = lookalikes(evidence.table, known)
     fresh = ~(known | alike)
     if not fresh.any():

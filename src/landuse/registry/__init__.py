@@ -1,5 +1,7 @@
 """The model registry: versions, the aliases that say who is champion, and their files. Within `tracking.store()`."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,18 +10,22 @@ from shlex import quote
 import mlflow
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from landuse import tracking
 from landuse.classifier import CARD_FILE, Classifier, digest
 from landuse.errors import LanduseError, Unavailable, one_line
-from landuse.files import sha256_of
+from landuse.files import read_record, sha256_of
 from landuse.lineage import DIRTY
 from landuse.paths import SQLITE
+from landuse.registry.location import location_of, location_of_run
 from landuse.tracking import MODEL_TAG
 from landuse.tracking.place import AGAIN, FILES, folder_of, reach, transfer_errors
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 MODEL_FOLDER = "artifacts/model"
+DATA_SUFFIXES = frozenset({".tflite", ".keras", ".json", ".parquet"})  # of the model's own files, which are no code
+FILES_TAG = "model.files.sha256"
 SHOWN = 10
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -99,34 +105,56 @@ def title(version: ModelVersion) -> str:
 
 
 def version_of_model(name: str, sha256: str) -> ModelVersion | None:
-    """The version that holds this very model, if there is one; of several, one whose code was committed."""
+    """The version that holds this very model, if there is one; of several, the first whose code was committed."""
     found = MlflowClient().search_model_versions(f"name = '{name}' and tag.`{MODEL_TAG}` = '{sha256}'")
-    return min(found, key=lambda version: version.tags.get(DIRTY) != "false", default=None)
+    return min(found, key=lambda version: (version.tags.get(DIRTY) != "false", int(version.version)), default=None)
 
 
 def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
-    """The exported model of a version, copied into the folder as `artifacts/model`. Nothing of it is run or unpickled.
+    """The exported model of a version, whose files are all copied into the folder. Nothing of it is run or unpickled.
 
-    Raises LanduseError where its files are lost, damaged, or not those that were registered, and Unavailable where they
-    are there and cannot be had.
+    Raises LanduseError where its files are lost, damaged, not those that were registered, or outside of the store, and
+    Unavailable where they are there and cannot be had.
     """
-    uri = f"models:/{version.name}/{version.version}/{MODEL_FOLDER}"
+    location = location_of(version)
     try:
-        mlflow.artifacts.download_artifacts(uri, dst_path=folder)
-        if digest(folder / MODEL_FOLDER) != version.tags.get(MODEL_TAG):
-            raise LanduseError(f"they are not those that were registered ({MODEL_TAG})")
-        classifier = Classifier(folder / MODEL_FOLDER)
-        for name, expected in classifier.card.get("files", {}).items():
-            if sha256_of(folder / MODEL_FOLDER / name) != expected:
-                raise LanduseError(f"{name} is not the one that was registered")
-        return classifier
+        copy_files(location, folder)
+        refuse_changed(version, folder)
+        return Classifier(folder / MODEL_FOLDER)
     except transfer_errors():  # they say nothing of the files
         raise
     except (MlflowException, LanduseError, OSError, ValueError, KeyError, TypeError) as error:
         reason = one_line(error, 160)
-        if isinstance(error, MlflowException) and mlflow.artifacts.list_artifacts(artifact_uri=uri):
+        if isinstance(error, MlflowException) and get_artifact_repository(location).list_artifacts(MODEL_FOLDER):
             raise Unavailable(f"{title(version)} cannot be fetched, its files are there: {reason}") from None
         raise LanduseError(f"{title(version)} is damaged or lost: {reason}{way_back(version)}") from None
+
+
+def refuse_changed(version: ModelVersion, folder: Path) -> None:
+    """Raise LanduseError where the files of a version are not those that were registered, or others hide among them."""
+    model = folder / MODEL_FOLDER
+    if digest(model) != version.tags.get(MODEL_TAG):
+        raise LanduseError(f"they are not those that were registered ({MODEL_TAG})")
+    if version.tags.get(FILES_TAG, "") not in ("", digest_of_files(folder)):
+        raise LanduseError(f"they are not those that were registered ({FILES_TAG})")
+    for name, expected in read_record(model / CARD_FILE).get("files", {}).items():
+        if Path(name).name != name or sha256_of(model / name) != expected:
+            raise LanduseError(f"{name} is not the one that was registered")
+    for path in model.rglob("*"):
+        if path.suffix not in DATA_SUFFIXES:
+            raise LanduseError(f"{MODEL_FOLDER}/{path.relative_to(model)} is no file of a model")
+
+
+def digest_of_files(folder: Path) -> str:
+    """The sha256 of all files below a folder, by name and content."""
+    found = {path.relative_to(folder).as_posix(): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def copy_files(location: str, folder: Path) -> None:
+    """Copy all files of a location into a folder. MLflow follows no link, and writes no file, that leads out of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    get_artifact_repository(location).download_artifacts("", str(folder))
 
 
 def way_back(version: ModelVersion) -> str:
@@ -140,7 +168,7 @@ def way_back(version: ModelVersion) -> str:
 
 def fetch_card(version: ModelVersion, folder: Path) -> Path | None:
     """The card of a version's model, copied into the folder, or None where its files are lost."""
-    uri = f"models:/{version.name}/{version.version}/{MODEL_FOLDER}/{CARD_FILE}"
+    uri = f"{location_of(version)}/{MODEL_FOLDER}/{CARD_FILE}"
     try:
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
     except (MlflowException, OSError):
@@ -148,14 +176,18 @@ def fetch_card(version: ModelVersion, folder: Path) -> Path | None:
 
 
 def fetch_run_file(version: ModelVersion, path: str, folder: Path) -> Path | None:
-    """A file of the run that made a version, copied into the folder, or None where that does not have it or is gone."""
-    parent = path.rpartition("/")[0] or None
+    """A file of the run that made a version, copied into the folder, or None where that does not have it or is gone.
+
+    Raises LanduseError where the run has its files outside of the store.
+    """
     try:
-        there = {item.path for item in MlflowClient().list_artifacts(version.run_id, parent)}
+        files = get_artifact_repository(location_of_run(version))
+        there = {item.path for item in files.list_artifacts(path.rpartition("/")[0] or None)}
     except MlflowException as error:
         if error.error_code not in NOT_THERE:
             raise
         return None
     if path not in there:
         return None
-    return Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=path, dst_path=folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(files.download_artifacts(path, str(folder)))

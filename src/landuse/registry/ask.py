@@ -1,15 +1,15 @@
-"""Run by its path in a process of its own: load a model of the registry, and let it answer its stored example."""
+"""Run by its path in a process of its own: load a registered model from a folder, and let it answer its example."""
 
 import json
 import sys
 from typing import Any
 
 
-def answers(uri: str) -> dict[str, Any]:
+def answers(folder: str) -> dict[str, Any]:
     """The `example` of a model, base64 texts of images, and its `answers`: the probabilities of each by label."""
     import mlflow
 
-    model = mlflow.pyfunc.load_model(uri)
+    model = mlflow.pyfunc.load_model(folder)
     example = list(model.input_example)
     return {"example": example, "answers": [probabilities(answer) for answer in model.predict(example)]}
 

@@ -16,6 +16,7 @@ from mlflow import MlflowClient, MlflowException
 from requests import RequestException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from landuse import errors
 from landuse.errors import LanduseError, Unavailable, without_login
 from landuse.network import LOOPBACK, refuse_unspoken_proxy
 from landuse.paths import DEFAULT_STORE, LOGIN, SQLITE
@@ -25,6 +26,7 @@ FILES = "mlruns"  # where MLflow keeps the files of a store that is a file
 AGAIN = "dvc repro --single-item --force register"  # registers the model in artifacts/ whatever DVC remembers
 REMEDIES = {  # by what MLflow or the database says
     "disk is full": "free some space, then the same command goes on",
+    "disk I/O error": "free some space, allow larger files (ulimit -f), or look after the disk it is on",
     "not a database|is malformed": "the file is damaged: put your backup of it in its place",
     "readonly database|unable to open": "let the user who runs this read and write it",
     "is locked": "another process writes to it; try again",
@@ -36,7 +38,8 @@ REMEDIES = {  # by what MLflow or the database says
     "deleted experiment": "mlflow experiments restore; its id is in mlflow experiments search --view deleted_only",
     "": "check MLFLOW_TRACKING_URI and that it is up",
 }
-BESIDES = r"\s\[SQL: | with exception "  # what follows helps nobody
+BESIDES = r"\s\[SQL: | with exception |\s\(Background on "  # what follows helps nobody
+BEFORE = r"\(raised as a result of [^)]*\)\s*"  # nor does this
 LASTING = "readonly|read-only|disk is full"
 NO_ANSWER = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
 
@@ -105,9 +108,12 @@ def reach() -> Iterator[str]:
     uri = without_login(os.environ["MLFLOW_TRACKING_URI"])
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # else a hundred lines before the one below
     try:
         yield uri
     except (MlflowException, SQLAlchemyError, ModuleNotFoundError, *transfer_errors()) as error:  # a driver may lack
+        if isinstance(error.__cause__, OSError) and (complaint := errors.with_remedy(error.__cause__)):
+            raise LanduseError(complaint) from None
         kind = Unavailable if may_pass(error) else LanduseError
         raise kind(f"MLflow at {uri}: {with_remedy(without_login(str(error)))}") from None
 
@@ -153,7 +159,8 @@ def refuse_misread_path() -> None:
 def with_remedy(complaint: str) -> str:
     """What MLflow complains of, in short, and what to do about it."""
     remedy = next(remedy for sign, remedy in REMEDIES.items() if re.search(sign, complaint))
-    return f"{shorten(re.split(BESIDES, complaint)[0], 240, placeholder=' …')}; {remedy}"
+    plain = re.split(BESIDES, re.sub(BEFORE, "", complaint))[0]
+    return f"{shorten(plain, 240, placeholder=' …')}; {remedy}"
 
 
 def transfer_errors() -> tuple[type[Exception], ...]:

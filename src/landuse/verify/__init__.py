@@ -52,6 +52,7 @@ def recall(name: str, number: str, folder: Path) -> Then:
     """
     with registry.at_hand():
         version = registry.get_version(name, number)
+        registry.location_of(version)  # refused where the registry was made to keep it elsewhere
         lost = [f"the tag {tag}" for tag in NEEDED if tag not in version.tags]
         lost += [path for path in LOGGED if registry.fetch_run_file(version, path, folder) is None]
         if lost:
@@ -73,6 +74,8 @@ def refuse_without_commit(tags: Mapping[str, str]) -> None:
             f"it was trained with changes of the code that were never committed (git.dirty = {dirty}, "
             f"on top of {commit[:12]}); commit, and dvc repro --force trains it anew"
         )
+    if not lineage.COMMIT.fullmatch(commit):
+        raise LanduseError(f"its tag git.commit = {commit} names no commit")
     if lineage.git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise LanduseError(f"its commit {commit} is not in this repository: git fetch it from where it is")
 
