@@ -6,7 +6,8 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 
-from landuse.errors import LanduseError, Unavailable, in_one_line, without_login
+from landuse.addresses import public
+from landuse.errors import LanduseError, Unavailable, in_one_line
 from landuse.paths import INBOX, SERVICES
 from landuse.quiet import own_environment
 from pipelines import services
@@ -80,7 +81,7 @@ def ask_store() -> str:
             pass
     except LanduseError as error:
         complaint = str(error)
-    print(f"{'mlflow':<10} {'DOWN' if complaint else 'up':<6} {without_login(services.store_address())}", flush=True)
+    print(f"{'mlflow':<10} {'DOWN' if complaint else 'up':<6} {public(services.store_address())}", flush=True)
     return complaint
 
 

@@ -16,7 +16,7 @@ from httpx import HTTPError
 from prefect.logging import get_logger, get_run_logger
 
 from landuse import versioning
-from landuse.errors import LanduseError, Unavailable
+from landuse.errors import LanduseError, Unavailable, printable
 from landuse.params import load_params
 from landuse.paths import SERVICES
 from landuse.process import end_group, kill_group, note, noted
@@ -100,7 +100,7 @@ def run(
             timer.start()
         for line in filter(None, map(str.rstrip, process.stdout)):
             lines.append(line)
-            logger.info(line)
+            logger.info(printable(line))
             watch(line)
         process.wait()
     finally:

@@ -12,12 +12,13 @@ from landuse.paths import DATA_DVC
 from landuse.versioning import has_remote
 from pipelines import inbox
 from pipelines.commands import TEMPORARY, CommandFailed, alone, patient, run, when_free
+from pipelines.parameters import Arrival
 from pipelines.seen import show_refused_images
 from pipelines.tell import tell_failure
 
 
 @flow(flow_run_name="ingest", on_failure=[tell_failure])
-def ingestion(source: str | None = None) -> bool:
+def ingestion(source: Arrival | None = None) -> bool:
     """Bring in `source`, else the newest arrival in inbox/, else `data.source`; whether data/ changed.
 
     Fails with the first failed expectation where the images are not let in; everything is then as before.

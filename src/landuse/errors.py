@@ -5,6 +5,9 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unicodedata import category
+
+from landuse.addresses import HIDDEN, redacted
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # of an OSError: the disk is full
 REMEDIES = {
@@ -16,12 +19,20 @@ REMEDIES = {
     errno.ENAMETOOLONG: "use a shorter name",
     errno.EMFILE: "allow more open files (ulimit -n)",
 }
+LONG_WORD, SHORTENED_WORD = re.compile(r"\S{300,}"), 200
+LONGEST_LINE = 2000
 
 
 class LanduseError(Exception):
-    """What is wrong, where, and what to do about it, in one line. The command line prints it without a traceback."""
+    """What is wrong, where, and what to do about it, in one line. The command line prints it without a traceback.
+
+    The line is printable from the beginning, since Prefect, MLflow, pages and logs take it too.
+    """
 
     exit_code = 1
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(printable(reason))
 
 
 class Refused(LanduseError):
@@ -36,14 +47,28 @@ class Unavailable(LanduseError):
     exit_code = 75
 
 
-def without_login(text: str) -> str:
-    """A text in which no URL names a user or password."""
-    return re.sub(r"(?<=://)[^/\s@]*@", "", text)
+def printable(text: object) -> str:
+    """A text of whatever origin on one line: no secrets, control characters escaped, shortened in the middle."""
+    line = escaped(redacted(str(text)))
+    line = LONG_WORD.sub(lambda word: in_short(word[0], SHORTENED_WORD), line)
+    return line if len(line) <= LONGEST_LINE else in_short(line, LONGEST_LINE)
+
+
+def escaped(text: str) -> str:
+    """A text in which whatever is not visible, or turns the direction of what is, is written as in Python."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or category(c) == "Zs" else ascii(c)[1:-1] for c in text)
+
+
+def in_short(text: str, most: int) -> str:
+    """Beginning and end of a text of so many letters."""
+    return f"{text[: 2 * most // 3]}{HIDDEN}{text[-(most // 3) :]}"
 
 
 def one_line(error: object, most: int | None = None) -> str:
     """What an error says, on one line of so many letters at most; its kind where it says nothing."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    return printable(" ".join(str(error).split()))[:most] or type(error).__name__
 
 
 @contextmanager
@@ -58,5 +83,5 @@ def in_one_line() -> Iterator[None]:
         if error.errno not in REMEDIES:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"landuse: {place}{error.strerror}: {REMEDIES[error.errno]}", file=sys.stderr)
+        print(printable(f"landuse: {place}{error.strerror}: {REMEDIES[error.errno]}"), file=sys.stderr)
         sys.exit(LanduseError.exit_code)

@@ -17,10 +17,10 @@ from typing import Any
 from dvc.repo import Repo
 from dvc.utils.serialize import dumps_yaml
 
+from landuse.addresses import public
 from landuse.dataset import image_paths
-from landuse.errors import NO_ROOM, LanduseError, Refused
+from landuse.errors import NO_ROOM, LanduseError, Refused, printable
 from landuse.files import write_whole
-from landuse.ingest.download import public
 from landuse.ingest.sources import Source, find_source
 from landuse.ingest.swap import BEFORE, INCOMING, JOURNAL, recover, remove, settle, swap_in, undo_swap
 from landuse.ingest.unpack import encodable
@@ -264,7 +264,7 @@ def facts_of(source: Source, ignored: int) -> dict[str, Any]:
     images = image_paths(CANDIDATE / DATA)
     drawn = any(is_drawn(CANDIDATE / DATA / path) for path in images)
     counts = {"images": len(images), "classes": len({path.parent for path in images}), "ignored": ignored}
-    return {"source": source.name, "digest": source.digest, "drawn": drawn, **counts}
+    return {"source": printable(source.name), "digest": source.digest, "drawn": drawn, **counts}
 
 
 def replace(facts: dict[str, Any], validated: ValidateParams) -> dict[str, Any]:
