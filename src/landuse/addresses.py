@@ -86,6 +86,11 @@ def redacted(text: str) -> str:
     return ADDRESS.sub(lambda found: shown(found[0]), text) if "://" in text else text
 
 
+def without_addresses(text: str) -> str:
+    """A text in which no address is left at all: that of a webhook is a secret as a whole."""
+    return ADDRESS.sub(HIDDEN, text)
+
+
 def shown(address: str) -> str:
     """An address found in a text, with the punctuation that follows it."""
     bare = address.rstrip(".,:;!?)]}|")

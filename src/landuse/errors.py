@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import format_exception
 from unicodedata import category
 
 from landuse.addresses import HIDDEN, redacted
@@ -47,6 +48,12 @@ class Unavailable(LanduseError):
     exit_code = 75
 
 
+class NotReady(LanduseError):
+    """The project itself stands in the way, whatever is brought in. The exit code is EX_CONFIG of sysexits.h."""
+
+    exit_code = 78
+
+
 def printable(text: object) -> str:
     """A text of whatever origin on one line: no secrets, control characters escaped, shortened in the middle."""
     line = escaped(redacted(str(text)))
@@ -73,15 +80,21 @@ def one_line(error: object, most: int | None = None) -> str:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """End the command with one line where it fails for a reason that people can mend."""
+    """End the command with one line where it fails for a reason that people can mend, else with a traceback."""
     try:
         yield
     except LanduseError as error:
         print(f"landuse: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in REMEDIES:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(printable(f"landuse: {place}{error.strerror}: {REMEDIES[error.errno]}"), file=sys.stderr)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in REMEDIES:
+            place = f"{error.filename}: " if error.filename else ""
+            print(printable(f"landuse: {place}{error.strerror}: {REMEDIES[error.errno]}"), file=sys.stderr)
+        else:
+            print(told(error), file=sys.stderr, end="")
         sys.exit(LanduseError.exit_code)
+
+
+def told(error: BaseException) -> str:
+    """The traceback of an error without secrets and control characters."""
+    return "\n".join(escaped(redacted(line)) for line in "".join(format_exception(error)).split("\n"))
