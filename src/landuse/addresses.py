@@ -20,6 +20,7 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
 HOST = r"(\[[\w:.%]+\]|[^\s:;,&=@\[\]]*)(:\d*)?"
 HOSTS = re.compile(f"{HOST}(,{HOST})*")  # PostgreSQL takes several
 MISTYPED = re.compile(r":[^@]*@|^\s*\w+:[/\\]|^\s*//|[?#&;][\w.~-]+=")  # what lacks :// and is no path all the same
+PUNCTUATION = ".,:;!?)]}|"
 QUERY = re.compile(r"[?#;]|%3[Ff]")
 OF_FILES = re.compile(r"(sqlite(\+\w+)?|file)")  # a third slash begins a path on this machine
 SENSITIVE = re.compile(r"pass|pwd|token|secret|key|sig|auth|cred|code|connection_string", re.IGNORECASE)
@@ -93,7 +94,7 @@ def without_addresses(text: str) -> str:
 
 def shown(address: str) -> str:
     """An address found in a text, with the punctuation that follows it."""
-    bare = address.rstrip(".,:;!?)]}|")
+    bare = address.rstrip(PUNCTUATION)
     return public(bare) + address[len(bare) :]
 
 
@@ -125,8 +126,8 @@ def configured(environment: tuple[tuple[str, str], ...], files: tuple[tuple[str,
     for name, value in environment:
         if SENSITIVE_VARIABLE.search(name) and "://" not in value and len(value) >= TELLING:
             yield value
-        for address in (value.strip(), *ADDRESS.findall(value)):
-            yield from secrets_of(address)
+        for address in (value, *ADDRESS.findall(value)):
+            yield from secrets_of(address.strip().rstrip(PUNCTUATION))
     for name, _, size in files:
         text = Path(name).read_text(encoding="utf-8", errors="replace") if size else ""
         for key, value in values_in(text):
@@ -184,7 +185,9 @@ def secrets_of_login(login: str, scheme: str) -> Iterator[str]:
     """Login and password, pieces of the latter, and what becomes of both in a request; a name alone may be a token."""
     user, colon, password = login.partition(":")
     if colon:
-        yield from (password, login, *DELIMITERS.split(password))
+        plain = unquote(password)
+        ends = [end for found in DELIMITERS.finditer(plain) for end in (plain[: found.start()], plain[found.end() :])]
+        yield from (password, login, *ends, *DELIMITERS.split(password), *DELIMITERS.split(plain))
     elif scheme.startswith("http") and len(user) >= TELLING:
         yield user
     for sent in (login, unquote(login), f"{unquote(user)}:{unquote(password)}"):
