@@ -21,12 +21,19 @@ def begin(arrival: Path) -> None:
     write(arrival, failures(arrival) + 1, KILLED)
 
 
-def end(arrival: Path, reason: str | None = None) -> None:
-    """Note why the attempt failed; without a reason, it does not count."""
-    if reason is None:
-        write(arrival, failures(arrival) - 1, reason_of(arrival))
-    else:
-        write(arrival, failures(arrival), reason)
+def fail(arrival: Path, reason: str) -> None:
+    """Note why the attempt failed."""
+    write(arrival, failures(arrival), reason)
+
+
+def take_back(arrival: Path) -> None:
+    """The attempt does not count."""
+    write(arrival, failures(arrival) - 1, KILLED)
+
+
+def forget(arrival: Path) -> None:
+    """The attempt came to its end, whatever happened before."""
+    write(arrival, 0, "")
 
 
 def is_hopeless(arrival: Path) -> bool:
@@ -47,13 +54,19 @@ def reason_of(arrival: Path) -> str:
 
 def entry(arrival: Path) -> dict[str, Any]:
     """What is noted of an arrival of this name."""
-    found = noted(ATTEMPTS).get(arrival.name)
+    found = entries().get(arrival.name)
     return found if isinstance(found, dict) and isinstance(found.get("failures"), int) else {}
+
+
+def entries() -> dict[str, Any]:
+    """All that is noted, by the name of the arrival; nothing where the notes are damaged."""
+    found = noted(ATTEMPTS)
+    return found if isinstance(found, dict) else {}
 
 
 def write(arrival: Path, number: int, reason: str) -> None:
     """Note failures of an arrival; what lies in the inbox no more is forgotten."""
-    notes = {name: kept for name, kept in noted(ATTEMPTS).items() if os.path.lexists(INBOX / name)}
+    notes = {name: kept for name, kept in entries().items() if os.path.lexists(INBOX / name)}
     notes.pop(arrival.name, None)
     if number > 0 and arrival.exists():
         notes[arrival.name] = {"fingerprint": fingerprint_of(arrival), "failures": number, "reason": reason}
@@ -61,8 +74,11 @@ def write(arrival: Path, number: int, reason: str) -> None:
 
 
 def fingerprint_of(arrival: Path) -> str:
-    """What tells an arrival from another one of the same name."""
-    found = sorted(filter(None, map(facts, (arrival, *arrival.rglob("*")))))
+    """What tells an arrival from another one of the same name; of one that is gone, nothing does."""
+    try:
+        found = sorted(filter(None, map(facts, (arrival, *arrival.rglob("*")))))
+    except FileNotFoundError:
+        found = []
     return hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -56,14 +56,17 @@ def counting_failures(arrival: str | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        attempts.end(path, printable(error) if may_be_its_fault(error) else None)
+        if may_be_its_fault(error):
+            attempts.fail(path, printable(error))
+        else:
+            attempts.take_back(path)
         if path.exists() and attempts.is_hopeless(path):
             inbox.give_up(path)
         raise
     except BaseException:
-        attempts.end(path)
+        attempts.take_back(path)
         raise
-    attempts.end(path)
+    attempts.forget(path)
 
 
 def may_be_its_fault(error: Exception) -> bool:

@@ -266,6 +266,40 @@ def test_a_database_whose_driver_is_not_installed_is_named_in_one_line(
     assert_refused("postgresql://127.0.0.1/x", "No module named 'psycopg2'; install it with pip", monkeypatch)
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "databricks://profile:planted-token",
+        "databricks://planted-token",
+        "databricks-uc://planted:token",
+        "postgresql+psycopg2://me:planted@127.0.0.1:1/db?password=planted-too",
+        "postgresql://me:plan@ted/pass#word[1@127.0.0.1:1/db",
+        "mysql://me:planted%40%2F%23@127.0.0.1/db",
+        "mysql://me:planted[1@127.0.0.1/db",
+        "mssql+pyodbc://me:planted@host/db",
+        "http://me:planted%40%2F@127.0.0.1:9",
+        "http://me:planted[1@127.0.0.1:9",
+        "http://me:pass/planted@127.0.0.1:9",
+        "http://me:planted#1@127.0.0.1:9",
+        "http://me:planted",
+        "http://127.0.0.1:9/?token=planted",
+        "ftp://me:planted@example.org/mlflow",
+        "somewhere://me:planted@example.org",
+    ],
+)
+def test_whatever_is_wrong_with_a_store_its_password_is_not_told(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(LanduseError) as refused, tracking.store():
+        pass
+    told = "".join([str(refused.value), *capfd.readouterr()])
+    assert uri.partition(":")[0] in told and "MLFLOW_TRACKING_URI" in told
+    assert not re.search("planted|ted/pass|word.1", told)
+
+
 def test_a_damaged_store_is_named_in_one_line_with_the_remedy(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
