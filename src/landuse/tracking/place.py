@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from landuse.addresses import ENCODED, is_ambiguous, public
 from landuse.errors import LanduseError, Unavailable, printable
 from landuse.paths import DEFAULT_STORE, SQLITE
+from landuse.tracking.origin import keep_origin_public
 
 EXPERIMENT = "landuse"
 FILES = "mlruns"  # where MLflow keeps the files of a store that is a file
@@ -105,6 +106,7 @@ def reach() -> Iterator[str]:
     uri = public(os.environ["MLFLOW_TRACKING_URI"])
     if uri != os.environ["MLFLOW_TRACKING_URI"]:  # MLflow would print all of it
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    keep_origin_public()
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
