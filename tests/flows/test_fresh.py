@@ -152,7 +152,8 @@ def test_an_address_that_a_run_is_given_is_refused_before_the_server_keeps_it(fr
     for flow, given in (("ingestion", {"source": address}), ("training", {"overrides": {"data.source": address}})):
         with pytest.raises(HTTPError) as refused:
             fresh.trigger(flow, **given)
-        assert refused.value.code == 409
+        with refused.value as answer:
+            assert answer.code == 409
     kept = [path for path in (fresh.work.folder / ".services").rglob("*") if path.is_file()]
     assert kept and not [path for path in kept if b"planted" in path.read_bytes()]
 
