@@ -6,8 +6,9 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 
+from landuse.addresses import public
 from landuse.environment import own_environment
-from landuse.errors import LanduseError, Unavailable, in_one_line, without_login
+from landuse.errors import LanduseError, Unavailable, in_one_line
 from landuse.params import load_params
 from landuse.paths import DEFAULT_STORE, INBOX, LOGIN, SERVICES
 from landuse.quiet import open_closed_streams
@@ -78,7 +79,7 @@ def ui() -> None:
     """Become an MLflow server of the store, until Ctrl-C. Raises LanduseError where a server has it, or the port."""
     server, store = services.mlflow_server(), services.store_address() if services.is_elsewhere() else DEFAULT_STORE
     if store.startswith("http"):
-        raise LanduseError(f"MLFLOW_TRACKING_URI names a server: open {without_login(store)} in a browser")
+        raise LanduseError(f"MLFLOW_TRACKING_URI names a server: open {public(store)} in a browser")
     if services.is_up(server):
         raise LanduseError(f"make up shows it at {server.address} already: {LOG_IN}")
     services.refuse_taken_port(server)
@@ -96,7 +97,7 @@ def ask_store() -> str:
             pass
     except LanduseError as error:
         complaint = str(error)
-    print(f"{'mlflow':<10} {'DOWN' if complaint else 'up':<6} {without_login(services.store_address())}", flush=True)
+    print(f"{'mlflow':<10} {'DOWN' if complaint else 'up':<6} {public(services.store_address())}", flush=True)
     return complaint
 
 

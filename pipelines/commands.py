@@ -16,7 +16,7 @@ from httpx import HTTPError
 from prefect.logging import get_logger, get_run_logger
 
 from landuse import versioning
-from landuse.errors import LanduseError, Unavailable
+from landuse.errors import LanduseError, Unavailable, printable, told
 from landuse.network import shown
 from landuse.params import load_params
 from landuse.paths import SERVICES
@@ -44,12 +44,22 @@ class CommandFailed(LanduseError):
         self.exit_code = exit_code
 
 
+class TookTooLong(CommandFailed):
+    """A command that was ended when its time was over."""
+
+
 class NoTraceback(logging.Filter):
-    """Logs a failed command, or a server that is gone, by its reason alone: no traceback would help anybody."""
+    """Logs a failed command, or a server that is gone, by its reason alone: no traceback would help anybody.
+
+    Whatever else is logged goes without secrets and control characters, since Prefect keeps and shows it.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], (LanduseError, HTTPError)):
             record.exc_info = None
+        elif record.exc_info and record.exc_info[1]:
+            record.exc_text = told(record.exc_info[1])
+        record.msg, record.args = "\n".join(map(printable, record.getMessage().split("\n"))), ()
         return True
 
 
@@ -101,7 +111,7 @@ def run(
             timer.start()
         for line in filter(None, map(str.rstrip, process.stdout)):
             lines.append(line)
-            logger.info(line)
+            logger.info(printable(line))
             watch(line)
         process.wait()
     finally:
@@ -112,7 +122,7 @@ def run(
         process.stdout.close()
         JOB.unlink(missing_ok=True)
     if late:
-        raise CommandFailed(f"{' '.join(command)} took more than {seconds:g} s and was ended", TEMPORARY)
+        raise TookTooLong(f"{' '.join(command)} took more than {seconds:g} s and was ended", TEMPORARY)
     if process.returncode:
         raise failure(lines, process.returncode)
     return "\n".join(lines)

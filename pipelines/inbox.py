@@ -10,9 +10,11 @@ from shutil import move
 from prefect import get_run_logger
 from prefect.events import Event
 
-from landuse.errors import Unavailable
+from landuse.errors import Unavailable, printable
 from landuse.params import load_params
 from landuse.paths import INBOX, QUARANTINE
+from pipelines import attempts
+from pipelines.attempts import facts
 from pipelines.lost import end_lost_runs
 from pipelines.server import server
 
@@ -38,10 +40,20 @@ def arrivals() -> list[Path]:
 
 
 def newest() -> str | None:
-    """The arrival to take in, if there is one, when it is complete."""
+    """The arrival to take in, if there is one, when it is complete; those that make every run fail are set aside."""
     wait_for_rest(load_params().pipelines.settle_seconds)
-    found = arrivals()
-    return str(found[-1]) if found else None
+    for path in reversed(arrivals()):
+        if not attempts.is_hopeless(path):
+            return str(path)
+        give_up(path)
+    return None
+
+
+def give_up(arrival: Path) -> None:
+    """Set aside an arrival that made as many runs fail as one may."""
+    reason = f"{attempts.reason_of(arrival)} (it made {attempts.MOST} runs fail)"
+    get_run_logger().warning(printable(f"{arrival} is set aside: {reason}"))
+    set_aside(arrival, reason)
 
 
 def let_in(arrival: str) -> None:
@@ -75,7 +87,8 @@ def put_away(arrival: str | Path, folder: Path) -> None:
                 folder.mkdir(parents=True, exist_ok=True)
                 move(done, folder / done.name)
         except OSError as error:
-            get_run_logger().warning("%s cannot be put away (%s): take it out of inbox/ by hand", path, error)
+            told = printable(f"{path} cannot be put away ({error}): take it out of inbox/ by hand")
+            get_run_logger().warning(told)
 
 
 def set_aside(arrival: str | Path, complaint: str) -> None:
@@ -84,7 +97,7 @@ def set_aside(arrival: str | Path, complaint: str) -> None:
     folder = next(reports, QUARANTINE / dated(Path(arrival).stem))
     put_away(arrival, folder)
     if folder.exists():
-        (folder / "refused.txt").write_text(complaint + "\n", encoding="utf-8")
+        (folder / "refused.txt").write_text(printable(complaint) + "\n", encoding="utf-8")
 
 
 def dated(name: str) -> str:
@@ -101,14 +114,6 @@ def fingerprint() -> Fingerprint:
         with suppress(FileNotFoundError):  # taken away while looked at
             files = (file for path in arrivals() for file in (path, *path.rglob("*")))
             return frozenset(filter(None, map(facts, files)))
-
-
-def facts(file: Path) -> tuple[str, int, int] | None:
-    """Name, size and time of the last change, or None of a file that this user may not look at."""
-    with suppress(PermissionError):
-        found = file.lstat()
-        return str(file), found.st_size, found.st_ctime_ns
-    return None
 
 
 def is_at_rest(found: Fingerprint, settle_seconds: float) -> bool:

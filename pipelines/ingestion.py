@@ -2,30 +2,36 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from httpx import HTTPError
 from prefect import flow, task
 
-from landuse.errors import Refused
+from landuse.errors import NotReady, Refused, printable
 from landuse.lineage import data_record
 from landuse.params import load_params
-from landuse.paths import DATA_DVC
+from landuse.paths import DATA_DVC, INBOX
 from landuse.versioning import has_remote
-from pipelines import inbox
-from pipelines.commands import TEMPORARY, CommandFailed, alone, patient, run, when_free
+from pipelines import attempts, inbox
+from pipelines.commands import TEMPORARY, CommandFailed, TookTooLong, alone, patient, run, when_free
+from pipelines.parameters import Arrival
 from pipelines.seen import show_refused_images
 from pipelines.tell import tell_failure
 
+NOT_ITS_FAULT = frozenset({TEMPORARY, NotReady.exit_code})
+
 
 @flow(flow_run_name="ingest", on_failure=[tell_failure])
-def ingestion(source: str | None = None) -> bool:
+def ingestion(source: Arrival | None = None) -> bool:
     """Bring in `source`, else the newest arrival in inbox/, else `data.source`; whether data/ changed.
 
     Fails with the first failed expectation where the images are not let in; everything is then as before.
     """
     with alone():
         arrival, before = source or inbox.newest(), version()
-        patient(fetch)(arrival)
-        patient(take_in)(arrival)
+        with counting_failures(arrival):
+            patient(fetch)(arrival)
+            patient(take_in)(arrival)
         patient(push)()
         return version() != before
 
@@ -33,6 +39,41 @@ def ingestion(source: str | None = None) -> bool:
 def version() -> str | None:
     """The md5 in data.dvc, if there is one yet."""
     return data_record()["md5"] if DATA_DVC.exists() else None
+
+
+@contextmanager
+def counting_failures(arrival: str | None) -> Iterator[None]:
+    """Take in an arrival of the inbox, and set it aside where that failed twice, for whatever reason.
+
+    A kill counts; a run that is stopped on purpose does not, nor does one that fails for another reason than this
+    arrival, as far as that can be told.
+    """
+    path = Path(arrival or "")
+    if path.parent != INBOX:
+        yield
+        return
+    attempts.begin(path)
+    try:
+        yield
+    except Exception as error:
+        if may_be_its_fault(error):
+            attempts.fail(path, printable(error))
+        else:
+            attempts.take_back(path)
+        if path.exists() and attempts.is_hopeless(path):
+            inbox.give_up(path)
+        raise
+    except BaseException:
+        attempts.take_back(path)
+        raise
+    attempts.forget(path)
+
+
+def may_be_its_fault(error: Exception) -> bool:
+    """Whether a run may have failed because of what it was given: neither the project, a server nor others at work."""
+    if isinstance(error, TookTooLong):
+        return True
+    return not (isinstance(error, HTTPError) or getattr(error, "exit_code", None) in NOT_ITS_FAULT)
 
 
 @task(task_run_name="fetch")

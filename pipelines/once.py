@@ -15,10 +15,12 @@ import psutil
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from landuse.errors import LanduseError, Refused, Unavailable, one_line
+from landuse.errors import LanduseError, Refused, Unavailable
+from landuse.params.complaints import yaml_reason
 from landuse.paths import SERVICES
 from landuse.process import DEATH_SECONDS, ending_signals, identity, is_gone
 from pipelines import services
+from pipelines.parameters import refuse_address
 
 OVERRIDES = "overrides"
 OWNER = "LANDUSE_FLOW"  # environment variable: the process that runs the flow, in what it starts
@@ -127,6 +129,8 @@ def parameters(function: Callable, settings: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
+        if key == "source" or "." in key:
+            refuse_address(key, text)
         try:
             if equals and "." in key and OVERRIDES in allowed:
                 found.setdefault(OVERRIDES, {})[key] = yaml.safe_load(text)
@@ -137,7 +141,7 @@ def parameters(function: Callable, settings: list[str]) -> dict[str, Any]:
         except ValidationError as error:
             raise LanduseError(f"{setting}: {error.errors()[0]['msg']}") from None
         except yaml.YAMLError as error:
-            raise LanduseError(f"{setting}: not valid YAML: {one_line(error)}") from None
+            raise LanduseError(f"{setting}: not valid YAML: {yaml_reason(error)}") from None
     return found
 
 

@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
+from landuse.errors import printable
 from pipelines.server import server
 
 SHOWN = 5
@@ -33,7 +34,7 @@ def overview() -> str:
         *(f"now        {run.name}: {run.state.name}" for run in working),
         *(f"ended      {run.end_time:%Y-%m-%d %H:%M} UTC  {run.name}: {said(run)}" for run in over),
     ]
-    return "\n".join(lines) or "nothing    ran or is scheduled so far"
+    return "\n".join(map(printable, lines)) or "nothing    ran or is scheduled so far"
 
 
 def wait_for_plan() -> None:

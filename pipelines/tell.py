@@ -6,7 +6,8 @@ from prefect.blocks.core import Block
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from landuse.errors import LanduseError
+from landuse.addresses import without_addresses
+from landuse.errors import LanduseError, one_line, printable
 from landuse.params import load_params
 
 
@@ -19,13 +20,13 @@ def tell(subject: str, body: str) -> None:
     except LanduseError:  # the params are what is wrong, and the flow says so itself
         return
     except Exception as error:
-        logger().warning("pipelines.notify = %s could not be told: %s", name, error)
+        logger().warning("pipelines.notify = %s could not be told: %s", name, one_line(without_addresses(str(error))))
 
 
 def tell_failure(flow, flow_run, state) -> None:
     """Hook of every flow: tell of its failure, once, not for the flows within it."""
     if flow_run.parent_task_run_id is None:
-        tell(f"landuse: {flow.name} failed", f"{flow_run.name}: {state.result(raise_on_failure=False)}")
+        tell(f"landuse: {flow.name} failed", f"{flow_run.name}: {printable(state.result(raise_on_failure=False))}")
 
 
 def logger() -> logging.Logger | logging.LoggerAdapter:

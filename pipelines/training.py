@@ -1,7 +1,6 @@
 """Training: the stages of dvc.yaml as tasks. DVC decides what is to be done; what is unchanged shows as Cached."""
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 from prefect import flow, task
@@ -10,6 +9,7 @@ from prefect.states import Completed, State
 from landuse.paths import DVC_YAML
 from pipelines.commands import alone, patient, run, when_free
 from pipelines.lockfile import kept_whole
+from pipelines.parameters import Overrides
 from pipelines.seen import Meter, show_classes, show_validation
 from pipelines.tell import tell_failure
 from pipelines.unfinished import is_registered
@@ -17,7 +17,7 @@ from pipelines.workspace import workspace
 
 
 @flow(flow_run_name="train", on_failure=[tell_failure])
-def training(overrides: dict[str, Any] | None = None) -> dict[str, str]:
+def training(overrides: Overrides | None = None) -> dict[str, str]:
     """Run the stages that changed, in order; returns what became of each.
 
     With overrides such as {"train.learning_rate": 0.001} a copy of the project is worked in: params.yaml, dvc.lock and

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from landuse import lineage, tracking
+from landuse.addresses import public_values
 from landuse.errors import LanduseError
 from landuse.params import Params, load_params
 from landuse.params.complaints import suggestion
@@ -45,7 +46,7 @@ def workspace(overrides: dict[str, Any] | None) -> Iterator[Path]:
 
 
 def overridden(overrides: dict[str, Any]) -> str:
-    """params.yaml with some values, by `section.key`, replaced."""
+    """params.yaml with some values, by `section.key`, replaced; of addresses what is public."""
     content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     for name, value in overrides.items():
         section, _, key = name.partition(".")
@@ -54,7 +55,7 @@ def overridden(overrides: dict[str, Any]) -> str:
             likely = suggestion(key, known[section].type) if section in known else suggestion(section, Params)
             raise LanduseError(f"{name} = {value!r}: there is no such key in {PARAMS}{likely}")
         content[section][key] = value
-    return yaml.safe_dump(content, sort_keys=False)
+    return yaml.safe_dump(public_values(content), sort_keys=False)
 
 
 def refuse_wrong_values(params: Path) -> None:

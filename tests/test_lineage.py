@@ -182,6 +182,20 @@ def test_what_is_used_is_recorded_whatever_params_yaml_says_by_now(folder: Path)
     assert lineage.tags(train=train)["params.sha256"] != lineage.tags()["params.sha256"]
 
 
+def test_of_the_source_only_what_is_public_is_recorded_and_hashed(folder: Path) -> None:
+    hashes = set()
+    for secret in ("one", "another"):
+        source = f"https://user:{secret}@host/my set.zip?token={secret}"
+        tiny.write_params(folder, tiny.CHANGES | {"data": {"source": source, "checksum": None}})
+        learned = {"data.source": source, "train.epochs": 3}
+        assert lineage.params_record()["data.source"] == "https://host/my set.zip"
+        assert lineage.params_with(learned)["data"]["source"] == "https://host/my set.zip"
+        write_record({"source": source})
+        assert lineage.tags()["data.source"] == "https://host/my set.zip"
+        hashes.add(lineage.tags()["params.sha256"])
+    assert len(hashes) == 1, "or whoever knows the rest could try passwords"
+
+
 def test_the_processor_is_named_with_its_kind() -> None:
     name, _, kind = lineage.processor().rpartition(" ")
     assert name and kind == f"({platform.machine()})"

@@ -30,7 +30,7 @@ LONGEST_FLOW = 12
 # Where files lie, what is shown, which commit and process it was: what a stage may go through without being run again.
 NO_CONTENT = {
     *("errors", "files", "inputs", "params", "paths", "progress", "quiet", "lineage", "process", "own_code"),
-    *("environment", "network"),
+    *("environment", "network", "addresses"),
 }
 
 

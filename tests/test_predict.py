@@ -268,6 +268,21 @@ def test_a_name_that_is_no_text_is_written_so_that_it_can_be_read(images: Path) 
     assert text(Path("plain/é.png")) == "plain/é.png"
 
 
+def test_a_hostile_name_is_printed_without_its_control_characters_as_row_and_as_bad_file(images: Path) -> None:
+    name = "\x1b]8;;x\x07\x1b[2J\u202egnp\u2028\x9b31m"
+    Path("images/field/00.png").rename(Path("images") / f"{name}.png")
+    (Path("images") / f"{name}-bad.png").write_bytes(b"no image")
+    command = [LANDUSE, "predict", "images", "--model", "model"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 4
+    for text_of_it, lines in ((done.stdout, 38), (done.stderr, 2)):
+        assert all(line.isprintable() for line in text_of_it.split("\n"))
+        assert len([line for line in text_of_it.splitlines() if not line.startswith("predict ")]) == lines
+    bad = next(line for line in done.stdout.splitlines() if "-bad.png" in line)
+    assert "cannot be decoded" in bad and bad.count("-bad.png") == 1, "the reason does not repeat the name"
+    assert r"\x1b[2J\u202egnp\u2028\x9b31m-bad.png: cannot be decoded" in done.stderr
+
+
 @pytest.mark.parametrize(("bad", "code"), [(False, 0), (True, 4)])
 def test_the_exit_code_tells_whether_all_could_be_read(images: Path, bad: bool, code: int) -> None:
     if bad:

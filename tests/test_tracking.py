@@ -15,6 +15,8 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.tracking.context import registry as contexts
+from mlflow.tracking.context.git_context import GitRunContext
 from requests import ConnectionError as RequestsConnectionError
 from requests import Response
 
@@ -22,6 +24,7 @@ from landuse import tracking
 from landuse.errors import LanduseError, Unavailable
 from landuse.process import STARTED, identity
 from landuse.tracking import place
+from landuse.tracking.origin import keep_origin_public
 
 NO_ANSWER = 0
 
@@ -264,6 +267,64 @@ def test_a_database_whose_driver_is_not_installed_is_named_in_one_line(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_refused("postgresql://127.0.0.1/x", "No module named 'psycopg2'; install it with pip", monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "databricks://profile:planted-token",
+        "databricks://planted-token",
+        "databricks-uc://planted:token",
+        "postgresql+psycopg2://me:planted@127.0.0.1:1/db?password=planted-too",
+        "postgresql://me:plan@ted/pass#word[1@127.0.0.1:1/db",
+        "mysql://me:planted%40%2F%23@127.0.0.1/db",
+        "mysql://me:planted[1@127.0.0.1/db",
+        "mssql+pyodbc://me:planted@host/db",
+        "http://me:planted%40%2F@127.0.0.1:9",
+        "http://me:planted[1@127.0.0.1:9",
+        "http://me:pass/planted@127.0.0.1:9",
+        "http://me:planted#1@127.0.0.1:9",
+        "http://me:planted",
+        "http://127.0.0.1:9/?token=planted",
+        "ftp://me:planted@example.org/mlflow",
+        "somewhere://me:planted@example.org",
+    ],
+)
+def test_whatever_is_wrong_with_a_store_its_password_is_not_told(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(LanduseError) as refused, tracking.store():
+        pass
+    told = "".join([str(refused.value), *capfd.readouterr()])
+    assert uri.partition(":")[0] in told and "MLFLOW_TRACKING_URI" in told
+    assert not re.search("planted|ted/pass|word.1", told)
+
+
+@pytest.mark.parametrize(
+    ("origin", "recorded"),
+    [
+        ("https://user:planted@host/x.git", "https://host/x.git"),
+        ("https://user:plan/ted@host/x.git", "https://…"),
+        ("https://host/x.git?private_token=planted", "https://host/x.git"),
+        ("git@host:x/y.git", "git@host:x/y.git"),
+    ],
+)
+def test_of_the_address_of_the_repository_only_what_is_public_is_recorded(
+    origin: str, recorded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    author = ["-c", "user.name=A", "-c", "user.email=a@b"]
+    (tmp_path / "landuse").touch()
+    for words in (["init"], ["add", "."], [*author, "commit", "-m", "Begin"], ["remote", "add", "origin", origin]):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "landuse")])
+    keep_origin_public()
+    for context in contexts._run_context_provider_registry:
+        if isinstance(context, GitRunContext):
+            monkeypatch.setattr(context, "_cache", {})  # each asks once in a process
+    assert contexts.resolve_tags()["mlflow.source.git.repoURL"] == recorded
 
 
 def test_a_damaged_store_is_named_in_one_line_with_the_remedy(

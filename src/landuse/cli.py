@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landuse.environment import own_environment
-from landuse.errors import LanduseError, in_one_line
+from landuse.errors import LanduseError, in_one_line, printable
 from landuse.own_code import run_own_code
 from landuse.quiet import open_closed_streams, tensorflow_starts
 
@@ -43,8 +43,8 @@ Int8Option = Annotated[
 
 
 def say(text: object) -> None:
-    """A line for people."""
-    print(text, flush=True)
+    """Lines for people."""
+    print("\n".join(map(printable, str(text).split("\n"))), flush=True)
 
 
 def load_params() -> "Params":

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from landuse.addresses import public_values
 from landuse.errors import LanduseError
 from landuse.files import BOTH_SIDES
 from landuse.paths import DATA_DVC, PARAMS
@@ -60,7 +61,7 @@ def data_record() -> dict[str, Any]:
     md5, meta = content["outs"][0]["md5"], dict(content.get("meta") or {})
     if meta.get("version", md5) != md5:
         meta["source"] = f"{meta.get('source')}{EDITED}"
-    return {"md5": md5, **meta}
+    return {"md5": md5, **public_values(meta)}
 
 
 def commit_of_data(md5: str) -> str | None:
@@ -98,7 +99,7 @@ def place_in_repository() -> Path:
 
 
 def params_record(**used: Any) -> dict[str, Any]:
-    """Every key of `params.yaml` that a result may depend on, as `section.key`.
+    """Every key of `params.yaml` that a result may depend on, as `section.key`, of addresses what is public.
 
     Of sections that are already `used`, what is used: the file may have been edited since it was read.
     """
@@ -106,17 +107,20 @@ def params_record(**used: Any) -> dict[str, Any]:
     sections = {name: keys for name, keys in content.items() if name not in RESULTLESS}
     for name, section in used.items():
         sections[name] |= {key: value for key, value in asdict(section).items() if sections[name].get(key) != value}
-    return {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
+    return public_values({f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()})
 
 
 def params_with(learned: dict[str, Any]) -> dict[str, Any]:
-    """The content of `params.yaml`, but what was learned by as it was then: the file may have been edited since."""
+    """The content of `params.yaml`, but what was learned by as it was then: the file may have been edited since.
+
+    Of addresses what is public.
+    """
     content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     for name, value in learned.items():
         section, _, key = name.partition(".")
         if section not in LATER:
             content[section][key] = value
-    return content
+    return public_values(content)
 
 
 def tags(**used: Any) -> dict[str, str]:

@@ -8,7 +8,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from landuse.errors import LanduseError, without_login
+from landuse.addresses import public
+from landuse.errors import LanduseError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -93,4 +94,4 @@ def refuse_unspoken_proxy(url: str) -> None:
     name = next((each for name in names for each in (name, name.upper()) if each in found), None)
     if name and not is_spoken(found[name]):
         remedy = f"set {parts.scheme.upper()}_PROXY to an http:// proxy, or name {parts.hostname} in NO_PROXY"
-        raise LanduseError(f"{name} = {without_login(found[name])}: landuse can go through HTTP proxies only; {remedy}")
+        raise LanduseError(f"{name} = {public(found[name])}: landuse can go through HTTP proxies only; {remedy}")

@@ -16,7 +16,7 @@ from dvc.lock import LockError, make_lock
 from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 
-from landuse.errors import LanduseError, Unavailable, one_line
+from landuse.errors import NotReady, Unavailable, one_line
 from landuse.paths import DATA, DATA_DVC, DVC_LOCK, VALIDATED
 from landuse.process import is_alive
 
@@ -29,19 +29,19 @@ CLOCK_SECONDS = 2  # so far a process may seem to have begun after it did
 def repository() -> Iterator[Repo]:
     """This project as DVC sees it, its errors in one line and nothing else said.
 
-    Raises Unavailable where another DVC command is in the way, LanduseError for whatever else DVC refuses.
+    Raises Unavailable where another DVC command is in the way, NotReady for whatever else DVC refuses.
     """
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
         with Repo() as repo:
             yield repo
     except CacheLinkError:
-        raise LanduseError(
+        raise NotReady(
             "DVC cannot link files to its cache as cache.type says: is that on another disk? "
             "dvc config --local cache.type copy; data/ is as it was"
         ) from None
     except DvcException as error:
-        kind = Unavailable if isinstance(error, LockError) else LanduseError
+        kind = Unavailable if isinstance(error, LockError) else NotReady
         said = one_line(error, 240)
         remedy = f"; mend it with git checkout {DVC_LOCK}, after a merge with --ours or --theirs"
         raise kind(f"DVC: {said}; data/ is as it was{remedy if DVC_LOCK.name in said else ''}") from None
@@ -122,13 +122,13 @@ def is_as_recorded(repo: Repo) -> bool:
 def add_data(repo: Repo) -> None:
     """Put what is in data/ into DVC's cache and its version into data.dvc.
 
-    Raises LanduseError where the cache cannot be written; a full disk is an OSError.
+    Raises NotReady where the cache cannot be written; a full disk is an OSError.
     """
     try:
         with redirect_stderr(StringIO()):  # that it cannot link to its cache is said by what is committed next
             repo.add(str(DATA))
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise LanduseError(f"DVC cannot take {DATA}/ in: {error}; data/ is as it was") from None
+        raise NotReady(f"DVC cannot take {DATA}/ in: {error}; data/ is as it was") from None
 
 
 def commit_validation(repo: Repo) -> None:

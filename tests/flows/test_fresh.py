@@ -6,6 +6,7 @@ import subprocess
 import sys
 from http.server import HTTPServer
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 import yaml
@@ -144,6 +145,17 @@ def test_whoever_is_named_is_told_of_a_promotion_a_refusal_and_a_failure(
     fresh.finished(fresh.trigger("ingestion", source="nowhere.zip"))
     # Prefect knows that a flow failed before the hook that tells of it has run.
     assert wait_for(lambda: "nowhere.zip" in told.received[-1] and "ingestion failed" in told.received[-1], 60)
+
+
+def test_an_address_that_a_run_is_given_is_refused_before_the_server_keeps_it(fresh: Fresh) -> None:
+    address = "https://user:planted@host/a.zip"
+    for flow, given in (("ingestion", {"source": address}), ("training", {"overrides": {"data.source": address}})):
+        with pytest.raises(HTTPError) as refused:
+            fresh.trigger(flow, **given)
+        with refused.value as answer:
+            assert answer.code == 409
+    kept = [path for path in (fresh.work.folder / ".services").rglob("*") if path.is_file()]
+    assert kept and not [path for path in kept if b"planted" in path.read_bytes()]
 
 
 def test_two_runs_and_a_dvc_repro_at_once_wait_for_each_other(fresh: Fresh, scheduled: dict) -> None:

@@ -11,6 +11,8 @@ from unittest.mock import patch
 
 import psutil
 import pytest
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import is_valid_schema, validate
 from processes import ROOT
 
 from landuse.errors import LanduseError
@@ -64,6 +66,34 @@ def test_a_setting_that_makes_no_sense_is_refused_in_one_line(flow, setting: str
     with pytest.raises(LanduseError) as refusal:
         parameters(flow.fn, [setting])
     assert str(refusal.value).startswith(f"{setting}: {words}") and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("flow", "setting"),
+    [
+        (retraining, "source=https://user:planted@host/a.zip"),
+        (retraining, "source=https://host/a.zip"),
+        (retraining, "source=https:/user:planted@host/a.zip"),
+        (retraining, "source=host/a.zip?token=planted"),
+        (training, "data.source=https://user:planted@host/a.zip"),
+        (training, "register.model=ftp://user:planted@host"),
+        (retraining, "sorce=https://user:planted@host/a.zip?token=planted"),
+    ],
+)
+def test_a_flow_takes_no_address_since_prefect_would_keep_it(flow, setting: str) -> None:
+    with pytest.raises(LanduseError) as refused:
+        parameters(flow.fn, [setting])
+    assert setting.partition("=")[0] in str(refused.value) and "planted" not in str(refused.value)
+
+
+def test_the_server_is_told_to_refuse_an_address_before_it_keeps_it() -> None:
+    bad = "https://user:planted@host/a.zip"
+    for flow, key, value in ((retraining, "source", bad), (training, "overrides", {"data.source": bad})):
+        schema = parameter_schema(flow).model_dump()
+        assert is_valid_schema(schema) is None and list(validate({key: value}, schema))
+    assert not validate({"source": "inbox/a.zip"}, parameter_schema(retraining).model_dump())
+    fine = {"overrides": {"train.epochs": 3, "split.test": 0.1, "validate.modes": ["RGB"], "train.seed": None}}
+    assert not validate(fine, parameter_schema(training).model_dump())
 
 
 def test_without_servers_a_flow_speaks_to_none_whatever_the_shell_says(place: Path) -> None:

@@ -234,6 +234,12 @@ def test_a_project_that_was_never_committed_is_told_so(project: Path, store: str
     assert "\n" not in str(refusal.value)
 
 
+def test_of_the_source_the_copy_knows_only_what_is_public(project: Path) -> None:
+    source = "https://user:planted@host/a.zip?token=planted"
+    tiny.write_params(project, {"data": {"source": source}})
+    assert yaml.safe_load(overridden(FASTER))["data"]["source"] == "https://host/a.zip"
+
+
 def test_what_is_not_overridden_keeps_its_value_and_place(project: Path) -> None:
     before, after = yaml.safe_load(Path("params.yaml").read_text()), yaml.safe_load(overridden(FASTER))
     assert list(after) == list(before)

@@ -1,5 +1,6 @@
 """An archive from the web arrives whole, or not at all."""
 
+import re
 import threading
 import time
 from base64 import b64encode
@@ -10,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from archives import WRONG, bring_in, pictures, zip_of
+import yaml
+from archives import CHECKS, WRONG, ask_for, bring_in, pictures, zip_of
 
 from landuse.errors import LanduseError
 from landuse.ingest import download
@@ -83,6 +85,40 @@ def test_a_url_is_ingested_and_recorded_without_its_secrets_and_not_fetched_agai
 def test_a_password_is_not_sent_on_to_where_a_redirect_leads(project: Path, site: str) -> None:
     download.fetch(site.replace("http://", "http://user:word@") + "/moved.zip", served())
     assert [bool(authorization) for _, authorization in Web.seen] == [True, False]
+
+
+def test_a_url_with_a_space_and_a_password_with_brackets_are_sent_as_they_are_meant(project: Path, site: str) -> None:
+    url = site.replace("http://", "http://us[er:p@ss]w%2Ford@") + "/s\u00e9t 1.zip?token=se cret#part"
+    assert bring_in(url, checksum=served()).source == f"{site}/s\u00e9t 1.zip"
+    said = "Basic " + b64encode(b"us[er:p@ss]w/ord").decode()
+    assert Web.seen == [("/s%C3%A9t%201.zip?token=se%20cret", said)]
+    assert not re.search("secret|p@ss|ord", Path("data.dvc").read_text().replace("word", ""))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "http://user:planted/1@HOST/set.zip",
+        "http://user:planted#1@HOST/set.zip",
+        "http://user:planted?1@HOST/set.zip",
+        "http:/user:planted@HOST/set.zip",
+        "//user:planted@HOST/set.zip",
+        "user:planted@HOST:set.zip",
+        "HOST/set.zip?token=planted",
+        "ftp://user:planted@HOST/set.zip",
+        "http://user:planted@HOST/missing.zip?token=planted",
+        "http://user:planted@HOST:x/set.zip",
+        "http://user:planted@/set.zip?token=planted",
+    ],
+)
+def test_whatever_is_wrong_with_a_url_its_secrets_are_not_told(project: Path, site: str, source: str) -> None:
+    source = source.replace("HOST", site.removeprefix("http://"))
+    ask_for(CHECKS)
+    change = {"data": {"source": source, "checksum": WRONG}}
+    Path("params.yaml").write_text(yaml.safe_dump(yaml.safe_load(Path("params.yaml").read_text()) | change))
+    with pytest.raises(LanduseError, match="data.source") as refused:
+        bring_in(source, checksum=WRONG)
+    assert "planted" not in str(refused.value)
 
 
 def test_a_download_with_another_checksum_is_refused_and_not_kept(project: Path, site: str) -> None:

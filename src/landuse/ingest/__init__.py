@@ -17,10 +17,10 @@ from typing import Any
 from dvc.repo import Repo
 from dvc.utils.serialize import dumps_yaml
 
+from landuse.addresses import public
 from landuse.dataset import image_paths
-from landuse.errors import NO_ROOM, LanduseError, Refused
+from landuse.errors import NO_ROOM, LanduseError, NotReady, Refused, printable
 from landuse.files import write_whole
-from landuse.ingest.download import public
 from landuse.ingest.sources import Source, find_source
 from landuse.ingest.swap import BEFORE, INCOMING, JOURNAL, recover, remove, settle, swap_in, undo_swap
 from landuse.ingest.unpack import encodable
@@ -87,12 +87,12 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
     """Make data/ what `data.source` holds, if that passes validation, and version it in data.dvc.
 
     An arrival is a path that is taken in instead; it stays until `data.source` itself holds something else.
-    Raises LanduseError where it cannot be had or data/ was edited, Unavailable where a stage reads data/, Refused where
-    it is not let in. Then data/ and data.dvc are as before and a set that was not let in lies in quarantine/ with its
-    report.
+    Raises LanduseError where it cannot be had, NotReady where data/ was edited or the disk is full, Unavailable where
+    a stage reads data/, Refused where it is not let in. Then data/ and data.dvc are as before and a set that was not
+    let in lies in quarantine/ with its report.
     """
     for path in filter(Path.is_symlink, (DATA, ARTIFACTS)):
-        raise LanduseError(f"{path} is a link, which DVC does not version: remove it; the project may lie on that disk")
+        raise NotReady(f"{path} is a link, which DVC does not version: remove it; the project may lie on that disk")
     with alone(LOCK, BUSY), room_on_disk():
         if JOURNAL.exists():
             with replacing_data() as repo:
@@ -169,7 +169,7 @@ def room_on_disk() -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        raise LanduseError("the disk is full: free some space and ingest again; data/ is as it was") from None
+        raise NotReady("the disk is full: free some space and ingest again; data/ is as it was") from None
 
 
 def clean() -> None:
@@ -189,13 +189,13 @@ def clean() -> None:
 def state_of_data() -> str:
     """`missing` or `unchanged`: how data/ compares with data.dvc.
 
-    Raises LanduseError where it holds something that no version of it holds, which a swap would destroy.
+    Raises NotReady where it holds something that no version of it holds, which a swap would destroy.
     """
     if not DATA.exists():
         return "missing"
     if not DATA_DVC.exists():
         if any(DATA.iterdir()):
-            raise LanduseError("data/ is not versioned: move it elsewhere and set data.source to that folder")
+            raise NotReady("data/ is not versioned: move it elsewhere and set data.source to that folder")
         return "missing"
     with repository() as repo:
         found = status_of_data(repo)
@@ -203,7 +203,7 @@ def state_of_data() -> str:
             add_data(repo)
     if found == MODIFIED:
         remedy = "go back with `dvc checkout --force data`, or move data/ elsewhere and set data.source to that folder"
-        raise LanduseError(f"data/ is not what data.dvc says, it was edited: {remedy}")
+        raise NotReady(f"data/ is not what data.dvc says, it was edited: {remedy}")
     return "unchanged"
 
 
@@ -264,7 +264,7 @@ def facts_of(source: Source, ignored: int) -> dict[str, Any]:
     images = image_paths(CANDIDATE / DATA)
     drawn = any(is_drawn(CANDIDATE / DATA / path) for path in images)
     counts = {"images": len(images), "classes": len({path.parent for path in images}), "ignored": ignored}
-    return {"source": source.name, "digest": source.digest, "drawn": drawn, **counts}
+    return {"source": printable(source.name), "digest": source.digest, "drawn": drawn, **counts}
 
 
 def replace(facts: dict[str, Any], validated: ValidateParams) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote
 from urllib.request import Request, urlopen
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from landuse.errors import LanduseError, Refused, Unavailable
+from landuse.addresses import parts, public
+from landuse.errors import LanduseError, Refused, Unavailable, one_line, printable
 from landuse.ingest.unpack import CHUNK, flat, one_line_errors
 from landuse.network import refuse_unspoken_proxy
 
@@ -59,25 +60,13 @@ def checksum_of(file: Path, like: str = "sha256:") -> str:
         return f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
 
 
-def public(url: str) -> str:
-    """The URL without user, password, query and fragment, which may hold secrets.
-
-    Raises LanduseError where it is none.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise LanduseError(f"data.source = {url}: {flat(error)}; check the URL") from None
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 def request_for(url: str) -> Request:
     """The request; user and password of the URL become a header that is not sent on to where a redirect leads."""
-    parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
-    request = Request(parts._replace(netloc=host, fragment="").geturl(), headers={"User-Agent": "landuse"})
-    if user:
-        request.add_unredirected_header("Authorization", "Basic " + b64encode(unquote(user).encode()).decode())
+    login, host, path = parts(url)
+    target = quote(path.partition("#")[0], safe="%/:=&?~+!$,;'@()*[]")
+    request = Request(f"{url.partition('://')[0]}://{host}{target}", headers={"User-Agent": "landuse"})
+    if login:
+        request.add_unredirected_header("Authorization", "Basic " + b64encode(unquote(login).encode()).decode())
     return request
 
 
@@ -97,7 +86,7 @@ def download(url: str, target: Path) -> None:
     except HTTPError as error:
         error.close()
         kind = Unavailable if error.code in BUSY or error.code >= 500 else LanduseError
-        raise kind(f"{name} answers {error.code} {error.reason}: check data.source, {INSTEAD}") from None
+        raise kind(f"{name} answers {error.code} {one_line(error.reason, 80)}: check data.source, {INSTEAD}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = flat(getattr(error, "reason", error))
         raise Unavailable(
@@ -111,7 +100,7 @@ def chunks(answer: http.client.HTTPResponse, expected: int, name: str) -> Iterat
     """The answer piece by piece, shown as a bar on standard error."""
     columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name.rpartition("/")[2], total=expected or None)
+        task = bar.add_task(printable(name.rpartition("/")[2]), total=expected or None)
         while chunk := read_chunk(answer, name):
             bar.advance(task, len(chunk))
             yield chunk

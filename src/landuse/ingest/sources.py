@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from landuse import sample
+from landuse.addresses import ENCODED, is_ambiguous, public
 from landuse.errors import LanduseError, Refused
-from landuse.ingest.download import checksum_of, fetch, public, verify
+from landuse.ingest.download import checksum_of, fetch, verify
 from landuse.ingest.unpack import copy_folder, folder_members, one_line_errors, unpack_archive
 from landuse.params import DataParams
 from landuse.paths import DATA
@@ -59,7 +59,7 @@ def find_source(data: DataParams) -> Source:
     if path.is_file():
         return archive_source(path, data.checksum)
     raise LanduseError(
-        f"data.source = {data.source}: there is no such file or folder; sample and ucmerced are known by name"
+        f"data.source = {public(data.source)}: there is no such file or folder; sample and ucmerced are known by name"
     )
 
 
@@ -84,8 +84,10 @@ def refuse_own_data(folder: Path) -> None:
 
 def web_source(name: str, url: str, checksum: str | None) -> Source:
     """An archive behind an http(s) URL; its checksum is its digest, so it is not fetched to see that it is the same."""
-    if urlsplit(url).scheme.lower() not in ("http", "https"):
+    if url.partition("://")[0].lower() not in ("http", "https"):
         raise LanduseError(f"data.source = {name}: only http and https URLs can be fetched, or set it to a local path")
+    if is_ambiguous(url):
+        raise LanduseError(f"data.source = {name} can be read in several ways: check the URL; {ENCODED}")
     if checksum is None:
         raise LanduseError(f"data.source = {name}: a URL needs data.checksum, md5:… or sha256:… of the archive")
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from landuse.errors import LanduseError, one_line
+from landuse.errors import LanduseError
 from landuse.files import BOTH_SIDES
-from landuse.params.complaints import causes, explain, suggestion
+from landuse.params.complaints import causes, explain, suggestion, yaml_reason
 from landuse.params.kinds import (
     Block,
     Checksum,
@@ -287,7 +287,7 @@ def load_params(path: Path = PARAMS) -> Params:
     except OSError as error:
         raise LanduseError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise LanduseError(f"{path} is not valid YAML: {one_line(error)}") from None
+        raise LanduseError(f"{path} is not valid YAML: {yaml_reason(error)}") from None
     if not isinstance(content, dict):
         raise LanduseError(f"{path} holds no sections: start from presets/sample.yaml")
     try:

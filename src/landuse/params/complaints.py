@@ -4,10 +4,20 @@ from datetime import date
 from difflib import get_close_matches
 from typing import Any
 
+from landuse.errors import one_line
 from landuse.params.kinds import FORMS, Range
 
 SPACE = ["tune", "space"]
 QUOTED = (bool, int, float, date)  # what a name may look like without quotes
+
+
+def yaml_reason(error: Exception) -> str:
+    """Why a text is no YAML, with line and column, but without the line itself: there may be a password in it."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return one_line(error)
+    reason = ", ".join(filter(None, (error.context, error.problem)))
+    return f"{one_line(reason)} in line {mark.line + 1}, column {mark.column + 1}"
 
 
 def causes(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from landuse import champion
 from landuse.classifier import Classifier
 from landuse.dataset import map_ahead
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, escaped, printable
 from landuse.predict.output import Output, growing_file, refuse_unwritable, standard_output
 from landuse.predict.rows import Answer
 from landuse.predict.sources import Found, find_images, refuse_missing
@@ -47,9 +47,9 @@ def answer(classifier: Classifier, found: Found) -> Answer:
     try:
         return Answer(text(found.path), prediction=classifier.predict(found.path))
     except LanduseError as error:
-        return Answer(text(found.path), error=str(error).removeprefix(f"{found.path} "))
+        return Answer(text(found.path), error=str(error).removeprefix(f"{printable(found.path)} "))
 
 
 def text(path: Path) -> str:
     """A path on one line of valid UTF-8, whatever the file system let into it."""
-    return str(path).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
+    return escaped(str(path))

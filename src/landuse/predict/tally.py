@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from landuse.errors import printable
+
 SHOWN = 20
 
 
@@ -21,7 +23,7 @@ class Tally:
         if error is not None:
             self.bad += 1
             if self.bad <= SHOWN:
-                self.first_bad.append(f"{path}: {error}")
+                self.first_bad.append(printable(f"{path}: {error}"))
 
     def __str__(self) -> str:
         """The list of bad files, and a line that sums up."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from landuse.addresses import public, public_values
 from landuse.gate.blessing import Blessing
 from landuse.promote.dossier import Dossier
 
@@ -102,7 +103,7 @@ def data_facts(dossier: Dossier) -> Rows:
     tags = dossier.run.data.tags
     return [
         ("Data set", tags.get("data.md5", NOT_RECORDED)),
-        ("Source", last_name(tags.get("data.source", NOT_RECORDED))),
+        ("Source", last_name(public(tags.get("data.source", NOT_RECORDED)))),
         ("Validation", validation_words(dossier.validation)),
         ("Copies", copies(dossier.manifest)),
         ("Look-alikes", lookalikes(dossier.splits)),
@@ -158,8 +159,8 @@ def lineage(dossier: Dossier) -> Rows:
 
 
 def params(dossier: Dossier) -> Rows:
-    """Every key of the params of the run."""
-    return [(key, last_name(kept)) for key, kept in sorted(dossier.run.data.params.items())]
+    """Every key of the params of the run; an older one may have recorded more of an address than is public."""
+    return [(key, last_name(kept)) for key, kept in sorted(public_values(dossier.run.data.params).items())]
 
 
 def last_name(text: str) -> str:

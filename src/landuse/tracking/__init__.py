@@ -16,6 +16,7 @@ from mlflow.entities import Metric, Param, Run
 from numpy.typing import NDArray
 
 from landuse import lineage, process
+from landuse.addresses import public_values
 from landuse.files import made, read_record, read_table, sha256_of
 from landuse.paths import (
     DATA,
@@ -72,7 +73,7 @@ def run_name(record: dict[str, Any]) -> str:
 def log_record(record: dict[str, Any]) -> None:
     """Tags, parameters and data set of the run at hand."""
     mlflow.set_tags(record["tags"])
-    mlflow.log_params(record["params"])
+    mlflow.log_params(public_values(record["params"]))  # an older run.json may say more
     mlflow.log_dict(record["versions"], "versions.json")
     source = LocalArtifactDatasetSource(str(DATA.resolve()))
     mlflow.log_input(MetaDataset(source, name="data", digest=record["tags"]["data.md5"]), context="training")

@@ -14,12 +14,14 @@ from urllib.parse import unquote, urlsplit
 import mlflow
 from mlflow import MlflowClient, MlflowException
 from requests import RequestException
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
-from landuse import errors
-from landuse.errors import LanduseError, Unavailable, without_login
+from landuse.addresses import ENCODED, is_ambiguous, public
+from landuse.errors import LanduseError, Unavailable, os_complaint, printable
 from landuse.network import LOOPBACK, refuse_unspoken_proxy
 from landuse.paths import DEFAULT_STORE, LOGIN, SQLITE
+from landuse.tracking.origin import keep_origin_public
 
 EXPERIMENT = "landuse"
 FILES = "mlruns"  # where MLflow keeps the files of a store that is a file
@@ -38,6 +40,7 @@ REMEDIES = {  # by what MLflow or the database says
     "deleted experiment": "mlflow experiments restore; its id is in mlflow experiments search --view deleted_only",
     "": "check MLFLOW_TRACKING_URI and that it is up",
 }
+DATABASES = frozenset({"mysql", "mssql", "postgresql", "sqlite"})  # MLflow's
 BESIDES = r"\s\[SQL: | with exception |\s\(Background on "  # what follows helps nobody
 BEFORE = r"\(raised as a result of [^)]*\)\s*"  # nor does this
 LASTING = "readonly|read-only|disk is full"
@@ -96,7 +99,7 @@ def own_file() -> Path:
 
 @contextmanager
 def reach() -> Iterator[str]:
-    """MLflow's store as `MLFLOW_TRACKING_URI` names it, else a file beside the project; yields the URI without a login.
+    """MLflow's store as `MLFLOW_TRACKING_URI` names it, else a file beside the project; yields its public part.
 
     Raises LanduseError, on one line, for whatever MLflow refuses, and Unavailable where it does not answer.
     """
@@ -105,17 +108,20 @@ def reach() -> Iterator[str]:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ["MLFLOW_TRACKING_URI"] = named_store()
     approach(os.environ["MLFLOW_TRACKING_URI"])
-    uri = without_login(os.environ["MLFLOW_TRACKING_URI"])
+    uri = public(os.environ["MLFLOW_TRACKING_URI"])
+    if uri != os.environ["MLFLOW_TRACKING_URI"]:  # MLflow would print all of it
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    keep_origin_public()
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # else a hundred lines before the one below
     try:
         yield uri
     except (MlflowException, SQLAlchemyError, ModuleNotFoundError, *transfer_errors()) as error:  # a driver may lack
-        if isinstance(error.__cause__, OSError) and (complaint := errors.with_remedy(error.__cause__)):
+        if isinstance(error.__cause__, OSError) and (complaint := os_complaint(error.__cause__)):
             raise LanduseError(complaint) from None
         kind = Unavailable if may_pass(error) else LanduseError
-        raise kind(f"MLflow at {uri}: {with_remedy(without_login(str(error)))}") from None
+        raise kind(f"MLflow at {uri}: {with_remedy(printable(error))}") from None
 
 
 def approach(uri: str) -> None:
@@ -134,10 +140,11 @@ def named_store() -> str:
 
     A file means that of the project also for an experiment that DVC runs in a copy below `.dvc/` and then deletes.
     Raises LanduseError where that project has none yet: the copy would be where the files of its runs are kept; and
-    where MLflow would take the path of the project for another one.
+    where MLflow would take the path of the project for another one, or cannot read the address.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     if not uri.startswith(SQLITE):
+        refuse_unreadable(uri)
         return uri
     refuse_misread_path()
     home, name = own_file().parent, uri.removeprefix(SQLITE)
@@ -147,6 +154,20 @@ def named_store() -> str:
     if not file.exists():
         raise LanduseError(f"{file} is not here: run dvc repro in {home} before experiments in copies of it")
     return f"{SQLITE}{file}"
+
+
+def refuse_unreadable(uri: str) -> None:
+    """Raise LanduseError for an address that MLflow or a database driver cannot read, or would take for another."""
+    try:
+        scheme = urlsplit(uri).scheme
+        if scheme.startswith("http"):
+            readable = not is_ambiguous(uri)
+        else:
+            readable = scheme.partition("+")[0] not in DATABASES or bool(make_url(uri))
+    except (ValueError, ArgumentError):
+        readable = False
+    if not readable:
+        raise LanduseError(f"MLFLOW_TRACKING_URI = {public(uri)} can be read in several ways, or not at all: {ENCODED}")
 
 
 def refuse_misread_path() -> None:

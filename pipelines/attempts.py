@@ -1,0 +1,90 @@
+"""How often each arrival made a run fail. The attempt is noted before it begins, so that a killed run counts too."""
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from landuse.files import write_whole
+from landuse.paths import INBOX, SERVICES
+from landuse.process import noted
+
+ATTEMPTS = SERVICES / "attempts.json"
+MOST = 2
+KILLED = "the run that took it in was killed, or memory or power failed"
+
+
+def begin(arrival: Path) -> None:
+    """Note an attempt, as one that comes to no end."""
+    write(arrival, failures(arrival) + 1, KILLED)
+
+
+def fail(arrival: Path, reason: str) -> None:
+    """Note why the attempt failed."""
+    write(arrival, failures(arrival), reason)
+
+
+def take_back(arrival: Path) -> None:
+    """The attempt does not count."""
+    write(arrival, failures(arrival) - 1, KILLED)
+
+
+def forget(arrival: Path) -> None:
+    """The attempt came to its end, whatever happened before."""
+    write(arrival, 0, "")
+
+
+def is_hopeless(arrival: Path) -> bool:
+    """Whether it made as many runs fail as one may."""
+    return failures(arrival) >= MOST
+
+
+def failures(arrival: Path) -> int:
+    """How many runs this very arrival made fail."""
+    found = entry(arrival)
+    return found["failures"] if found.get("fingerprint") == fingerprint_of(arrival) else 0
+
+
+def reason_of(arrival: Path) -> str:
+    """Why it failed the last time."""
+    return entry(arrival).get("reason", KILLED)
+
+
+def entry(arrival: Path) -> dict[str, Any]:
+    """What is noted of an arrival of this name."""
+    found = entries().get(arrival.name)
+    return found if isinstance(found, dict) and isinstance(found.get("failures"), int) else {}
+
+
+def entries() -> dict[str, Any]:
+    """All that is noted, by the name of the arrival; nothing where the notes are damaged."""
+    found = noted(ATTEMPTS)
+    return found if isinstance(found, dict) else {}
+
+
+def write(arrival: Path, number: int, reason: str) -> None:
+    """Note failures of an arrival; what lies in the inbox no more is forgotten."""
+    notes = {name: kept for name, kept in entries().items() if os.path.lexists(INBOX / name)}
+    notes.pop(arrival.name, None)
+    if number > 0 and arrival.exists():
+        notes[arrival.name] = {"fingerprint": fingerprint_of(arrival), "failures": number, "reason": reason}
+    write_whole(ATTEMPTS, json.dumps(notes))
+
+
+def fingerprint_of(arrival: Path) -> str:
+    """What tells an arrival from another one of the same name; of one that is gone, nothing does."""
+    try:
+        found = sorted(filter(None, map(facts, (arrival, *arrival.rglob("*")))))
+    except FileNotFoundError:
+        found = []
+    return hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def facts(file: Path) -> tuple[str, int, int] | None:
+    """Name, size and time of the last change, in ns; None of a file that this user may not look at."""
+    with suppress(PermissionError):
+        found = file.lstat()
+        return str(file), found.st_size, found.st_ctime_ns
+    return None
