@@ -9,6 +9,7 @@ from functools import partial
 from landuse.errors import LanduseError, Unavailable, in_one_line, without_login
 from landuse.paths import INBOX, SERVICES
 from landuse.quiet import own_environment
+from landuse.recovery import recover_killed
 from pipelines import services
 from pipelines.waiting import held
 
@@ -94,6 +95,7 @@ def main() -> None:
     with in_one_line():
         try:
             os.environ.update(services.environment())
+            recover_killed()
             verbs[verb]()
             sys.stdout.flush()
         except BrokenPipeError:  # `| head` has read enough, and the interpreter must not try once more

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +18,7 @@ from landuse.errors import Unavailable
 from landuse.files import write_whole
 
 DEATH_SECONDS = 10
+CLOCK_SECONDS = 2  # so far a process may seem to have begun after it did
 HOST, BOOT = "process.host", "process.boot"
 PID, STARTED = "process.id", "process.started_after_boot"
 UNKNOWN = "unknown"
@@ -135,4 +137,25 @@ def is_alive(process: psutil.Process) -> bool:
     """Whether it is there, and not only its exit code."""
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def are_lost(holders: Path) -> bool:
+    """Whether DVC's list of who reads and writes what is damaged, or each process in it began after it was written."""
+    try:
+        written, found = holders.stat().st_mtime, json.loads(holders.read_text(encoding="utf-8"))
+        entries = chain(found.get("write", {}).values(), *found.get("read", {}).values())
+        numbers = {int(entry["pid"]) for entry in entries}
+    except FileNotFoundError:
+        return False
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return True
+    return bool(numbers) and not any(was_there(number, written) for number in numbers)
+
+
+def was_there(number: int, moment: float) -> bool:
+    """Whether a process of this number is at work and was so at a moment, in seconds since 1970."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(number)
+        return is_alive(process) and process.create_time() <= moment + CLOCK_SECONDS
     return False

@@ -15,8 +15,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from landuse.errors import LanduseError, Refused, Unavailable
 from landuse.ingest.unpack import CHUNK, flat, one_line_errors
+from landuse.paths import INCOMING
 
-DOWNLOADS = Path(".incoming/downloads")
+DOWNLOADS = INCOMING / "downloads"
 TIMEOUT = 30
 BUSY = frozenset({408, 425, 429})
 INSTEAD = "or fetch the archive by other means and set data.source to its path"
