@@ -67,7 +67,7 @@ def port_of(variable: str, usual: str) -> str:
 def prefect_server() -> Service:
     """The server that knows deployments, schedules and runs."""
     port = port_of("LANDUSE_PREFECT_PORT", "4200")
-    command = ("prefect", "server", "start", "--host", HOST, "--port", port)
+    command = ("python", "-m", "pipelines.prefect_server", "--host", HOST, "--port", port)
     return Service("prefect", command, port, "/api/health", "LANDUSE_PREFECT_PORT")
 
 

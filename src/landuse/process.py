@@ -145,17 +145,21 @@ def are_lost(holders: Path) -> bool:
     try:
         written, found = holders.stat().st_mtime, json.loads(holders.read_text(encoding="utf-8"))
         entries = chain(found.get("write", {}).values(), *found.get("read", {}).values())
-        numbers = {int(entry["pid"]) for entry in entries}
+        holding = {(int(entry["pid"]), str(entry["cmd"])) for entry in entries}
     except FileNotFoundError:
         return False
     except (ValueError, TypeError, KeyError, AttributeError):
         return True
-    return bool(numbers) and not any(was_there(number, written) for number in numbers)
+    return bool(holding) and not any(was_there(number, command, written) for number, command in holding)
 
 
-def was_there(number: int, moment: float) -> bool:
-    """Whether a process of this number is at work and was so at a moment, in seconds since 1970."""
+def was_there(number: int, command: str, moment: float) -> bool:
+    """Whether a process of this number is at work and was so at a moment, in seconds since 1970, or runs the command.
+
+    The clock may have been set since, which moves the moments at which processes began.
+    """
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(number)
-        return is_alive(process) and process.create_time() <= moment + CLOCK_SECONDS
+        same = process.create_time() <= moment + CLOCK_SECONDS or " ".join(process.cmdline()).endswith(command)
+        return is_alive(process) and same
     return False
