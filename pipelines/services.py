@@ -17,7 +17,7 @@ from urllib.request import ProxyHandler, build_opener
 import psutil
 
 from landuse.errors import LanduseError
-from landuse.paths import DEFAULT_STORE, SERVICES, SQLITE
+from landuse.paths import DEFAULT_STORE, SERVICES, SQLITE, tracking_uri
 from landuse.process import DEATH_SECONDS, PID, end_group, is_here, note, noted
 
 HOST = "127.0.0.1"
@@ -94,7 +94,7 @@ def services() -> tuple[Service, ...]:
 
 def store_address() -> str:
     """What `MLFLOW_TRACKING_URI` names, else the store of the project: the same from whatever folder."""
-    return absolute(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE)
+    return absolute(tracking_uri())
 
 
 def absolute(uri: str) -> str:
@@ -104,7 +104,8 @@ def absolute(uri: str) -> str:
 
 def is_elsewhere() -> bool:
     """Whether `MLFLOW_TRACKING_URI` names another store than the file beside the project, which is ours to serve."""
-    return store_address() not in (absolute(DEFAULT_STORE), mlflow_server().address)
+    own = (absolute(DEFAULT_STORE), mlflow_server().address, mlflow_server().address.replace(HOST, "localhost"))
+    return store_address() not in own
 
 
 def environment() -> dict[str, str]:

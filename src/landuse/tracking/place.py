@@ -17,7 +17,7 @@ from requests import RequestException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from landuse.errors import LanduseError, Unavailable, without_login
-from landuse.paths import DEFAULT_STORE, SQLITE
+from landuse.paths import DEFAULT_STORE, SQLITE, tracking_uri
 
 EXPERIMENT = "landuse"
 FILES = "mlruns"  # where MLflow keeps the files of a store that is a file
@@ -116,7 +116,7 @@ def named_store() -> str:
     Raises LanduseError where that project has none yet: the copy would be where the files of its runs are kept; and
     where MLflow would take the path of the project for another one.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    uri = tracking_uri()
     if not uri.startswith(SQLITE):
         return uri
     refuse_misread_path()
