@@ -12,6 +12,7 @@ from landuse.errors import LanduseError, Unavailable, in_one_line
 from landuse.params import load_params
 from landuse.paths import DEFAULT_STORE, INBOX, LOGIN, SERVICES
 from landuse.quiet import open_closed_streams
+from landuse.recovery import recover_killed
 from pipelines import services
 from pipelines.waiting import held
 
@@ -120,6 +121,7 @@ def main() -> None:
         own_environment()
         try:
             os.environ.update(services.environment())
+            recover_killed()
             verbs[verb]()
             sys.stdout.flush()
         except BrokenPipeError:  # `| head` has read enough, and the interpreter must not try once more

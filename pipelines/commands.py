@@ -21,6 +21,7 @@ from landuse.network import shown
 from landuse.params import load_params
 from landuse.paths import SERVICES
 from landuse.process import end_group, kill_group, note, noted
+from landuse.recovery import recover_killed
 from pipelines.lockfile import restore
 from pipelines.lost import note_process
 from pipelines.services import BIN, store_address
@@ -81,6 +82,7 @@ def alone() -> Iterator[None]:
         if lock.lock_counter == 1:
             end_job()
             restore(Path())
+            recover_killed()
         yield
 
 

@@ -9,7 +9,6 @@ from landuse.errors import LanduseError
 from landuse.params import load_params
 from pipelines.services import HEARTBEAT_SECONDS, POOL, environment
 
-OVER = ("Completed", "Failed", "Crashed", "Cancelled")
 LOST = "landuse: end runs whose process is lost"
 CRASHED = "landuse: tell of crashes"
 JOB_TEMPLATE = Path(__file__).with_name("work_pool.json")  # has no variables: no run brings a command or environment
@@ -36,18 +35,21 @@ def prefect(*arguments: str) -> None:
 
 
 def lost_runs():
-    """A run that sends no heartbeat and has not ended has lost its process: it must not hold its place for ever."""
+    """A run that sends no heartbeat and has not ended has lost its process: it must not hold its place for ever.
+
+    Whatever becomes of it is expected by any name, as flows name their ends as they like.
+    """
     from prefect.automations import Automation
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import EventTrigger, Posture
 
-    heartbeat, message = "prefect.flow-run.heartbeat", "No sign of life: its process or machine is gone"
+    every, message = "prefect.flow-run.*", "No sign of life: its process or machine is gone"
     trigger = EventTrigger(
-        match={"prefect.resource.id": "prefect.flow-run.*"},
+        match={"prefect.resource.id": every},
         for_each={"prefect.resource.id"},
-        after={heartbeat},
-        expect={heartbeat, *(f"prefect.flow-run.{state}" for state in OVER)},
+        after={"prefect.flow-run.heartbeat"},
+        expect={every},
         posture=Posture.Proactive,
         threshold=1,
         within=timedelta(seconds=3 * HEARTBEAT_SECONDS),

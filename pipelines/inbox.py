@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import move
+from tempfile import TemporaryFile
 
 from prefect import get_run_logger
 from prefect.events import Event
@@ -28,7 +29,10 @@ Fingerprint = frozenset[tuple[str, int, int]]
 
 
 def arrivals() -> list[Path]:
-    """What lies in inbox/, in the order it came; hidden and half-copied names, broken links and pipes are left out."""
+    """What lies in inbox/, in the order it came; hidden and half-copied names, broken links and pipes are left out.
+
+    What came at a time that is still to come was there before the clock was set back, as in a night of October.
+    """
     came: dict[Path, int] = {}
     for path in INBOX.glob("*"):
         if path.name.startswith(".") or path.suffix in UNFINISHED:
@@ -36,7 +40,15 @@ def arrivals() -> list[Path]:
         with suppress(OSError):  # taken away while looked at, or a link to where this user may not look
             if path.is_file() or path.is_dir():
                 came[path] = path.lstat().st_ctime_ns
-    return sorted(came, key=came.__getitem__)
+    now = clock()
+    return sorted(came, key=lambda path: (came[path] <= now, came[path]))
+
+
+def clock() -> int:
+    """Now, in ns, by the clock that dates changes in inbox/: that of a network drive may be another than ours."""
+    with suppress(OSError), TemporaryFile(dir=INBOX) as probe:
+        return os.fstat(probe.fileno()).st_ctime_ns
+    return time.time_ns()
 
 
 def newest() -> str | None:
@@ -117,9 +129,13 @@ def fingerprint() -> Fingerprint:
 
 
 def is_at_rest(found: Fingerprint, settle_seconds: float) -> bool:
-    """Whether nothing has changed for so long: nothing is being copied any more."""
-    latest = max((changed for _, _, changed in found), default=0)
-    return time.time_ns() - latest >= settle_seconds * 1e9
+    """Whether nothing has changed for so long: nothing is being copied any more.
+
+    A change at a time that is still to come was made before the clock was set back.
+    """
+    now = clock()
+    latest = max((changed for _, _, changed in found if changed <= now), default=0)
+    return now - latest >= settle_seconds * 1e9
 
 
 def watch(settle_seconds: float) -> None:

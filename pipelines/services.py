@@ -18,7 +18,7 @@ import psutil
 from landuse.errors import LanduseError
 from landuse.guard import known_by, login
 from landuse.network import hidden
-from landuse.paths import DEFAULT_STORE, LOGIN, SERVICES, SQLITE
+from landuse.paths import DEFAULT_STORE, LOGIN, SERVICES, SQLITE, tracking_uri
 from landuse.process import DEATH_SECONDS, PID, end_group, is_here, is_member, note, noted
 from pipelines.ports import LOOPBACK, listener, listeners
 from pipelines.settings import SETTINGS
@@ -73,7 +73,7 @@ def port_of(variable: str, usual: str) -> str:
 def prefect_server() -> Service:
     """The server that knows deployments, schedules and runs."""
     port = port_of("LANDUSE_PREFECT_PORT", "4200")
-    command = ("uvicorn", "--factory", "pipelines.guarded:prefect_app", "--host", LOOPBACK, "--port", port)
+    command = ("uvicorn", "--factory", "pipelines.prefect_server:app", "--host", LOOPBACK, "--port", port)
     return Service("prefect", command, port, "/api/health", "LANDUSE_PREFECT_PORT", "/api/admin/version")
 
 
@@ -112,7 +112,7 @@ def services() -> tuple[Service, ...]:
 
 def store_address() -> str:
     """What `MLFLOW_TRACKING_URI` names, else the store of the project: the same from whatever folder."""
-    return absolute(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE)
+    return absolute(tracking_uri())
 
 
 def absolute(uri: str) -> str:
@@ -122,7 +122,8 @@ def absolute(uri: str) -> str:
 
 def is_elsewhere() -> bool:
     """Whether `MLFLOW_TRACKING_URI` names another store than the file beside the project, which is ours to serve."""
-    return store_address() not in (absolute(DEFAULT_STORE), mlflow_server().address)
+    own = (absolute(DEFAULT_STORE), mlflow_server().address, mlflow_server().address.replace(LOOPBACK, "localhost"))
+    return store_address() not in own
 
 
 def environment() -> dict[str, str]:

@@ -1,9 +1,14 @@
 """The README tells the truth: what it names is there, and what is there is named."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
+import pytest
 import typer.main
+import yaml
+from workspace import IDENTITY
 
 from landuse.cli import app
 from landuse.params import Params
@@ -55,3 +60,26 @@ def test_every_picture_and_link_into_the_project_leads_somewhere() -> None:
 def test_every_script_that_the_readme_names_exists() -> None:
     for path in named(r"(?:benchmarks|src|tests|pipelines)/[\w./]+\.py"):
         assert (ROOT / path).exists(), path
+
+
+def test_what_the_readme_frees_the_cache_by_keeps_the_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [command] = named(r"^dvc gc .*")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+
+    def run(line: str) -> None:
+        subprocess.run(line.split(), check=True, capture_output=True, env=os.environ | IDENTITY, timeout=120)
+
+    for line in ("git init --quiet .", "dvc init --quiet"):
+        run(line)
+    Path("params.yaml").write_text("value: 1\n")
+    stage = {"cmd": "cp params.yaml out.txt", "params": ["value"], "outs": ["out.txt"]}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"stage": stage}}))
+    for line in ("dvc repro", "git add --all", "git commit --message one", "dvc exp run --set-param value=2"):
+        run(line)
+    for line in ("git checkout params.yaml dvc.lock", "dvc checkout"):
+        run(line)
+    kept = {path.read_text() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()}
+    run(f"{command} --force")
+    assert {path.read_text() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()} == kept
+    assert kept == {"value: 1\n", "value: 2\n"}

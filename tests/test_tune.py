@@ -2,6 +2,9 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +108,41 @@ def test_present_values_that_the_space_does_not_hold_are_not_tried(outside: dict
     assert "present" not in told[-1]
     [(key, value)] = outside.items()
     assert f"the present values are not tried: tune.space.{key} does not hold {value}" in told
+
+
+KILLED = """
+import os, signal
+from dataclasses import replace
+from pathlib import Path
+import test_tune
+from landuse import tracking
+from landuse import tune as room
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+{fault} = die
+room.tune(test_tune.TRAIN, test_tune.params(2), test_tune.EXTRACT, print)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["room.draw", "tracking.mlflow.tracking.fluent.end_run"])
+def test_a_search_that_was_killed_after_its_last_trial_is_finished_by_the_next(trained_copy: Path, fault: str) -> None:
+    command = [sys.executable, "-c", KILLED.format(fault=fault)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    killed, told = latest_parent(), []
+    assert killed.info.status == "RUNNING"
+    best = tune(TRAIN, params(2), EXTRACT, told.append)
+    assert told[0].startswith("2 of 2 trials are done") and len(trial_runs(killed.info.run_id)) == 2
+    run = latest_parent()
+    assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
+    assert {key: str(value) for key, value in best.items()}.items() <= {
+        key.removeprefix("best."): value for key, value in run.data.tags.items()
+    }.items()
+    assert mlflow.MlflowClient().list_artifacts(run.info.run_id, "pictures")
+    assert "best_validation_accuracy" in run.data.metrics
 
 
 @pytest.mark.slow

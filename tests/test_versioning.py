@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from landuse.versioning import release_the_lost, repository
@@ -58,6 +59,14 @@ def test_a_process_that_began_after_the_list_was_written_is_not_the_one_in_it(ho
     os.utime(holders, (0, 0))
     release()
     assert not holders.exists()
+
+
+def test_a_process_at_work_keeps_what_it_holds_whatever_the_clock_was_set_to(holders: Path) -> None:
+    command = " ".join(psutil.Process().cmdline()[1:])
+    holders.write_text(json.dumps({"write": {"/a": MINE | {"cmd": command}}}))
+    os.utime(holders, (0, 0))
+    release()
+    assert holders.exists()
 
 
 def test_a_stage_at_work_keeps_what_it_holds_and_one_that_was_killed_does_not(holders: Path) -> None:

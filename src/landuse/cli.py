@@ -57,6 +57,14 @@ def load_params() -> "Params":
 Arrival = Annotated[str | None, typer.Argument(help="An archive or folder that arrived, instead of `data.source`.")]
 
 
+@app.callback()
+def before_any() -> None:
+    """Heal what a command that was killed left behind."""
+    from landuse.recovery import recover_killed
+
+    recover_killed()
+
+
 @app.command(rich_help_panel="Data")
 def fetch(arrival: Arrival = None) -> None:
     """Bring the archive that `ingest` would take in to this machine, and verify its checksum."""

@@ -1,5 +1,6 @@
 """Where the files between stages lie, relative to the project's folder."""
 
+import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
@@ -11,6 +12,9 @@ WEIGHTS = Path("weights")
 QUARANTINE = Path("quarantine")
 GX = Path("gx")
 INBOX = Path("inbox")
+INCOMING = Path(".incoming")
+SWAP = INCOMING / "swap.json"  # the journal of an ingest that replaces data/
+HOLDERS = Path(".dvc/tmp/rwlock")  # DVC's list of which process reads and writes what
 SERVICES = Path(".services")
 LOGIN = SERVICES / "login"  # of the servers that the project starts
 SQLITE = "sqlite:///"
@@ -36,3 +40,12 @@ REGISTRATION = ARTIFACTS / "registration.json"
 BLESSING = ARTIFACTS / "blessing.json"
 TUNE = ARTIFACTS / "tune"
 REPORT = ARTIFACTS / "report.html"
+
+
+def tracking_uri() -> str:
+    """The MLflow store that `MLFLOW_TRACKING_URI` names, else the file beside the project.
+
+    Slashes at the end of a server's address are left out: pages of its UI are linked to as `ADDRESS/#/…`.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or DEFAULT_STORE
+    return uri.rstrip("/") if uri.lower().startswith(("http://", "https://")) else uri

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +18,7 @@ from landuse.errors import Unavailable
 from landuse.files import write_whole
 
 DEATH_SECONDS = 10
+CLOCK_SECONDS = 2  # so far a process may seem to have begun after it did
 HOST, BOOT = "process.host", "process.boot"
 PID, STARTED = "process.id", "process.started_after_boot"
 UNKNOWN = "unknown"
@@ -135,4 +137,29 @@ def is_alive(process: psutil.Process) -> bool:
     """Whether it is there, and not only its exit code."""
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def are_lost(holders: Path) -> bool:
+    """Whether DVC's list of who reads and writes what is damaged, or each process in it began after it was written."""
+    try:
+        written, found = holders.stat().st_mtime, json.loads(holders.read_text(encoding="utf-8"))
+        entries = chain(found.get("write", {}).values(), *found.get("read", {}).values())
+        holding = {(int(entry["pid"]), str(entry["cmd"])) for entry in entries}
+    except FileNotFoundError:
+        return False
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return True
+    return bool(holding) and not any(was_there(number, command, written) for number, command in holding)
+
+
+def was_there(number: int, command: str, moment: float) -> bool:
+    """Whether a process of this number is at work and was so at a moment, in seconds since 1970, or runs the command.
+
+    The clock may have been set since, which moves the moments at which processes began.
+    """
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(number)
+        same = process.create_time() <= moment + CLOCK_SECONDS or " ".join(process.cmdline()).endswith(command)
+        return is_alive(process) and same
     return False

@@ -1,28 +1,24 @@
 """data/ in DVC's hands: a new version of it and what validation found there; nobody else there while it is replaced."""
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
-from itertools import chain
 from pathlib import Path
 
-import psutil
 from dvc.exceptions import CacheLinkError, DvcException
 from dvc.lock import LockError, make_lock
 from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 
 from landuse.errors import NotReady, Unavailable, one_line
-from landuse.paths import DATA, DATA_DVC, DVC_LOCK, VALIDATED
-from landuse.process import is_alive
+from landuse.paths import DATA, DATA_DVC, DVC_LOCK, HOLDERS, VALIDATED
+from landuse.process import are_lost
 
-HOLDERS, GUARD = "rwlock", "rwlock.lock"  # in DVC's folder for what is temporary
+GUARD = f"{HOLDERS.name}.lock"
 MODIFIED, NOT_IN_CACHE = "modified", "not in cache"  # as DVC says it
-CLOCK_SECONDS = 2  # so far a process may seem to have begun after it did
 
 
 @contextmanager
@@ -78,31 +74,10 @@ def release_the_lost(repo: Repo) -> None:
     DVC passes over processes that are gone, but is stopped for ever by a list that was half written when the machine
     broke down, and by a program that was given the number of a process in it since.
     """
-    holders, guard = Path(repo.tmp_dir, HOLDERS), os.path.join(repo.tmp_dir, GUARD)
+    holders, guard = Path(repo.tmp_dir, HOLDERS.name), os.path.join(repo.tmp_dir, GUARD)
     with make_lock(guard, tmp_dir=repo.tmp_dir, hardlink_lock=has_hardlinks(repo)):
         if are_lost(holders):
             holders.unlink()
-
-
-def are_lost(holders: Path) -> bool:
-    """Whether the list is damaged, or each process in it began after it was last written."""
-    try:
-        written, found = holders.stat().st_mtime, json.loads(holders.read_text(encoding="utf-8"))
-        entries = chain(found.get("write", {}).values(), *found.get("read", {}).values())
-        numbers = {int(entry["pid"]) for entry in entries}
-    except FileNotFoundError:
-        return False
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return True
-    return bool(numbers) and not any(was_there(number, written) for number in numbers)
-
-
-def was_there(number: int, moment: float) -> bool:
-    """Whether a process of this number is at work and was so at a moment, in seconds since 1970."""
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(number)
-        return is_alive(process) and process.create_time() <= moment + CLOCK_SECONDS
-    return False
 
 
 def status_of_data(repo: Repo) -> str:
@@ -117,6 +92,11 @@ def is_as_recorded(repo: Repo) -> bool:
         return DATA_DVC.exists() and status_of_data(repo) != MODIFIED
     except DvcException:
         return False
+
+
+def is_validated(repo: Repo) -> bool:
+    """Whether DVC has nothing to do for the stage `validate`."""
+    return not repo.status(["validate"])
 
 
 def add_data(repo: Repo) -> None:

@@ -5,10 +5,11 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -20,6 +21,7 @@ from pipelines import inbox
 SETTLE = 1.5
 REST = 2 * SETTLE
 GAP = 0.1
+HOUR = 3600 * 10**9
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +74,47 @@ def names(folder: Path) -> list[str]:
 
 
 # What to take in
+
+
+@pytest.fixture
+def an_hour_back(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function that sets the clock back by an hour, for this process and the file system."""
+
+    def set_back() -> None:
+        usual, now = Path.lstat, time.time_ns()
+
+        def lstat(path: Path) -> SimpleNamespace:
+            facts = usual(path)
+            changed = facts.st_ctime_ns + (HOUR if facts.st_ctime_ns <= now else 0)
+            return SimpleNamespace(st_ctime_ns=changed, st_size=facts.st_size)
+
+        monkeypatch.setattr(Path, "lstat", lstat)
+
+    return set_back
+
+
+def test_an_arrival_of_before_the_clock_was_set_back_is_at_rest(an_hour_back: Callable[[], None]) -> None:
+    arrive("set.zip")
+    an_hour_back()
+    assert inbox.is_at_rest(inbox.fingerprint(), SETTLE)
+    arrive("later.zip")
+    assert not inbox.is_at_rest(inbox.fingerprint(), SETTLE), "this one is of the new time"
+
+
+def test_what_arrives_after_the_clock_was_set_back_came_last(an_hour_back: Callable[[], None]) -> None:
+    names = ("a.zip", "b.zip")
+    first, second = map(arrive, names)
+    an_hour_back()
+    third = arrive("0.zip")
+    assert inbox.arrivals() == [first, second, third]
+
+
+def test_an_inbox_that_may_not_be_written_to_is_dated_by_the_clock_of_this_machine(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "INBOX", Path("/proc"))
+    before = time.time_ns()
+    assert before <= inbox.clock() <= time.time_ns()
 
 
 def test_a_name_as_long_as_a_name_can_be_is_put_away_and_set_aside_too(place: Path) -> None:

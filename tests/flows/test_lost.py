@@ -5,22 +5,28 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from uuid import uuid4
+from threading import Event
+from urllib.request import Request, urlopen
+from uuid import UUID, uuid4
 
 import pytest
 import tiny
 from fresh import free_port
 from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.events import Event as PrefectEvent
 from prefect.events.filters import EventFilter
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling, Completed, Running, Suspended
+from prefect.states import Cancelling, Completed, Failed, Running, Suspended
 from processes import ROOT, python, wait_until
 
 from landuse.errors import Unavailable
+from landuse.guard import known_by, login
 from landuse.paths import INBOX, SERVICES
 from landuse.process import BOOT, HOST, STARTED, identity, note
-from pipelines import inbox, services
+from pipelines import deploy, inbox, services
 from pipelines.commands import alone
 from pipelines.lost import NOTES, end_lost_runs
 from pipelines.server import server
@@ -147,6 +153,21 @@ def events() -> list[int]:
         return [event.payload["arrivals"] for event in client.read_events(filter=wanted, limit=50).events]
 
 
+def ended_by_automation(client: SyncPrefectClient) -> set[str]:
+    """The runs of which automations tried to change the state, as the server's events tell with some delay."""
+    wanted = EventFilter.model_validate({"event": {"prefix": ["prefect.automation.action."]}})
+    found = client.read_events(filter=wanted, limit=50).events
+    return {related.id.removeprefix("prefect.flow-run.") for event in found for related in event.related}
+
+
+def heartbeat(client: SyncPrefectClient, run: UUID) -> None:
+    """The sign of life that the process of a run sends."""
+    event = PrefectEvent(
+        event="prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{run}"}
+    )
+    client.request("POST", "/events", json=[event.model_dump(mode="json")])
+
+
 @pytest.mark.slow
 def test_lost_runs_are_ended_and_those_that_ended_or_wait_stay_as_they_are(real_server: None) -> None:
     states = {"CRASHED": Running(), "CANCELLED": Cancelling(), "COMPLETED": Completed(), "PAUSED": Suspended()}
@@ -183,3 +204,52 @@ def test_what_arrives_or_is_lost_while_the_server_is_away_it_learns_when_it_is_b
     assert events() == [1], "and learns it once"
     with server() as client:
         assert client.read_flow_run(run).state.is_crashed()
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_under_whatever_name_is_not_taken_for_lost(
+    real_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy, "HEARTBEAT_SECONDS", 4)
+    automation = deploy.lost_runs().create()
+    ends = {"NothingNew": Completed(name="NothingNew"), "Skipped": Failed(name="Skipped"), "Failed": Failed()}
+    with server() as client:
+        runs = {name: client.create_flow_run(work, state=Running()).id for name in ends}
+        for name, run in runs.items():
+            heartbeat(client, run)
+            client.set_flow_run_state(run, ends[name], force=True)
+        runs["lost"] = client.create_flow_run(work, state=Running()).id
+        heartbeat(client, runs["lost"])
+        wait_until(lambda: client.read_flow_run(runs["lost"]).state.is_crashed(), 60)
+        wait_until(lambda: ended_by_automation(client), 60)
+        named = ended_by_automation(client)
+        assert client.read_flow_run(runs["NothingNew"]).state.name == "NothingNew"
+    automation.delete()
+    assert {name for name, run in runs.items() if str(run) in named} == {"lost"}
+
+
+@pytest.mark.slow
+def test_of_ten_triggers_at_once_none_is_refused_while_others_write(real_server: None) -> None:
+    over, address = Event(), PREFECT_API_URL.value()
+
+    def post(path: str, body: dict) -> dict:
+        headers = {"Content-Type": "application/json", "Authorization": known_by(login())}
+        asked = Request(f"{address}{path}", json.dumps(body).encode(), headers)
+        with urlopen(asked, timeout=60) as answer:
+            return json.load(answer)
+
+    def write(deployment: UUID) -> None:
+        while not over.is_set():
+            run = post(f"/deployments/{deployment}/create_flow_run", {})["id"]
+            post(f"/flow_runs/{run}/set_state", {"state": {"type": "COMPLETED"}, "force": True})
+
+    with server() as client, ThreadPoolExecutor(12) as pool:
+        deployment = client.create_deployment(client.create_flow(work), "busy")
+        path = f"/deployments/{deployment}/create_flow_run"
+        writers = [pool.submit(write, deployment) for _ in range(2)]
+        triggers = [pool.submit(post, path, {"name": f"trigger-{number}"}) for number in range(10)]
+        refused = [trigger.exception() for trigger in triggers if trigger.exception()]
+        over.set()
+        assert not refused and not any(writer.exception() for writer in writers)
+        made = {client.read_flow_run(UUID(trigger.result()["id"])).name for trigger in triggers}
+    assert made == {f"trigger-{number}" for number in range(10)}

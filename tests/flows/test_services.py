@@ -19,6 +19,7 @@ from processes import python, wait_until
 from landuse.environment import own_environment
 from landuse.errors import LanduseError
 from landuse.process import BOOT, HOST, STARTED, identity, is_gone
+from landuse.tracking.place import reach
 from pipelines import services
 from pipelines.__main__ import LOCK
 from pipelines.services import Service, answers, environment, is_running, is_up, start, stop
@@ -112,6 +113,19 @@ def test_an_mlflow_server_of_ones_own_is_used_and_none_started(shell: None) -> N
     assert environment()["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:8080"
     os.environ["MLFLOW_TRACKING_URI"] = services.mlflow_server().address
     assert len(services.services()) == 4, "the address of the server that is started is nobody else's"
+
+
+@pytest.mark.parametrize("named", ["http://127.0.0.1:5000/", "http://localhost:5000", " http://localhost:5000// "])
+def test_the_server_that_is_started_may_be_named_with_a_slash_or_as_localhost(shell: None, named: str) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = named
+    assert len(services.services()) == 4 and environment()["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+
+
+def test_the_address_of_a_server_has_no_slash_at_its_end_in_links_to_its_pages(shell: None) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = "https://host/mlflow/"
+    assert environment()["MLFLOW_TRACKING_URI"] == "https://host/mlflow"
+    with reach() as uri:
+        assert uri == "https://host/mlflow"
 
 
 def test_a_store_of_ones_own_is_used_from_whatever_folder_and_no_server_started_for_it(shell: None) -> None:

@@ -15,8 +15,10 @@ from archives import CHECKS, ask_for, bring_in, files_in, folder_of, in_step, is
 
 from landuse import ingest as room
 from landuse.errors import LanduseError
-from landuse.ingest import swap
-from landuse.paths import DATA, VALIDATED
+from landuse.files import sha256_of
+from landuse.ingest import record, swap
+from landuse.paths import DATA, MANIFEST, VALIDATED
+from landuse.recovery import recover_killed
 from landuse.validate import validate
 from landuse.versioning import add_data, repository
 
@@ -155,7 +157,7 @@ def test_where_the_first_results_cannot_be_recorded_none_are_left(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask_for(CHECKS)
-    monkeypatch.setattr(room, "commit_validation", lambda _: 1 / 0)
+    monkeypatch.setattr(record, "commit_validation", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         bring_in(zip_of(project.parent / "set.zip", pictures()))
     assert not any(path.exists() for path in (DATA, *swap.FOLLOWING, *VALIDATED))
@@ -172,6 +174,7 @@ def test_a_second_ingest_at_once_is_told_to_wait(project: Path) -> None:
 DEADLY = """
 import os, signal
 from landuse import ingest as room
+from landuse.ingest import record
 from landuse.params import DataParams, ValidateParams
 
 def die(*_):
@@ -184,7 +187,10 @@ FAULTS = {
     "before the swap": "room.swap_in = die",
     "between the swap and its version": "room.add_data = die",
     "between the version and the record": "room.write_record = die",
-    "in the middle of dvc.lock": "room.commit_validation = lambda _: die(open('dvc.lock', 'w').close())",
+    "between the record and the results": "room.keep_findings = die",
+    "between two results": "record.copy = lambda source, target: die() if source.is_dir() else target.touch()",
+    "where DVC took a result away": "record.commit_validation = lambda _: die(os.unlink('artifacts/validation.json'))",
+    "in the middle of dvc.lock": "record.commit_validation = lambda _: die(open('dvc.lock', 'w').close())",
     "when all is done": "room.settle = die",
 }
 
@@ -210,6 +216,25 @@ def test_killed_at_any_moment_the_next_ingest_takes_in_what_it_is_given(
     assert (found.version == settled.version) == (source == "set")
     if source == "set":
         assert Path("dvc.lock").read_bytes() == lock
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_killed_at_any_moment_the_next_command_brings_validate_in_step(settled: room.Ingested, fault: str) -> None:
+    kill_ingest(fault)
+    recover_killed()
+    assert in_step() and is_current("validate") and not swap.JOURNAL.exists()
+    new = files_in(Path("data")) == pictures(10)
+    assert room.recorded()["source"] == ("other.zip" if new else "set.zip")
+    assert Path("artifacts/data_docs/manifest.sha256").read_text() == sha256_of(MANIFEST)
+
+
+@pytest.mark.slow
+def test_results_are_not_finished_for_requirements_that_are_others_now(settled: room.Ingested) -> None:
+    kill_ingest("between the record and the results")
+    ask_for(replace(CHECKS, contrast=2))
+    recover_killed()
+    assert in_step() and not is_current("validate") and not swap.JOURNAL.exists()
 
 
 @pytest.mark.slow
@@ -279,7 +304,7 @@ def test_where_the_results_cannot_be_recorded_those_of_before_come_back(
         raise LanduseError("no")
 
     with monkeypatch.context() as broken, pytest.raises(LanduseError, match="^no$"):
-        broken.setattr(room, "commit_validation", fail)
+        broken.setattr(record, "commit_validation", fail)
         bring_in(zip_of(Path("../other.zip"), pictures(10)))
     assert files_in(Path("artifacts")) == found and is_current("validate") and files_in(Path("data")) == pictures()
 
@@ -311,7 +336,7 @@ def test_a_swap_of_three_renames_can_be_cut_short_after_each(
         other_system.setattr(swap.ctypes, "CDLL", lambda *_, **__: object())
         other_system.setattr(os, "rename", rename_or_fail)
         try:
-            swap.swap_in(room.CANDIDATE / "data")
+            swap.swap_in(room.CANDIDATE / "data", {})
         except OSError:
             assert renames < 3
     swap.undo_swap()

@@ -3,30 +3,24 @@
 What validation found there are the results of the stage `validate`, which looks at no image a second time.
 """
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dvc.repo import Repo
-from dvc.utils.serialize import dumps_yaml
-
 from landuse.addresses import public
 from landuse.dataset import image_paths
 from landuse.errors import NO_ROOM, LanduseError, NotReady, Refused, printable
-from landuse.files import write_whole
+from landuse.ingest.record import CANDIDATE, complete, digest_of, keep_findings, recorded, write_record
 from landuse.ingest.sources import Source, find_source
-from landuse.ingest.swap import BEFORE, INCOMING, JOURNAL, recover, remove, settle, swap_in, undo_swap
+from landuse.ingest.swap import JOURNAL, recover, remove, settle, swap_in, undo_swap
 from landuse.ingest.unpack import encodable
-from landuse.lineage import read_data_dvc
 from landuse.params import DataParams, ValidateParams, load_params
-from landuse.paths import ARTIFACTS, DATA, DATA_DVC, QUARANTINE, VALIDATED, VALIDATION
+from landuse.paths import ARTIFACTS, DATA, DATA_DVC, INCOMING, QUARANTINE, VALIDATION
 from landuse.process import alone
 from landuse.sample import is_drawn
 from landuse.validate import validate as look_at
@@ -34,13 +28,12 @@ from landuse.versioning import (
     MODIFIED,
     NOT_IN_CACHE,
     add_data,
-    commit_validation,
+    release_the_lost,
     replacing_data,
     repository,
     status_of_data,
 )
 
-CANDIDATE = INCOMING / "candidate"
 LOCK, BUSY = INCOMING / "lock", "another ingest is at work in this project: wait until it has ended"
 KEPT = frozenset({"lock", "downloads"})
 
@@ -94,10 +87,7 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
     for path in filter(Path.is_symlink, (DATA, ARTIFACTS)):
         raise NotReady(f"{path} is a link, which DVC does not version: remove it; the project may lie on that disk")
     with alone(LOCK, BUSY), room_on_disk():
-        if JOURNAL.exists():
-            with replacing_data() as repo:
-                recover(repo)
-        clean()
+        finish_killed()
         state, before, checks = state_of_data(), recorded(), digest_of(validate)
         source = source_of(data, arrival)
         if has_nothing_to_do(source, arrival, state, before, checks):
@@ -110,6 +100,29 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
             clean()
         changed = after["version"] != before.get("version")
         return outcome(after, changed=changed, again=state == "missing" and not changed)
+
+
+def recover_killed() -> None:
+    """Come to an end with an ingest that was killed, and with DVC's list of processes that are gone.
+
+    Raises Unavailable where another ingest, stage or DVC command is at work, LanduseError where DVC refuses.
+    """
+    with alone(LOCK, BUSY), room_on_disk():
+        if JOURNAL.exists():
+            finish_killed()
+        else:
+            with repository() as repo:
+                release_the_lost(repo)
+
+
+def finish_killed() -> None:
+    """Take back or finish the swap of an ingest that was killed, and remove what else it left behind."""
+    if JOURNAL.exists():
+        with replacing_data() as repo:
+            if facts := recover(repo):
+                complete(repo, facts)
+                settle()
+    clean()
 
 
 def source_of(data: DataParams, arrival: str | None) -> Source:
@@ -207,21 +220,6 @@ def state_of_data() -> str:
     return "unchanged"
 
 
-def recorded() -> dict[str, Any]:
-    """The version in data.dvc, and its `meta` unless that is of another version. Empty where there is no data.dvc."""
-    if not DATA_DVC.exists():
-        return {}
-    content = read_data_dvc()
-    version, meta = content["outs"][0]["md5"], content.get("meta") or {}
-    return meta if meta.get("version") == version else {"version": version}
-
-
-def digest_of(validate: ValidateParams) -> str:
-    """What tells two sets of requirements apart."""
-    text = json.dumps(asdict(validate), sort_keys=True)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-
 def outcome(record: dict[str, Any], changed: bool, again: bool = False) -> Ingested:
     """The record of data.dvc as a result."""
     fields = ("version", "source", "digest", "images", "classes", "ignored")
@@ -274,7 +272,7 @@ def replace(facts: dict[str, Any], validated: ValidateParams) -> dict[str, Any]:
     """
     with replacing_data() as repo:
         try:
-            swap_in(CANDIDATE / DATA)
+            swap_in(CANDIDATE / DATA, facts)
             add_data(repo)
             record = write_record(facts)
             if load_params().validate == validated:  # it may have been edited meanwhile
@@ -284,22 +282,3 @@ def replace(facts: dict[str, Any], validated: ValidateParams) -> dict[str, Any]:
             raise
         settle()
     return record
-
-
-def keep_findings(repo: Repo) -> None:
-    """Make what validation found in the candidate the results of the stage `validate`."""
-    ARTIFACTS.mkdir(exist_ok=True)
-    for path in VALIDATED:
-        if os.path.lexists(path):
-            shutil.move(path, BEFORE / path.name)
-        shutil.move(CANDIDATE / path.name, path)
-    commit_validation(repo)
-
-
-def write_record(facts: dict[str, Any]) -> dict[str, Any]:
-    """Put the facts and the version they belong to into the `meta` of data.dvc, which DVC keeps."""
-    content = read_data_dvc()
-    kept = {key: value for key, value in (content.get("meta") or {}).items() if key != "supersedes"}
-    content["meta"] = {**kept, **facts, "version": content["outs"][0]["md5"]}
-    write_whole(DATA_DVC, dumps_yaml(content))
-    return content["meta"]

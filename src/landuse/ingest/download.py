@@ -17,8 +17,9 @@ from landuse.addresses import parts, public
 from landuse.errors import LanduseError, Refused, Unavailable, one_line, printable
 from landuse.ingest.unpack import CHUNK, flat, one_line_errors
 from landuse.network import refuse_unspoken_proxy
+from landuse.paths import INCOMING
 
-DOWNLOADS = Path(".incoming/downloads")
+DOWNLOADS = INCOMING / "downloads"
 TIMEOUT = 30
 BUSY = frozenset({408, 425, 429})
 INSTEAD = "or fetch the archive by other means and set data.source to its path"

@@ -13,13 +13,11 @@ import yaml
 from dvc.repo import Repo
 
 from landuse.files import BOTH_SIDES, write_whole
-from landuse.ingest.download import DOWNLOADS
-from landuse.paths import DATA, DATA_DVC, DVC_LOCK, VALIDATED
+from landuse.paths import DATA, DATA_DVC, DVC_LOCK, INCOMING, VALIDATED
+from landuse.paths import SWAP as JOURNAL
 from landuse.versioning import is_as_recorded
 
-INCOMING = DOWNLOADS.parent
 PREVIOUS = INCOMING / "previous"
-JOURNAL = INCOMING / "swap.json"
 BEFORE = INCOMING / "before"  # what the files were that follow data/: to go back needs no room on the disk
 FOLLOWING = (DATA_DVC, DVC_LOCK)
 
@@ -28,18 +26,20 @@ RENAME_EXCHANGE = 2
 NOT_HERE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
 
-def swap_in(candidate: Path) -> None:
+def swap_in(candidate: Path, facts: dict[str, Any]) -> None:
     """Put the candidate in place of data/, whose images then lie at the candidate's path.
 
-    The journal says how to undo it, until `settle` is called. A new folder is told from an old one by its inode, which
-    no rename changes, and from one that was worked in since by its content.
+    The journal says how to undo it and, by the `facts` that are to be recorded of it, how to finish it, until `settle`
+    is called. A new folder is told from an old one by its inode, which no rename changes, and from one that was worked
+    in since by its content.
     """
     there = [path for path in (*FOLLOWING, *VALIDATED) if path.exists()]
     BEFORE.mkdir()
     for path in filter(FOLLOWING.__contains__, there):
         shutil.copyfile(path, BEFORE / path.name)
     new = {"inode": candidate.stat().st_ino, "content": content_of(candidate)}
-    write_whole(JOURNAL, json.dumps({"candidate": str(candidate), "there": list(map(str, there))} | new))
+    plan = {"candidate": str(candidate), "there": list(map(str, there)), "facts": facts}
+    write_whole(JOURNAL, json.dumps(plan | new))
     put(candidate)
 
 
@@ -78,20 +78,21 @@ def undo_swap() -> None:
     take_images_back(journal)
 
 
-def recover(repo: Repo) -> None:
-    """Come to an end with the swap of an ingest that was killed, however long ago, without undoing anybody's work.
+def recover(repo: Repo) -> dict[str, Any] | None:
+    """Take back the swap of an ingest that was killed, however long ago, without undoing anybody's work.
 
-    It is taken back where the new images lie there untouched and data.dvc does not speak of them. Where it does, the
-    swap is done; and where data/ was worked in since, whoever did so decides. A file of DVC that is whole stays: who
-    wrote it last is not known.
+    That is where the new images lie there untouched and data.dvc does not speak of them. Where it does, the swap is to
+    be finished by what the ingest would have recorded, which is returned; and where data/ was worked in since, whoever
+    did so decides. A file of DVC that is whole stays: who wrote it last is not known.
     """
     journal = read_journal()
     for path in filter(is_cut_short, FOLLOWING):
         restore(path, journal)
-    if is_new(journal) and not is_as_recorded(repo) and content_of(DATA) == journal["content"]:
-        take_images_back(journal)
-    else:
-        settle()
+    if not is_new(journal) or content_of(DATA) != journal["content"]:
+        return settle()
+    if is_as_recorded(repo):
+        return journal["facts"]
+    return take_images_back(journal)
 
 
 def take_images_back(journal: dict[str, Any]) -> None:

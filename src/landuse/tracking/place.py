@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from landuse.addresses import ENCODED, is_ambiguous, public
 from landuse.errors import LanduseError, Unavailable, os_complaint, printable
 from landuse.network import LOOPBACK, refuse_unspoken_proxy
-from landuse.paths import DEFAULT_STORE, LOGIN, SQLITE
+from landuse.paths import DEFAULT_STORE, LOGIN, SQLITE, tracking_uri
 from landuse.tracking.origin import keep_origin_public
 
 EXPERIMENT = "landuse"
@@ -142,7 +142,7 @@ def named_store() -> str:
     Raises LanduseError where that project has none yet: the copy would be where the files of its runs are kept; and
     where MLflow would take the path of the project for another one, or cannot read the address.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    uri = tracking_uri()
     if not uri.startswith(SQLITE):
         refuse_unreadable(uri)
         return uri

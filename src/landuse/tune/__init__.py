@@ -27,7 +27,7 @@ from landuse.tune.study import (
     score_of,
 )
 
-RUN = "run"
+RUN, FINISHED = "run", "finished"  # of a study: its MLflow run, and how many trials that holds the best of
 BUSY = "another landuse tune is at work in this project: wait for it, or stop it"
 
 
@@ -48,7 +48,8 @@ def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: C
             tell(f"the present values are not tried: tune.space.{unheld} does not hold {now[unheld]}")
         elif done >= params.trials and not is_tried(study, now):
             tell("the present values are not tried: raise tune.trials")
-        stopped = done < params.trials and not finish(study, train, params, None if unheld else now)
+        due = done < params.trials or study.user_attrs.get(FINISHED) != done  # the command before may have been killed
+        stopped = due and not finish(study, train, params, None if unheld else now)
     if stopped:
         tell(f"{ended(study)} of {params.trials} trials are kept: the same command goes on")
         raise KeyboardInterrupt
@@ -62,23 +63,33 @@ def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: C
 
 
 def finish(study: optuna.Study, train: TrainParams, params: TuneParams, first: dict[str, Any] | None) -> bool:
+    """Make the trials that are missing and log what came of all; false where Ctrl-C came before the end."""
+    complete = True
+    with tracking.tuning_run(study.user_attrs.get(RUN)) as parent:
+        study.set_user_attr(RUN, parent)
+        if ended(study) < params.trials:
+            complete = make_trials(study, train, params, first, parent)
+        if came_to_an_end(study):
+            draw(study, TUNE)
+            tracking.finish_tuning(study.best_trial.user_attrs[VALUES], study.best_value, TUNE)
+    study.set_user_attr(FINISHED, ended(study))
+    return complete
+
+
+def make_trials(
+    study: optuna.Study, train: TrainParams, params: TuneParams, first: dict[str, Any] | None, parent: str
+) -> bool:
     """Make the trials that are missing, all below one MLflow run; false where Ctrl-C came before the end.
 
     The first one is of given values, unless these were tried.
     """
     with tensorflow_starts():
         from landuse.train.bench import Bench
-    done, complete = ended(study), False
-    with tracking.tuning_run(study.user_attrs.get(RUN)) as parent:
-        study.set_user_attr(RUN, parent)
-        bench = Bench(train)
-        if first is not None and not is_tried(study, first):
-            study.enqueue_trial(first, user_attrs={VALUES: first})
-        with suppress(KeyboardInterrupt):
-            for _ in track(range(done, params.trials), params.trials - done, "tune"):
-                attempt(study, bench, train, params, parent)
-            complete = True
-        if came_to_an_end(study):
-            draw(study, TUNE)
-            tracking.finish_tuning(study.best_trial.user_attrs[VALUES], study.best_value, TUNE)
-    return complete
+    done, bench = ended(study), Bench(train)
+    if first is not None and not is_tried(study, first):
+        study.enqueue_trial(first, user_attrs={VALUES: first})
+    with suppress(KeyboardInterrupt):
+        for _ in track(range(done, params.trials), params.trials - done, "tune"):
+            attempt(study, bench, train, params, parent)
+        return True
+    return False
