@@ -222,6 +222,18 @@ def test_files_that_were_changed_in_the_registry_are_noticed_whichever_they_are(
                 work()
 
 
+def test_what_python_and_mlflow_leave_beside_a_version_is_no_change_and_runs_nowhere(tmp_path: Path) -> None:
+    version = gallery.hang_twin(5)
+    stored = Path(MlflowClient().get_logged_model(version.source.rpartition("/")[2]).artifact_location)
+    (stored / "registered_model_meta").write_text("model_name: gallery\n")
+    for cache in (stored / "code/landuse/__pycache__", stored / "__pycache__"):
+        cache.mkdir()
+        (cache / "pyfunc.cpython-311.pyc").write_bytes(b"code that Python would take for that of pyfunc.py")
+    folder = files_of(str(version.version), tmp_path / "fetched")
+    assert not [*folder.rglob("*.pyc")]
+    refuse_foreign(folder, {})
+
+
 def add_version(source: str, run_id: str | None = None) -> ModelVersion:
     honest = registry.get_version(NAME, "1")
     return MlflowClient().create_model_version(NAME, source, run_id or honest.run_id, honest.tags)

@@ -170,8 +170,8 @@ def test_where_the_project_was_moved_the_way_to_its_models_is_named(landuse, at_
     location = MlflowClient().get_logged_model(tags_source("1")).artifact_location
     before = location.removeprefix("file://").partition("/mlruns/")[0]
     with closing(sqlite3.connect("mlflow.db")) as database:
-        moved = "UPDATE model_versions SET storage_location = replace(storage_location, ?, '/the old place')"
-        database.execute(moved, [before])
+        for table, column in (("model_versions", "storage_location"), ("experiments", "artifact_location")):
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, '/the old place')", [before])
         database.commit()
     Path("mlruns").mkdir(exist_ok=True)
     code, _, err = landuse("predict", "data", "--model", f"models:/{NAME}/1")

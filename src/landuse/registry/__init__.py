@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
+from shutil import rmtree
 
 import mlflow
 from mlflow import MlflowClient, MlflowException
@@ -26,6 +27,7 @@ CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 MODEL_FOLDER = "artifacts/model"
 DATA_SUFFIXES = frozenset({".tflite", ".keras", ".json", ".parquet"})  # of the model's own files, which are no code
 FILES_TAG = "model.files.sha256"
+LEFT_BY_MLFLOW = "registered_model_meta"
 SHOWN = 10
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -152,9 +154,15 @@ def digest_of_files(folder: Path) -> str:
 
 
 def copy_files(location: str, folder: Path) -> None:
-    """Copy all files of a location into a folder. MLflow follows no link, and writes no file, that leads out of it."""
+    """Copy all files of a location into a folder, but for what Python and MLflow leave where they loaded it in place.
+
+    MLflow follows no link, and writes no file, that leads out of it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     get_artifact_repository(location).download_artifacts("", str(folder))
+    (folder / LEFT_BY_MLFLOW).unlink(missing_ok=True)
+    for cache in [*folder.rglob("__pycache__")]:  # Python would run what is in it instead of the code beside it
+        rmtree(cache)
 
 
 def way_back(version: ModelVersion) -> str:
