@@ -48,7 +48,7 @@ from pathlib import Path
 from landuse.tune.pictures import draw
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, 4)
+study.optimize(lambda trial: trial.suggest_float("x", 0, 1) * 0, 2)  # no importances, which take long
 draw(study, Path())
 print(hashlib.sha256(Path("parallel_coordinates.png").read_bytes()).hexdigest())
 """
