@@ -1,5 +1,6 @@
 """A flow run here and now: on the Prefect server of `make up` where it is up, without a server where it is not."""
 
+import errno
 import inspect
 import json
 import os
@@ -60,6 +61,7 @@ def run_once(name: str, settings: list[str]) -> Any:
 def prepare() -> None:
     """Point Prefect to the server of the project, or to none; before Prefect is imported."""
     SERVICES.mkdir(exist_ok=True)
+    refuse_unwritable()
     end_orphans()
     os.environ[OWNER] = json.dumps(identity())
     own = services.environment()
@@ -89,6 +91,14 @@ def start_temporary_server() -> None:
             from prefect.server.api.server import SubprocessASGIServer
 
             SubprocessASGIServer().start()
+
+
+def refuse_unwritable() -> None:
+    """Raise PermissionError where another user made Prefect's folder: its server would say so on 900 lines, later."""
+    home = SERVICES / "prefect"
+    for path in (home, *home.glob("*.db*")):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def end_orphans() -> None:

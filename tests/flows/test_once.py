@@ -16,12 +16,14 @@ from prefect.utilities.schema_tools.validation import is_valid_schema, validate
 from processes import ROOT
 
 from landuse.errors import LanduseError
+from landuse.paths import SERVICES
 from landuse.process import is_alive
-from pipelines.once import EPHEMERAL, OWNER, end_orphans, parameters, prepare
+from pipelines.once import EPHEMERAL, OWNER, end_orphans, parameters, prepare, refuse_unwritable
 from pipelines.promotion import promotion
 from pipelines.retraining import retraining
 from pipelines.training import training
 
+NOBODY = 65534
 LANDUSE = str(Path(sys.executable).with_name("landuse"))
 
 
@@ -193,3 +195,34 @@ def test_the_temporary_server_of_a_flow_that_was_killed_is_ended_by_the_next_flo
     with patch.dict(os.environ):
         prepare()
     assert not is_alive(server)
+
+
+def test_where_another_user_made_the_folder_of_prefect_a_flow_says_so_in_one_line(place: Path) -> None:
+    home = SERVICES / "prefect"
+    home.mkdir()
+    for path in (place, SERVICES, home):
+        path.chmod(0o755)
+    assert answer_of_nobody(refuse_unwritable) == ".services/prefect: Permission denied"
+    home.chmod(0o777)
+    (home / "prefect.db").touch(mode=0o644)
+    assert answer_of_nobody(refuse_unwritable) == ".services/prefect/prefect.db: Permission denied"
+
+
+def answer_of_nobody(work: Callable[[], object]) -> str:
+    """The error that some work, done as another Unix user, ends with."""
+    if os.getuid():
+        pytest.skip("only root can be another user")
+    read, write = os.pipe()
+    if child := os.fork():
+        os.close(write)
+        os.waitpid(child, 0)
+        with os.fdopen(read) as answer:
+            return answer.read()
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    try:
+        work()
+    except OSError as error:
+        os.write(write, f"{error.filename}: {error.strerror}".encode())
+    finally:
+        os._exit(0)
