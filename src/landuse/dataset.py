@@ -93,6 +93,15 @@ def decode(source: Path | BinaryIO) -> Image.Image:
     return image
 
 
+def pixel_count(source: Path | BinaryIO) -> int:
+    """How many pixels an image has, by its header. As many as an image may have where that cannot be read."""
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # Pillow raises whatever a damaged file leads to; `decode` says what is wrong with it
+        return MAX_PIXELS
+
+
 def refuse_unusable(image: Image.Image) -> None:
     """Raise ValueError for what should not be decoded: a size that takes everybody's memory, no colours or scale."""
     if image.width * image.height > MAX_PIXELS:
@@ -161,15 +170,21 @@ def cores() -> int:
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map` by as many threads as there are cores: results in order, a bounded number ahead, so memory is flat."""
-    with ThreadPoolExecutor(cores()) as pool:
-        ahead: deque[Future[Result]] = deque()
+    """`map` by as many threads as there are cores: results in order, a bounded number ahead, so memory is flat.
+
+    Where one fails, those that have not begun are not.
+    """
+    pool = ThreadPoolExecutor(cores())
+    ahead: deque[Future[Result]] = deque()
+    try:
         for item in items:
             ahead.append(pool.submit(function, item))
             if len(ahead) > READ_AHEAD:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def spread(count: int, most: int) -> slice:

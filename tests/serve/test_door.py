@@ -24,6 +24,7 @@ from landuse.paths import DATA, MODEL
 from landuse.serve import door
 from landuse.serve.answers import Answers
 from landuse.serve.door import LARGEST_BODY, Door
+from landuse.serve.guard import Guard
 
 IMAGE = DATA / "forest" / "05.png"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
@@ -208,7 +209,11 @@ def test_the_half_of_a_body_that_a_client_sent_before_it_went_away_is_not_answer
     async def app(*_: Any) -> None:
         raise AssertionError("the app was asked")
 
-    reply = asyncio.run(Door(app, None).reply({"path": "/look", "method": "POST", "headers": []}, receive))
+    reply = asyncio.run(
+        Door(app, None, Guard("http://127.0.0.1:8080/")).reply(
+            {"path": "/look", "method": "POST", "headers": []}, receive
+        )
+    )
     assert reply.status == 400 and b"did not come to its end" in reply.body
 
 

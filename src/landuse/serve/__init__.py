@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import uvicorn
-
 from landuse import champion
 from landuse.errors import LanduseError
 from landuse.params import ServeParams
@@ -20,8 +18,8 @@ from landuse.serve.follow import Follower
 from landuse.serve.log import Log
 from landuse.serve.metrics import Metrics
 from landuse.serve.model import load
+from landuse.serve.server import build_server
 
-FAREWELL_SECONDS = 10
 HANDOVER_SECONDS = 1e-4  # between threads; with the usual 5 ms, an answer waits for the images of others
 
 
@@ -37,11 +35,10 @@ def serve(params: ServeParams, model: str, int8: bool, host: str, port: int) -> 
         answers = Answers(load(model, int8), metrics, log, os.environ.get(ROOT_VARIABLE))
         follower = Follower(model, int8, params.follow_seconds, answers) if champion.follows(model) else None
         helpers = [helper for helper in (log, follower) if helper]
-        app = build_app(answers, helpers, address(door))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=FAREWELL_SECONDS)
+        server = build_server(build_app(answers, helpers, address(door)))
         sys.setswitchinterval(HANDOVER_SECONDS)
         door.listen()  # from here on who comes waits for the start; before, nobody could be answered
-        uvicorn.Server(config).run(sockets=[door])
+        server.run(sockets=[door])
 
 
 def allow_connections() -> None:
