@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO
+from itertools import product
 from math import ceil
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -27,6 +28,7 @@ UNKNOWN = "not a TIFF, JPEG, PNG or WebP image"
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how they begin, the large ones too
 BAND_BY_BAND = 2
 READ_AHEAD = 64
+TILE_PIXELS = 1_000_000
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a Linux container: microseconds of work, of all cores, in a period
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,9 +60,19 @@ def upright(image: Image.Image) -> Image.Image:
         levels = (np.asarray(image) >> 8).astype(np.uint8)
         return Image.fromarray(255 - levels if negative else levels).convert("RGB")  # of 8 bits Pillow knows itself
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return on_white(image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An RGBA image as RGB. By tiles, since Pillow stops all threads of Python while it composites one."""
+    opaque = Image.new("RGB", image.size)
+    width = min(image.width, TILE_PIXELS)
+    height = TILE_PIXELS // width
+    for left, top in product(range(0, image.width, width), range(0, image.height, height)):
+        tile = image.crop((left, top, min(left + width, image.width), min(top + height, image.height)))
+        opaque.paste(Image.alpha_composite(Image.new("RGBA", tile.size, "white"), tile).convert("RGB"), (left, top))
+    return opaque
 
 
 def orientation(image: Image.Image) -> int:

@@ -1,5 +1,6 @@
 """Serve: a registered model over HTTP, and on a page to drop images on."""
 
+import ctypes
 import os
 import resource
 import socket
@@ -20,6 +21,7 @@ from landuse.serve.metrics import Metrics
 from landuse.serve.model import load
 from landuse.serve.server import build_server
 
+M_MMAP_THRESHOLD, LARGE_BYTES = -3, 1024 * 1024  # a setting of glibc's malloc.h, and its value
 HANDOVER_SECONDS = 1e-4  # between threads; with the usual 5 ms, an answer waits for the images of others
 
 
@@ -29,6 +31,7 @@ def serve(params: ServeParams, model: str, int8: bool, host: str, port: int) -> 
     Raises LanduseError where there is no such model, and where the port is taken.
     """
     allow_connections()
+    give_memory_back()
     with listener(host, port) as door:
         metrics = Metrics()
         log = Log(Path(params.log), metrics) if params.log else None
@@ -46,6 +49,12 @@ def allow_connections() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError):  # macOS calls its limit infinite, and takes it ill
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def give_memory_back() -> None:
+    """Let the system have the memory of a large image as soon as it is done with: glibc keeps some for every thread."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from landuse.errors import Unavailable
 SMALL_PIXELS = 2_000_000  # up to here an image never waits for large ones
 LARGE_PIXELS = MAX_PIXELS  # of all large images in work: at up to 21 bytes each while decoded and converted, 1.05 GB
 MOST_WAITING = 32  # large images; each keeps a thread
-WAIT_SECONDS = 20
+WAIT_SECONDS = 30
 BUSY = "the server is busy with other large images; try again"
 ENDING = "the server is shutting down; try again"
 

@@ -22,7 +22,10 @@ from landuse.serve.guard import Guard
 SCORING = (INVOCATIONS, "/ping", "/health", "/version")
 THREADS = 64  # of requests at work or waiting: more than the large images that may wait
 PAGE = Path(__file__).with_name("page.html")
-POLICY = "default-src 'none'; frame-ancestors 'none'; img-src blob: data:; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+POLICY = "; ".join(
+    ("default-src 'none'", "frame-ancestors 'none'", "img-src blob: data:", "connect-src 'self'")
+    + ("script-src 'unsafe-inline'", "style-src 'unsafe-inline'")
+)
 
 
 class Helper(Protocol):
