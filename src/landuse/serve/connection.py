@@ -34,12 +34,12 @@ class Connection(H11Protocol):
         super().connection_made(LingeringTransport(transport, self))
         transport.set_write_buffer_limits(0)  # `pause_writing` is told of the first byte that is not taken
         most = most_connections()
-        if len(self.connections) > 2 * most:
-            transport.abort()
-        elif len(self.connections) > most:
-            self.refuse(503, TOO_MANY)
-        else:
+        if len(self.connections) <= most:
             self.wait(HEADER_SECONDS, self.expire)
+            return
+        self.refuse(503, TOO_MANY)
+        if len(self.connections) > 2 * most:
+            self.transport.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers."""

@@ -1,8 +1,11 @@
 """Uvicorn, with connections of our own, and an end at which nobody who was let in is sent away without an answer."""
 
 import asyncio
+import ctypes
 import socket
+import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 import uvicorn
@@ -12,6 +15,9 @@ from landuse.serve.connection import KEEP_ALIVE_SECONDS, Connection
 from landuse.serve.door import Door
 
 FAREWELL_SECONDS = 10
+HANDSHAKE_SECONDS = 0.05  # for who is connecting when the door closes
+SO_ATTACH_FILTER = 26  # of Linux, as are the instructions: load the flags of TCP; is SYN set? drop; let the rest pass
+NO_SYN = struct.pack("HBBI" * 4, 0x30, 0, 0, 13, 0x45, 0, 1, 0x02, 0x06, 0, 0, 0, 0x06, 0, 0, 0xFFFFFFFF)
 QUIET = "error"  # what others send wrongly is answered to them; the log would fill with it
 
 
@@ -20,6 +26,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the door, and then as uvicorn does: wait for what is under way, at most so many seconds."""
+        for door in sockets or []:
+            ignore_newcomers(door)
+        await asyncio.sleep(HANDSHAKE_SECONDS)
         queued = [client for door in sockets or [] for client in accepted(door)]
         for door in [*self.servers, *(sockets or [])]:
             door.close()
@@ -29,6 +38,16 @@ class Server(uvicorn.Server):
         for client in queued:
             await loop.connect_accepted_socket(connection, client)
         await super().shutdown(sockets)
+
+
+def ignore_newcomers(door: socket.socket) -> None:
+    """Let nobody begin to connect, so that nobody is connected between the last look and the end; they try again.
+
+    Elsewhere than on Linux somebody may be, and is reset.
+    """
+    program = ctypes.create_string_buffer(NO_SYN)
+    with suppress(OSError):
+        door.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 4, ctypes.addressof(program)))
 
 
 def accepted(door: socket.socket) -> Iterator[socket.socket]:
