@@ -112,9 +112,9 @@ def test_clients_of_huge_images_neither_take_all_memory_nor_starve_small_ones(se
     file = BytesIO()
     Image.new("RGBA", (10_000, 5_000), (9, 99, 9, 50)).save(file, "PNG")
     huge, small, peaks, waits = sent(file.getvalue()), sent(SMALL), [], []
-    with process() as (server, place), ThreadPoolExecutor(4) as pool:
+    with process() as (server, place), ThreadPoolExecutor(3) as pool:
         score(place, small)
-        asked: list = [pool.submit(score, place, huge) for _ in range(4)]
+        asked: list = [pool.submit(score, place, huge) for _ in range(3)]
         while not all(reply.done() for reply in asked):
             start = monotonic()
             assert score(place, small).status == 200
