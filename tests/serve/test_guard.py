@@ -44,8 +44,11 @@ def test_beyond_loopback_it_answers_to_addresses_and_names_that_public_dns_canno
 
 
 def test_the_name_that_host_gave_is_its_own() -> None:
-    assert objection("models.example.com:9000", "http://models.example.com:8080/") is None
-    assert objection("example.com", "http://models.example.com:8080/") == 421
+    given = Guard("http://192.168.1.5:8080/", "Models.example.com")
+    assert given.objection("GET", {b"host": b"models.EXAMPLE.com:9000"}) is None
+    assert given.objection("GET", {b"host": b"example.com"})[0] == 421
+    local = Guard("http://127.0.0.1:8080/", "localhost")
+    assert local.objection("GET", {b"host": b"192.168.1.5"})[0] == 421
 
 
 def refused(heard: Heard, status: int) -> None:

@@ -38,7 +38,7 @@ def serve(params: ServeParams, model: str, int8: bool, host: str, port: int) -> 
         answers = Answers(load(model, int8), metrics, log, os.environ.get(ROOT_VARIABLE))
         follower = Follower(model, int8, params.follow_seconds, answers) if champion.follows(model) else None
         helpers = [helper for helper in (log, follower) if helper]
-        server = build_server(build_app(answers, helpers, address(door)))
+        server = build_server(build_app(answers, helpers, address(door), host))
         sys.setswitchinterval(HANDOVER_SECONDS)
         door.listen()  # from here on who comes waits for the start; before, nobody could be answered
         server.run(sockets=[door])

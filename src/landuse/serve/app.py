@@ -61,8 +61,8 @@ class Pages:
         return Response(self.answers.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def build_app(answers: Answers, helpers: Sequence[Helper], address: str) -> Door:
-    """The whole server but for its socket; the address is said when it is ready."""
+def build_app(answers: Answers, helpers: Sequence[Helper], address: str, host: str = "") -> Door:
+    """The whole server but for its socket; the address is said when it is ready. `host` is how it was named, if so."""
     pages, scoring = Pages(answers), scoring_server.init(ScoringModel(answers))
     scoring.user_middleware.clear()  # a time limit that ends no work under way, and costs every request half a ms
     routes = [Route("/", pages.show), Route("/look", pages.look, methods=["POST"]), Route("/metrics", pages.metrics)]
@@ -79,4 +79,4 @@ def build_app(answers: Answers, helpers: Sequence[Helper], address: str) -> Door
         for helper in helpers:
             helper.close()
 
-    return Door(Starlette(routes=routes, lifespan=at_work), answers, Guard(address))
+    return Door(Starlette(routes=routes, lifespan=at_work), answers, Guard(address, host))

@@ -14,17 +14,18 @@ Headers = Mapping[bytes, bytes]
 
 
 class Guard:
-    """Knows the names of a server by the address it listens on.
+    """Knows the names of a server by the address it listens on, and the name by which that was given.
 
     On loopback these are `localhost` and loopback addresses. Elsewhere: every address in digits, every name that public
     DNS cannot hold, and the name of the machine. The name that `--host` gave is always one. Ports are not compared: a
     tunnel may have another, and a page that was led here by its own name cannot change that.
     """
 
-    def __init__(self, address: str) -> None:
-        self.own = urlsplit(address).hostname or ""
+    def __init__(self, address: str, given: str = "") -> None:
+        listening = urlsplit(address).hostname or ""
+        self.own = {listening, given.lower(), "localhost"}
         self.machine = socket.gethostname().lower()
-        self.loopback = is_loopback(self.own)
+        self.loopback = is_loopback(listening)
 
     def objection(self, method: str, headers: Headers) -> tuple[int, str] | None:
         """A status and why a request is refused; None where it may come in."""
@@ -41,7 +42,7 @@ class Guard:
         if not found:
             return False
         name = found[1].strip("[]").removesuffix(".")
-        if name in (self.own, "localhost"):
+        if name in self.own:
             return True
         if self.loopback:
             return is_loopback(name)
