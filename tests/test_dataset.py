@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -317,6 +318,29 @@ def test_map_ahead_passes_an_error_on_where_it_belongs_and_starts_no_more_work()
         for result in results:
             seen.append(result)
     assert seen == [0, 1, 2, 3, 4] and len(begun) <= dataset.READ_AHEAD + 6
+
+
+def test_map_ahead_does_not_begin_what_nobody_asks_for_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "cores", lambda: 1)
+    begun: list[int] = []
+
+    def fail_slowly(number: int) -> None:
+        begun.append(number)
+        time.sleep(0.02)
+        raise LanduseError("all of them")
+
+    with pytest.raises(LanduseError):
+        list(map_ahead(fail_slowly, range(10_000)))
+    assert len(begun) < dataset.READ_AHEAD // 2
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 23), (1, 301), (301, 1), (50, 1)])
+def test_transparency_is_laid_on_white_by_tiles_as_all_at_once(monkeypatch, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    image = Image.fromarray(pixels)
+    expected = Image.alpha_composite(Image.new("RGBA", size, "white"), image).convert("RGB")
+    monkeypatch.setattr(dataset, "TILE_PIXELS", 50)
+    assert dataset.upright(image).tobytes() == expected.tobytes()
 
 
 def test_the_eight_views_differ_and_the_first_is_the_image_itself() -> None:

@@ -15,7 +15,7 @@ from landuse.dataset import read_image
 from landuse.errors import LanduseError
 from landuse.paths import DATA, MODEL
 from landuse.predict import predict
-from landuse.pyfunc import RefusedImage, SceneClassifier, open_image
+from landuse.pyfunc import RefusedImage, SceneClassifier, opened_image
 
 IMAGE = Path("field/03.png")
 
@@ -109,7 +109,8 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("text", ["in.png", "./in.png", "inner.png", "{root}/in.png", "file://{uri}/in.png"])
 def test_below_the_root_a_file_may_be_named(root: Path, text: str) -> None:
     text = text.format(root=root, uri=root.as_posix().replace(" ", "%20"))
-    assert open_image(text, str(root)) == root / "in.png"
+    with opened_image(text, str(root)) as image:
+        assert image.read() == (root / "in.png").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -119,9 +120,16 @@ def test_below_the_root_a_file_may_be_named(root: Path, text: str) -> None:
      "file://[", "file:%2e%2e/out.png", "//etc/passwd.png", "~/in.png"],
 )  # fmt: skip
 def test_what_is_no_file_below_the_root_is_refused_whether_it_is_there_or_not(root: Path, text: str) -> None:
-    with pytest.raises(LanduseError, match="is no file below the folder that LANDUSE_ROOT names") as caught:
-        open_image(text.format(root=root), str(root))
+    refused = pytest.raises(LanduseError, match="is no file below the folder that LANDUSE_ROOT names")
+    with refused as caught, opened_image(text.format(root=root), str(root)):
+        pass
     assert len(str(caught.value)) < 200 and "\n" not in str(caught.value)
+
+
+def test_what_is_wrong_with_a_named_file_is_said_without_where_the_root_is(root: Path) -> None:
+    with pytest.raises(LanduseError) as caught, opened_image("./in.png", str(root)) as image:
+        read_image(image, 8)
+    assert str(caught.value) == "'./in.png': image cannot be decoded: not a TIFF, JPEG, PNG or WebP image"
 
 
 def test_the_root_is_read_from_the_environment_when_the_model_is_loaded(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO
+from itertools import product
 from math import ceil
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -31,6 +32,7 @@ from landuse.formats import (
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp"})
 MAX_PIXELS = 50_000_000
 READ_AHEAD = 64
+TILE_PIXELS = 1_000_000
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a Linux container: microseconds of work, of all cores, in a period
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,9 +67,19 @@ def upright(image: Image.Image) -> Image.Image:
             "RGB"
         )
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return on_white(image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An RGBA image as RGB. By tiles, since Pillow stops all threads of Python while it composites one."""
+    opaque = Image.new("RGB", image.size)
+    width = min(image.width, TILE_PIXELS)
+    height = TILE_PIXELS // width
+    for left, top in product(range(0, image.width, width), range(0, image.height, height)):
+        tile = image.crop((left, top, min(left + width, image.width), min(top + height, image.height)))
+        opaque.paste(Image.alpha_composite(Image.new("RGBA", tile.size, "white"), tile).convert("RGB"), (left, top))
+    return opaque
 
 
 def orientation(image: Image.Image) -> int:
@@ -100,6 +112,15 @@ def decode(source: Path | BinaryIO) -> Image.Image:
         image.close()
         raise unreadable(name, why_undecodable(image, error)) from None
     return image
+
+
+def pixel_count(source: Path | BinaryIO) -> int:
+    """How many pixels an image has, by its header. As many as an image may have where that cannot be read."""
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # Pillow raises whatever a damaged file leads to; `decode` says what is wrong with it
+        return MAX_PIXELS
 
 
 def refuse_unusable(image: Image.Image) -> None:
@@ -149,15 +170,21 @@ def cores() -> int:
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map` by as many threads as there are cores: results in order, a bounded number ahead, so memory is flat."""
-    with ThreadPoolExecutor(cores()) as pool:
-        ahead: deque[Future[Result]] = deque()
+    """`map` by as many threads as there are cores: results in order, a bounded number ahead, so memory is flat.
+
+    Where one fails, those that have not begun are not.
+    """
+    pool = ThreadPoolExecutor(cores())
+    ahead: deque[Future[Result]] = deque()
+    try:
         for item in items:
             ahead.append(pool.submit(function, item))
             if len(ahead) > READ_AHEAD:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def spread(count: int, most: int) -> slice:

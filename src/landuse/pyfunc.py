@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,27 +50,45 @@ class SceneClassifier(mlflow.pyfunc.PythonModel):
         """The prediction for one input and its number in the request."""
         number, text = numbered
         try:
-            return self.classifier.predict(open_image(text, self.root))
+            with opened_image(text, self.root) as image:
+                return self.classifier.predict(image)
         except LanduseError as error:
             raise RefusedImage(f"inputs[{number}]: {error}") from None
 
 
-def open_image(text: str, root: str | None) -> Path | BinaryIO:
+@contextmanager
+def opened_image(text: str, root: str | None) -> Iterator[BinaryIO]:
     """The file that an input stands for. With a dot or colon, which base64 does not have, it is a path or file URI.
 
-    Raises LanduseError where it is neither, and for every path that does not lead to a file below the root.
+    Raises LanduseError where it is neither, and for every path that does not lead to a readable file below the root. A
+    message names the file as the input does: where the root is, is nobody's business.
     """
-    if "." in text or ":" in text:
-        return file_below(root, text)
+    if "." not in text and ":" not in text:
+        yield from_base64(text)
+        return
+    shown = repr(text[:80])
+    path = file_below(root, text, shown)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise LanduseError(f"{shown} cannot be read: {error.strerror}") from None
+    with file:
+        try:
+            yield file
+        except LanduseError as error:
+            raise type(error)(f"{shown}: {error}") from None
+
+
+def from_base64(text: str) -> BinaryIO:
+    """The file that was sent. Raises LanduseError where it is not in base64."""
     try:
         return BytesIO(base64.b64decode(text, validate=True))
     except ValueError as error:
         raise LanduseError(f"image is not in base64: {error}") from None
 
 
-def file_below(root: str | None, text: str) -> Path:
+def file_below(root: str | None, text: str, shown: str) -> Path:
     """The file below the root that a path or file URI leads to once all links are followed."""
-    shown = repr(text[:80])
     if not root:
         raise LanduseError(
             f"{shown} is no base64, and files may be named only where {ROOT_VARIABLE} is set to a folder"

@@ -15,12 +15,12 @@ from threading import Thread
 from time import monotonic, sleep
 from typing import NamedTuple
 
-import uvicorn
 from PIL import Image
 
 from landuse.serve import address, listener
 from landuse.serve.answers import Answers
 from landuse.serve.app import Helper, build_app
+from landuse.serve.server import build_server
 
 JSON = "application/json"
 
@@ -75,8 +75,7 @@ def drawn(kind: str, mode: str = "RGB", size: tuple[int, int] = (256, 256), **op
 def in_this_process(answers: Answers, *helpers: Helper) -> Iterator[str]:
     """The app on a free port; yields its address."""
     with listener("127.0.0.1", 0) as door:
-        config = uvicorn.Config(build_app(answers, helpers, address(door)), log_level="warning", access_log=False)
-        server = uvicorn.Server(config)
+        server = build_server(build_app(answers, helpers, address(door)))
         thread = Thread(target=server.run, kwargs={"sockets": [door]})
         thread.start()
         try:

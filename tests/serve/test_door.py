@@ -17,13 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from running import Reply, ask, connected, drawn, score, sent
+from running import Reply, ask, connected, drawn, in_this_process, score, sent
 
 from landuse.classifier import Classifier
 from landuse.paths import DATA, MODEL
 from landuse.serve import door
 from landuse.serve.answers import Answers
 from landuse.serve.door import LARGEST_BODY, Door
+from landuse.serve.guard import Guard
+from landuse.serve.metrics import Metrics
 
 IMAGE = DATA / "forest" / "05.png"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
@@ -140,6 +142,17 @@ def test_several_images_and_paths_below_the_root_are_answered_in_order(trained: 
     assert score(place).content == {"predictions": []}
 
 
+def test_a_bad_file_below_the_root_is_named_as_the_request_did(answers: Answers, tmp_path: Path) -> None:
+    for name in ("empty.png", "cut.png", "cut.tif"):
+        (tmp_path / name).write_bytes(b"" if name == "empty.png" else drawn("TIFF" if name[-1] == "f" else "PNG")[:90])
+    (tmp_path / "huge.png").write_bytes(bomb(40_000))
+    with in_this_process(Answers(answers.model, Metrics(), None, str(tmp_path))) as place:
+        for name in ("empty.png", "cut.png", "cut.tif", "huge.png", "./huge.png", f"file://{tmp_path}/cut.png"):
+            reply = score(place, name)
+            check_refused(reply, f"inputs[0]: {name!r}: image cannot be decoded: ")
+            assert str(tmp_path) not in reply.content["message"].replace(name, "")
+
+
 @pytest.mark.parametrize("path", ["/ping", "/health", "/version"])
 def test_mlflows_own_paths_are_there_and_every_answer_says_the_version(place: str, path: str) -> None:
     reply = ask(place, path)
@@ -208,7 +221,11 @@ def test_the_half_of_a_body_that_a_client_sent_before_it_went_away_is_not_answer
     async def app(*_: Any) -> None:
         raise AssertionError("the app was asked")
 
-    reply = asyncio.run(Door(app, None).reply({"path": "/look", "method": "POST", "headers": []}, receive))
+    reply = asyncio.run(
+        Door(app, None, Guard("http://127.0.0.1:8080/")).reply(
+            {"path": "/look", "method": "POST", "headers": []}, receive
+        )
+    )
     assert reply.status == 400 and b"did not come to its end" in reply.body
 
 

@@ -52,15 +52,16 @@ def test_every_prediction_is_a_row_with_embedding_and_digest_and_is_written_at_t
     assert set(pd.read_parquet(kept.folder).columns) == {*log.SCHEMA.names, "day"}
 
 
-def test_a_named_file_that_is_gone_by_the_time_it_is_logged_is_answered(
+def test_a_named_file_that_is_deleted_while_it_is_looked_at_is_answered_and_logged(
     trained: Path, answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = tmp_path / "image.png"
     image.write_bytes((DATA / "forest" / "07.png").read_bytes())
-    looked = answers.model.classifier.look
-    monkeypatch.setattr(answers.model.classifier, "look", lambda path: (looked(path), path.unlink())[0])
-    said, _ = Answers(answers.model, Metrics(), Log(tmp_path / "log", Metrics()), None).answer(answers.model, image)
-    assert said.label == "forest" and not image.exists()
+    looked, kept = answers.model.classifier.look, Log(tmp_path / "log", Metrics())
+    monkeypatch.setattr(answers.model.classifier, "look", lambda file: (looked(file), image.unlink())[0])
+    with image.open("rb") as file:
+        said, _ = Answers(answers.model, Metrics(), kept, None).answer(answers.model, file)
+    assert said.label == "forest" and not image.exists() and kept.rows.qsize() == 1
 
 
 def test_a_full_batch_is_written_at_once_and_each_day_has_its_folder(

@@ -1,17 +1,21 @@
 """`landuse serve` as a user starts it: a process of its own, that is promoted under, told to end, and killed."""
 
+import json
 import signal
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
+from time import sleep
 
 import gallery
 import psutil
 import pytest
 from pyarrow import parquet
-from running import Reply, ask, process, score, sent, wait_until
+from running import Reply, ask, drawn, process, score, sent, wait_until
 
 from landuse import paths, registry, tracking
 from landuse.classifier import Classifier
@@ -100,6 +104,52 @@ def test_what_is_logged_outlives_a_kill_and_a_server_that_is_told_to_end_loses_n
         server.wait(30)
         assert server.stderr.read() == ""
     assert logged(folder) == before + 3
+
+
+def test_who_asks_while_the_server_ends_is_answered_or_refused_and_never_reset(served: Path) -> None:
+    ended, body = Event(), json.dumps({"inputs": [sent(IMAGE)]})
+
+    def ask_on(place: str, many_on_one_connection: bool) -> list[int]:
+        statuses = []
+        while not ended.is_set():
+            try:
+                connection = socket.create_connection((place[7:-1].split(":")[0], int(place[:-1].rpartition(":")[2])))
+            except ConnectionRefusedError:
+                return statuses
+            with closing(HTTPConnection(place[7:-1])) as client:
+                client.sock = connection
+                for _ in range(1000 if many_on_one_connection else 1):
+                    client.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+                    with client.getresponse() as answer:
+                        answer.read()
+                        statuses.append(answer.status)
+                        if answer.will_close:
+                            break
+        return statuses
+
+    with process() as (server, place), ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(ask_on, place, bool(number % 2)) for number in range(8)]
+        sleep(1)
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+        ended.set()
+        assert server.stderr.read() == ""
+        statuses = [status for client in clients for status in client.result(30)]  # whoever was reset fails here
+    assert set(statuses) == {200} and len(statuses) > 50
+
+
+def test_what_takes_too_long_for_the_end_of_the_server_is_told_so(served: Path) -> None:
+    short = "from landuse.serve import server; server.FAREWELL_SECONDS = 0.5"
+    hold = "from landuse.serve import admission; admission.LARGE_PIXELS = 0"
+    large = sent(drawn("PNG", "L", (2000, 1001)))
+    with process(code=f"{short}\n{hold}") as (server, place), ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(score, place, large)
+        sleep(1)
+        server.send_signal(signal.SIGTERM)
+        server.wait(10)
+        reply = asked.result()
+        assert "Traceback" not in server.stderr.read()
+    assert reply.status == 503 and "ended before it could answer" in reply.content["message"]
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(served: Path) -> None:

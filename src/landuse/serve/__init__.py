@@ -1,5 +1,6 @@
 """Serve: a registered model over HTTP, and on a page to drop images on."""
 
+import ctypes
 import os
 import resource
 import socket
@@ -7,8 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import uvicorn
 
 from landuse import champion
 from landuse.errors import LanduseError
@@ -20,8 +19,9 @@ from landuse.serve.follow import Follower
 from landuse.serve.log import Log
 from landuse.serve.metrics import Metrics
 from landuse.serve.model import load
+from landuse.serve.server import build_server
 
-FAREWELL_SECONDS = 10
+M_MMAP_THRESHOLD, LARGE_BYTES = -3, 1024 * 1024  # a setting of glibc's malloc.h, and its value
 HANDOVER_SECONDS = 1e-4  # between threads; with the usual 5 ms, an answer waits for the images of others
 
 
@@ -31,17 +31,17 @@ def serve(params: ServeParams, model: str, int8: bool, host: str, port: int) -> 
     Raises LanduseError where there is no such model, and where the port is taken.
     """
     allow_connections()
+    give_memory_back()
     with listener(host, port) as door:
         metrics = Metrics()
         log = Log(Path(params.log), metrics) if params.log else None
         answers = Answers(load(model, int8), metrics, log, os.environ.get(ROOT_VARIABLE))
         follower = Follower(model, int8, params.follow_seconds, answers) if champion.follows(model) else None
         helpers = [helper for helper in (log, follower) if helper]
-        app = build_app(answers, helpers, address(door))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=FAREWELL_SECONDS)
+        server = build_server(build_app(answers, helpers, address(door), host))
         sys.setswitchinterval(HANDOVER_SECONDS)
         door.listen()  # from here on who comes waits for the start; before, nobody could be answered
-        uvicorn.Server(config).run(sockets=[door])
+        server.run(sockets=[door])
 
 
 def allow_connections() -> None:
@@ -49,6 +49,12 @@ def allow_connections() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError):  # macOS calls its limit infinite, and takes it ill
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def give_memory_back() -> None:
+    """Let the system have the memory of a large image as soon as it is done with: glibc keeps some for every thread."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 @contextmanager

@@ -1,29 +1,28 @@
 """What the server says of images: every answer is counted, and kept where that is wanted."""
 
 import traceback
-from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from hashlib import file_digest
 from io import BytesIO
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
 from numpy.typing import NDArray
 
 from landuse.classifier import Prediction
-from landuse.dataset import data_uri, map_ahead
-from landuse.errors import LanduseError
-from landuse.pyfunc import RefusedImage, open_image
+from landuse.dataset import data_uri, map_ahead, pixel_count
+from landuse.errors import LanduseError, Unavailable
+from landuse.pyfunc import RefusedImage, opened_image
+from landuse.serve.admission import Admission
 from landuse.serve.log import Log
 from landuse.serve.metrics import Metrics
 from landuse.serve.model import Model
+from landuse.serve.reply import SHAPE
 
 NEAREST = 6
 MOST_IMAGES = 1000
-SHAPE = 'send {"inputs": [image, ...]}, every image as text in base64'
 UNEXPECTED = "the server failed on this request; its log says how"
 
 begun: ContextVar[Model] = ContextVar("begun")  # the model that a request began with, and ends with
@@ -37,6 +36,7 @@ class Answers:
 
     def __init__(self, model: Model, metrics: Metrics, log: Log | None, root: str | None) -> None:
         self.metrics, self.log, self.root = metrics, log, root
+        self.admission = Admission()
         self.put(model)
 
     def put(self, model: Model) -> None:
@@ -44,13 +44,16 @@ class Answers:
         self.model = model
         self.metrics.show_model(model.version)
 
-    def answer(self, model: Model, image: Path | BinaryIO) -> tuple[Prediction, NDArray[np.float32] | None]:
-        """Prediction and embedding of an image, counted and kept. Raises LanduseError if it is unreadable."""
-        said, embedding = model.classifier.look(image)
+    def answer(self, model: Model, image: BinaryIO) -> tuple[Prediction, NDArray[np.float32] | None]:
+        """Prediction and embedding of an image, counted and kept.
+
+        Raises LanduseError if it is unreadable, Unavailable where there is no room for one so large.
+        """
+        with self.admission.admit(pixel_count(image)):
+            said, embedding = model.classifier.look(image)
         self.metrics.count(said)
         if self.log:
-            with suppress(OSError):  # a file that was named, and is gone by now
-                self.log.add(row(model.version, said, embedding, image))
+            self.log.add(row(model.version, said, embedding, image))
         return said, embedding
 
     def answer_page(self, content: bytes) -> dict[str, Any]:
@@ -66,10 +69,10 @@ class Answers:
         }
 
 
-def row(version: str, said: Prediction, embedding: NDArray | None, image: Path | BinaryIO) -> dict[str, Any]:
+def row(version: str, said: Prediction, embedding: NDArray | None, image: BinaryIO) -> dict[str, Any]:
     """A row of the log."""
-    with image.open("rb") if isinstance(image, Path) else BytesIO(image.getvalue()) as file:
-        digest = file_digest(file, "sha256").hexdigest()
+    image.seek(0)
+    digest = file_digest(image, "sha256").hexdigest()
     return {
         "time": datetime.now(UTC),
         "version": version,
@@ -115,6 +118,9 @@ class ScoringModel:
     def answer(self, model: Model, number: int, text: str) -> dict[str, Any]:
         """The prediction for one input, by its number in the request."""
         try:
-            return self.answers.answer(model, open_image(text, self.answers.root))[0].model_dump()
+            with opened_image(text, self.answers.root) as image:
+                return self.answers.answer(model, image)[0].model_dump()
+        except Unavailable as error:
+            raise RefusedImage(str(error), TEMPORARILY_UNAVAILABLE) from None
         except LanduseError as error:
             raise RefusedImage(f"inputs[{number}]: {error}") from None

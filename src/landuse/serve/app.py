@@ -14,15 +14,17 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from landuse.dataset import cores
-from landuse.errors import LanduseError
+from landuse.errors import LanduseError, Unavailable
 from landuse.serve.answers import Answers, ScoringModel
 from landuse.serve.door import INVOCATIONS, Door
+from landuse.serve.guard import Guard
 
 SCORING = (INVOCATIONS, "/ping", "/health", "/version")
+THREADS = 64  # of requests at work or waiting: more than the large images that may wait
 PAGE = Path(__file__).with_name("page.html")
-POLICY = (
-    "default-src 'none'; img-src blob: data:; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+POLICY = "; ".join(
+    ("default-src 'none'", "frame-ancestors 'none'", "img-src blob: data:", "connect-src 'self'")
+    + ("script-src 'unsafe-inline'", "style-src 'unsafe-inline'")
 )
 
 
@@ -49,6 +51,8 @@ class Pages:
         content = await request.body()
         try:
             return JSONResponse(await asyncio.to_thread(self.answers.answer_page, content))
+        except Unavailable as error:
+            return JSONResponse({"error_code": "TEMPORARILY_UNAVAILABLE", "message": str(error)}, 503)
         except LanduseError as error:
             return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}, 400)
 
@@ -57,8 +61,8 @@ class Pages:
         return Response(self.answers.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def build_app(answers: Answers, helpers: Sequence[Helper], address: str) -> Door:
-    """The whole server but for its socket; the address is said when it is ready."""
+def build_app(answers: Answers, helpers: Sequence[Helper], address: str, host: str = "") -> Door:
+    """The whole server but for its socket; the address is said when it is ready. `host` is how it was named, if so."""
     pages, scoring = Pages(answers), scoring_server.init(ScoringModel(answers))
     scoring.user_middleware.clear()  # a time limit that ends no work under way, and costs every request half a ms
     routes = [Route("/", pages.show), Route("/look", pages.look, methods=["POST"]), Route("/metrics", pages.metrics)]
@@ -66,13 +70,13 @@ def build_app(answers: Answers, helpers: Sequence[Helper], address: str) -> Door
 
     @asynccontextmanager
     async def at_work(_: Starlette) -> AsyncIterator[None]:
-        # One more than there are interpreters: an image is decoded while every core looks at another.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(cores() + 1))
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         for helper in helpers:
             helper.start()
         print(f"{answers.model.version} answers at {address}", flush=True)
         yield
+        answers.admission.close()
         for helper in helpers:
             helper.close()
 
-    return Door(Starlette(routes=routes, lifespan=at_work), answers)
+    return Door(Starlette(routes=routes, lifespan=at_work), answers, Guard(address, host))

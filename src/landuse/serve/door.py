@@ -1,49 +1,32 @@
 """The door of the server: what is too large stays outside, and whatever goes wrong leaves as one sentence of JSON."""
 
 import asyncio
-import json
 import traceback
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from functools import partial
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from landuse.serve.answers import SHAPE, UNEXPECTED, Answers, begun
+from landuse.serve.answers import UNEXPECTED, Answers, begun
+from landuse.serve.guard import Guard, Headers
+from landuse.serve.reply import SHAPE, Reply, refusal, tidy
 
 LARGEST_BODY = 32 * 1024 * 1024
 LARGEST_HELD = 8 * LARGEST_BODY  # of all requests that are being read or answered
-BODY_SECONDS = 60
+BODY_SECONDS = 20  # for a body to come, and one more for every SLOWEST bytes of it
+SLOWEST = 500_000  # bytes per second
 TOO_LARGE = f"the request has more than {LARGEST_BODY:,} bytes"
-LONGEST = 300
 VERSION_HEADER = b"x-model-version"
 INVOCATIONS = "/invocations"
-OTHER_SHAPE = ("Invalid input", "Request payload")  # so begins what MLflow says of JSON that it does not expect
-Header = tuple[bytes, bytes]
-
-
-@dataclass
-class Reply:
-    """A whole answer, as it goes out."""
-
-    status: int = 500
-    headers: list[Header] = field(default_factory=list)
-    body: bytes = b""
-
-    async def take(self, message: Message) -> None:
-        """A part of the answer, as the app sends it."""
-        if message["type"] == "http.response.start":
-            self.status, self.headers = message["status"], list(message["headers"])
-        else:
-            self.body += message.get("body", b"")
+early = partial(refusal, closing=True)  # an answer to a request whose body is not read, or not to its end
 
 
 class Door:
     """Lets requests of up to 32 MB in, 256 MB at once, one model for each, and counts them."""
 
-    def __init__(self, app: ASGIApp, answers: Answers) -> None:
-        self.app, self.answers, self.held = app, answers, 0
+    def __init__(self, app: ASGIApp, answers: Answers, guard: Guard) -> None:
+        self.app, self.answers, self.guard, self.held = app, answers, guard, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,7 +34,10 @@ class Door:
             return
         start, model = perf_counter(), self.answers.model
         begun.set(model)
-        reply = await self.reply(scope, receive)
+        try:
+            reply = await self.reply(scope, receive)
+        except asyncio.CancelledError:  # the server ends, and has waited for this one as long as it may
+            reply = early(503, "the server ended before it could answer; try again")
         self.answers.metrics.count_request(scope["path"], reply.status, perf_counter() - start)
         headers = [*reply.headers, (VERSION_HEADER, model.version.encode())]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -59,34 +45,51 @@ class Door:
 
     async def reply(self, scope: Scope, receive: Receive) -> Reply:
         """What the app answers, or why it was not asked."""
-        if scope["path"] == INVOCATIONS and scope["method"] != "POST":
-            return refusal(405, f"Not {scope['method']} but POST: {SHAPE}")
-        if scope["path"] == INVOCATIONS and not header(scope, b"content-type").startswith(b"application/json"):
-            return refusal(415, "send JSON, with the header Content-Type: application/json")
+        headers: Headers = dict(scope["headers"])
+        refused = self.refuse(scope, headers)
+        if refused:
+            return refused
         body = bytearray()
         try:
-            refused = await self.read(scope, receive, body)
+            refused = await self.read(receive, body)
             return refused or await self.answer(scope, receive, bytes(body))
         finally:
             self.held -= len(body)
 
-    async def read(self, scope: Scope, receive: Receive, body: bytearray) -> Reply | None:
+    def refuse(self, scope: Scope, headers: Headers) -> Reply | None:
+        """Why a request is not let in, as far as its headers say."""
+        if objection := self.guard.objection(scope["method"], headers):
+            return early(*objection)
+        if b"transfer-encoding" in headers and b"content-length" in headers:
+            return early(400, "Content-Length and Transfer-Encoding contradict each other: send one of them")
+        if int(headers.get(b"content-length", 0)) > LARGEST_BODY:
+            return early(413, TOO_LARGE)
+        if scope["path"] != INVOCATIONS:
+            return None
+        if scope["method"] != "POST":
+            return early(405, f"Not {scope['method']} but POST: {SHAPE}")
+        if not headers.get(b"content-type", b"").startswith(b"application/json"):
+            return early(415, "send JSON, with the header Content-Type: application/json")
+        return None
+
+    async def read(self, receive: Receive, body: bytearray) -> Reply | None:
         """Take the body of a request in; a refusal for one that is too much or too slow, of which the rest is left."""
-        if int(header(scope, b"content-length") or 0) > LARGEST_BODY:
-            return refusal(413, TOO_LARGE)
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout(BODY_SECONDS) as limit:
+                end = limit.when()
                 async for part in parts(receive):
                     body += part
                     self.held += len(part)
+                    limit.reschedule(end + len(body) / SLOWEST)
                     if len(body) > LARGEST_BODY:
-                        return refusal(413, TOO_LARGE)
+                        return early(413, TOO_LARGE)
                     if self.held > LARGEST_HELD:
-                        return refusal(503, "the server is busy with other large requests; try again")
+                        return early(503, "the server is busy with other large requests; try again")
         except TimeoutError:
-            return refusal(408, f"the request did not come to its end within {BODY_SECONDS} s")
+            slow = f"{BODY_SECONDS} s and one more for every {SLOWEST:,} bytes"
+            return early(408, f"the request did not come to its end within {slow}")
         except ConnectionResetError:
-            return refusal(400, "the request did not come to its end")
+            return early(400, "the request did not come to its end")
         return None
 
     async def answer(self, scope: Scope, receive: Receive, body: bytes) -> Reply:
@@ -100,11 +103,6 @@ class Door:
             traceback.print_exc()
             return refusal(500, UNEXPECTED)
         return reply if reply.status < 400 else tidy(reply)
-
-
-def header(scope: Scope, name: bytes) -> bytes:
-    """A header of the request, empty where there is none."""
-    return dict(scope["headers"]).get(name, b"")
 
 
 async def parts(receive: Receive) -> AsyncIterator[bytes]:
@@ -126,21 +124,3 @@ def replayed(body: bytes, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return next_message
-
-
-def tidy(reply: Reply) -> Reply:
-    """An error of the app as one sentence, without stack traces and without the request repeated."""
-    try:
-        said = json.loads(reply.body)
-        code, message = said.get("error_code"), said.get("message") or said.get("detail")
-    except (ValueError, AttributeError):
-        code, message = None, reply.body.decode(errors="replace")
-    return refusal(reply.status, SHAPE if str(message).startswith(OTHER_SHAPE) else str(message), code)
-
-
-def refusal(status: int, message: str, code: str | None = None) -> Reply:
-    """An error as MLflow's are: a code, and a sentence on one line."""
-    line = (message.strip().splitlines() or [HTTPStatus(status).phrase])[0][:LONGEST]
-    body = json.dumps({"error_code": code or HTTPStatus(status).name, "message": line}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    return Reply(status, headers, body)
