@@ -131,7 +131,7 @@ def test_a_loopback_name_with_whatever_port_is_the_servers_own(host: str) -> Non
 )
 @pytest.mark.parametrize("path", ["/", "/health"])
 def test_another_host_is_refused_whoever_asks(host: str, path: str) -> None:
-    assert ask(path=path, **KNOWN, host=host)[0] == 403
+    assert ask(path=path, **KNOWN, host=host)[0] == 421
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])

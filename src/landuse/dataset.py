@@ -115,10 +115,10 @@ def decode(source: Path | BinaryIO) -> Image.Image:
 
 
 def pixel_count(source: Path | BinaryIO) -> int:
-    """How many pixels an image has, by its header. As many as an image may have where that cannot be read."""
+    """How many pixels are decoded at once of an image, by its header. The most there may be where that is unreadable."""
     try:
-        with Image.open(source, formats=FORMATS) as image:
-            return image.width * image.height
+        with opened(source) as image:
+            return max(width * height for width, height in (image.size, tile_size(image)))
     except Exception:  # Pillow raises whatever a damaged file leads to; `decode` says what is wrong with it
         return MAX_PIXELS
 

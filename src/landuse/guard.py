@@ -10,18 +10,18 @@ import os
 import secrets
 from contextlib import suppress
 
-from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from landuse.errors import LanduseError
-from landuse.origins import foreign_request
+from landuse.origins import OriginCheck
 from landuse.paths import LOGIN, SERVICES
 
 USER = "landuse"
 BYTES = 24
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
 OF_OTHERS = 0o077  # what a mode lets group and others do
+LOOPBACK = OriginCheck("http://127.0.0.1")
 UNGUARDED = frozenset({"/health", "/version"})  # say nothing but that the server is up
 
 
@@ -77,11 +77,11 @@ class Guard:
 
     def refusal(self, scope: Scope) -> PlainTextResponse | None:
         """The answer to a request that is not let through, None for one that is."""
-        headers = Headers(scope=scope)
-        if complaint := foreign_request(headers, scope.get("method", "GET")):
-            return PlainTextResponse(f"{complaint}\n", 403)
-        said = headers.get("authorization", "").encode()
-        known = self.expected is None or hmac.compare_digest(said, self.expected)
+        headers = dict(scope["headers"])
+        if objection := LOOPBACK.objection(scope.get("method", "GET"), headers):
+            status, complaint = objection
+            return PlainTextResponse(f"{complaint}\n", status)
+        known = self.expected is None or hmac.compare_digest(headers.get(b"authorization", b""), self.expected)
         if known or scope["path"] in UNGUARDED:
             return None
         asked = {"WWW-Authenticate": f'Basic realm="{USER}", charset="UTF-8"'}

@@ -177,7 +177,7 @@ def test_a_run_brings_no_command_and_no_environment_along(fresh: Fresh, variable
 
 def test_a_server_answers_no_other_host(fresh: Fresh) -> None:
     for address in (f"{fresh.prefect}/api/health", f"{fresh.prefect}/", f"{fresh.store}/health", f"{fresh.store}/"):
-        assert status(address, Host="evil.example", Authorization=fresh.authorization) == 403, address
+        assert status(address, Host="evil.example", Authorization=fresh.authorization) == 421, address
 
 
 # Servers for a moment

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from landuse.serve.guard import Guard
 from PIL import Image
 from running import Reply, ask, connected, drawn, in_this_process, score, sent
 
@@ -24,7 +25,6 @@ from landuse.paths import DATA, MODEL
 from landuse.serve import door
 from landuse.serve.answers import Answers
 from landuse.serve.door import LARGEST_BODY, Door
-from landuse.serve.guard import Guard
 from landuse.serve.metrics import Metrics
 
 IMAGE = DATA / "forest" / "05.png"

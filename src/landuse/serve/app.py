@@ -15,9 +15,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from landuse.errors import LanduseError, Unavailable
+from landuse.origins import OriginCheck
 from landuse.serve.answers import Answers, ScoringModel
 from landuse.serve.door import INVOCATIONS, Door
-from landuse.serve.guard import Guard
 
 SCORING = (INVOCATIONS, "/ping", "/health", "/version")
 THREADS = 64  # of requests at work or waiting: more than the large images that may wait
@@ -79,4 +79,4 @@ def build_app(answers: Answers, helpers: Sequence[Helper], address: str, host: s
         for helper in helpers:
             helper.close()
 
-    return Door(Starlette(routes=routes, lifespan=at_work), answers, Guard(address, host))
+    return Door(Starlette(routes=routes, lifespan=at_work), answers, OriginCheck(address, host))

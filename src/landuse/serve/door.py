@@ -8,8 +8,8 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from landuse.origins import Headers, OriginCheck
 from landuse.serve.answers import UNEXPECTED, Answers, begun
-from landuse.serve.guard import Guard, Headers
 from landuse.serve.reply import SHAPE, Reply, refusal, tidy
 
 LARGEST_BODY = 32 * 1024 * 1024
@@ -25,8 +25,8 @@ early = partial(refusal, closing=True)  # an answer to a request whose body is n
 class Door:
     """Lets requests of up to 32 MB in, 256 MB at once, one model for each, and counts them."""
 
-    def __init__(self, app: ASGIApp, answers: Answers, guard: Guard) -> None:
-        self.app, self.answers, self.guard, self.held = app, answers, guard, 0
+    def __init__(self, app: ASGIApp, answers: Answers, origins: OriginCheck) -> None:
+        self.app, self.answers, self.origins, self.held = app, answers, origins, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,7 +58,7 @@ class Door:
 
     def refuse(self, scope: Scope, headers: Headers) -> Reply | None:
         """Why a request is not let in, as far as its headers say."""
-        if objection := self.guard.objection(scope["method"], headers):
+        if objection := self.origins.objection(scope["method"], headers):
             return early(*objection)
         if b"transfer-encoding" in headers and b"content-length" in headers:
             return early(400, "Content-Length and Transfer-Encoding contradict each other: send one of them")

@@ -3,7 +3,7 @@
 import pytest
 from raw import Heard, request, tell
 
-from landuse.serve.guard import Guard
+from landuse.origins import OriginCheck
 
 JSON = ("Content-Type: application/json", "Content-Length: 14")
 LOOPBACK = ["localhost", "LOCALHOST:8080", "localhost.", "127.0.0.1:8080", "127.8.9.1", "[::1]:8080"]
@@ -21,7 +21,7 @@ ODD = [
 
 
 def objection(host: str, address: str = "http://127.0.0.1:8080/") -> int | None:
-    found = Guard(address).objection("GET", {b"host": host.encode()})
+    found = OriginCheck(address).objection("GET", {b"host": host.encode()})
     return found and found[0]
 
 
@@ -44,10 +44,10 @@ def test_beyond_loopback_it_answers_to_addresses_and_names_that_public_dns_canno
 
 
 def test_the_name_that_host_gave_is_its_own() -> None:
-    given = Guard("http://192.168.1.5:8080/", "Models.example.com")
+    given = OriginCheck("http://192.168.1.5:8080/", "Models.example.com")
     assert given.objection("GET", {b"host": b"models.EXAMPLE.com:9000"}) is None
     assert given.objection("GET", {b"host": b"example.com"})[0] == 421
-    local = Guard("http://127.0.0.1:8080/", "localhost")
+    local = OriginCheck("http://127.0.0.1:8080/", "localhost")
     assert local.objection("GET", {b"host": b"192.168.1.5"})[0] == 421
 
 
