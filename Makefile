@@ -60,6 +60,7 @@ clean:    ## remove what was installed; data, artifacts and registry stay
 	rm -rf .venv
 
 .venv/run .venv/dev: .venv/%: requirements/%.txt pyproject.toml
+	mkdir -p .dvc/tmp && chmod go-rwx .dvc/tmp  # where DVC unpickles its state
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	$(INSTALL) --require-hashes --requirement $<
 	$(INSTALL) --no-build-isolation --editable .

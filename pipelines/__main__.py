@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from landuse.addresses import public
-from landuse.environment import own_environment
+from landuse.environment import keep_from_others, own_environment
 from landuse.errors import LanduseError, Unavailable, in_one_line
 from landuse.params import load_params
 from landuse.paths import DEFAULT_STORE, INBOX, LOGIN, SERVICES
@@ -119,6 +119,7 @@ def main() -> None:
     open_closed_streams()
     with in_one_line():
         own_environment()
+        keep_from_others()
         try:
             os.environ.update(services.environment())
             recover_killed()

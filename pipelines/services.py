@@ -146,7 +146,7 @@ def environment() -> dict[str, str]:
             "PREFECT_API_URL": f"{prefect_server().address}/api",
             "PREFECT_API_AUTH_STRING": secret,
             "PREFECT_SERVER_API_AUTH_STRING": secret,
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect_server().address,
+            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": prefect_server().address,
             "PREFECT_SERVER_UI_API_URL": "/api",  # of whatever address the browser has, as through a tunnel
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
@@ -158,10 +158,11 @@ def environment() -> dict[str, str]:
 
 
 def own_store(secret: str) -> dict[str, str]:
-    """The MLflow server of the project, and its login."""
+    """The MLflow server of the project, and its login in place of one that the user has for another."""
     user, _, password = secret.partition(":")
-    own = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
-    return {"MLFLOW_TRACKING_URI": mlflow_server().address} | own
+    known = {"USERNAME": user, "PASSWORD": password, "TOKEN": "", "AUTH": "", "AWS_SIGV4": "false"}
+    own = {"URI": mlflow_server().address} | known
+    return {f"MLFLOW_TRACKING_{name}": value for name, value in own.items()}
 
 
 def is_up(service: Service) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from workspace import small_project
 
 from landuse.versioning import release_the_lost, repository
 
@@ -77,3 +78,12 @@ def test_a_stage_at_work_keeps_what_it_holds_and_one_that_was_killed_does_not(ho
         stage.kill()
     release()
     assert not holders.exists()
+
+
+@pytest.mark.slow
+def test_dvc_keeps_its_state_where_no_other_user_can_write(tmp_path: Path) -> None:
+    work = small_project(tmp_path)
+    (work.folder / ".dvc" / "tmp").mkdir(mode=0o755, exist_ok=True)  # as DVC would have made it
+    work.ok("landuse", "ingest", DVC_SITE_CACHE_DIR="")
+    assert list((work.folder / ".dvc" / "tmp" / "site" / "repo").iterdir())
+    assert (work.folder / ".dvc" / "tmp").stat().st_mode & 0o077 == 0

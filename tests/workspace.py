@@ -47,8 +47,9 @@ class Workspace:
     def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
         """What a command comes to, whether it succeeds or not; `more` is added to the environment."""
         return subprocess.run(
-            command, cwd=self.folder, env=self.env(**more), capture_output=True, text=True, timeout=PATIENCE
-        )
+            command, cwd=self.folder, env=self.env(**more), umask=0o022, capture_output=True, text=True,
+            timeout=PATIENCE,
+        )  # fmt: skip
 
     def ok(self, *command: str, **more: str) -> str:
         """What a command prints, which must succeed."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landuse.environment import own_environment
+from landuse.environment import keep_from_others, own_environment
 from landuse.errors import LanduseError, in_one_line, printable
 from landuse.own_code import run_own_code
 from landuse.quiet import open_closed_streams, tensorflow_starts
@@ -311,6 +311,7 @@ def main() -> None:
     open_closed_streams()
     with in_one_line():
         own_environment()
+        keep_from_others()
         run_own_code()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", module="PIL")

@@ -115,7 +115,7 @@ def decode(source: Path | BinaryIO) -> Image.Image:
 
 
 def pixel_count(source: Path | BinaryIO) -> int:
-    """How many pixels are decoded at once of an image, by its header. The most there may be where that is unreadable."""
+    """How many pixels of an image are decoded at once, by its header; the most there may be where that is damaged."""
     try:
         with opened(source) as image:
             return max(width * height for width, height in (image.size, tile_size(image)))

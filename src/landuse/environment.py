@@ -3,6 +3,7 @@
 import os
 import sys
 from codecs import lookup
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from getpass import getuser
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from landuse.errors import LanduseError
 from landuse.network import set_straight
+from landuse.paths import DVC_TMP
 
 FIXED, OBEYED, REFUSED = "fixed", "obeyed", "refused"
 AT_START = ("PYTHONSAFEPATH", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONINSPECT")
@@ -85,6 +87,7 @@ VARIABLES = (
         (("GX_ANALYTICS_ENABLED", "false"),),
     ),
     Row("DVC", ("DVC_*_CONFIG_DIR", "DVC_SITE_CACHE_DIR"), OBEYED, "where its configuration and locks are"),
+    Row("DVC", ("DVC_STAGE",), OBEYED, "set by DVC: this is a stage that it runs"),
     Row("DVC", ("DVC_*", "DVCLIVE_*"), FIXED, "nothing is told to its makers", (("DVC_NO_ANALYTICS", "true"),)),
     Row(
         "git",
@@ -148,10 +151,8 @@ FILES = (
 def own_environment() -> None:
     """For the start of a program, before other libraries are imported: what the table fixes is as it says.
 
-    Other users can read nothing that the program makes. A user without a name, as in a container, goes by number.
-    Raises LanduseError at what the table refuses.
+    A user without a name, as in a container, goes by number. Raises LanduseError at what the table refuses.
     """
-    os.umask(os.umask(OWNER_ONLY) | OWNER_ONLY)
     refuse_another_registry()
     fixed = [name for name in os.environ if (row := row_of(name)) and row.rule != OBEYED]
     anew = not set(AT_START).isdisjoint(fixed) or not (speaks_utf8() or os.environ.get(UTF8) == "1")
@@ -166,6 +167,17 @@ def own_environment() -> None:
         os.environ["USER"] = str(os.getuid())
     if anew:  # what Python read at its start cannot be undone in the process
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def keep_from_others() -> None:
+    """Let other users read nothing that the program makes, nor write where DVC unpickles what it finds.
+
+    DVC makes the folder of its state open to everybody, whatever the umask: only the folder around it keeps others out.
+    """
+    os.umask(os.umask(OWNER_ONLY) | OWNER_ONLY)
+    with suppress(OSError):  # no project of DVC, or another user's
+        DVC_TMP.mkdir(exist_ok=True)
+        DVC_TMP.chmod(DVC_TMP.stat().st_mode & ~OWNER_ONLY)
 
 
 def row_of(name: str) -> Row | None:

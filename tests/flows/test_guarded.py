@@ -149,7 +149,7 @@ def test_a_web_socket_of_prefect_is_closed_to_who_does_not_know_the_login(fresh:
 
 
 def test_what_the_project_makes_is_not_readable_by_other_users(fresh: Fresh, scheduled: dict) -> None:
-    made = (".services", "mlflow.db", "mlruns", "data", "artifacts", "inbox", ".incoming", ".dvc/cache")
+    made = (".services", "mlflow.db", "mlruns", "data", "artifacts", "inbox", ".incoming", ".dvc/cache", ".dvc/tmp")
     for name in made:
         assert not stat.S_IMODE((fresh.work.folder / name).stat().st_mode) & 0o077, name
 

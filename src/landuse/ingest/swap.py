@@ -91,7 +91,7 @@ def recover(repo: Repo) -> dict[str, Any] | None:
     if not is_new(journal) or content_of(DATA) != journal["content"]:
         return settle()
     if is_as_recorded(repo):
-        return journal["facts"]
+        return journal.get("facts") or settle()  # that of an earlier version tells none
     return take_images_back(journal)
 
 

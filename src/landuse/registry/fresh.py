@@ -18,7 +18,7 @@ from typing import Any
 from mlflow.entities.model_registry import ModelVersion
 
 from landuse.classifier import TOLERANCE, Classifier
-from landuse.errors import LanduseError, Unavailable
+from landuse.errors import LanduseError, Unavailable, one_line
 from landuse.registry import title
 from landuse.registry.origin import refuse_foreign
 
@@ -76,7 +76,7 @@ def ask(folder: str) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         raise Unavailable(f"does not answer in a fresh process within {SECONDS} s") from None
     except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or ["no word"])[-1][:200]
+        reason = one_line((error.stderr.strip().splitlines() or ["no word"])[-1], 200)
         kind = Unavailable if MACHINE.search(reason) else LanduseError
         raise kind(f"does not load and answer in a fresh process: {reason}") from None
     except (ValueError, IndexError):
