@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from landuse.addresses import public
+from landuse.addresses import parts, public
 from landuse.errors import LanduseError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -87,11 +87,19 @@ def refuse_unspoken_proxy(url: str) -> None:
     """Raise LanduseError where a host would be asked past the proxy of the user, which nothing here can go through."""
     from urllib.request import proxy_bypass_environment
 
-    parts, found = urlsplit(url), of_the_user()
-    if not parts.hostname or proxy_bypass_environment(parts.hostname):
+    scheme, host, found = url.partition("://")[0].lower(), hostname_of(url), of_the_user()
+    if not host or proxy_bypass_environment(host):
         return
-    names = (f"{parts.scheme}_proxy", "all_proxy")
+    names = (f"{scheme}_proxy", "all_proxy")
     name = next((each for name in names for each in (name, name.upper()) if each in found), None)
     if name and not is_spoken(found[name]):
-        remedy = f"set {parts.scheme.upper()}_PROXY to an http:// proxy, or name {parts.hostname} in NO_PROXY"
+        remedy = f"set {scheme.upper()}_PROXY to an http:// proxy, or name {host} in NO_PROXY"
         raise LanduseError(f"{name} = {public(found[name])}: landuse can go through HTTP proxies only; {remedy}")
+
+
+def hostname_of(url: str) -> str | None:
+    """The host of a URL, whatever stands in its login."""
+    _, host, _ = parts(url)
+    with suppress(ValueError):
+        return urlsplit(f"//{host}").hostname
+    return None

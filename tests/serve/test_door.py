@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from landuse.serve.guard import Guard
 from PIL import Image
 from running import Reply, ask, connected, drawn, in_this_process, score, sent
 

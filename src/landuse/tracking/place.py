@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from landuse.addresses import ENCODED, is_ambiguous, public
-from landuse.errors import LanduseError, Unavailable, os_complaint, printable
+from landuse.errors import LanduseError, Unavailable, one_line, os_complaint
 from landuse.network import LOOPBACK, refuse_unspoken_proxy
 from landuse.paths import DEFAULT_STORE, LOGIN, SQLITE, tracking_uri
 from landuse.tracking.origin import keep_origin_public
@@ -121,7 +121,7 @@ def reach() -> Iterator[str]:
         if isinstance(error.__cause__, OSError) and (complaint := os_complaint(error.__cause__)):
             raise LanduseError(complaint) from None
         kind = Unavailable if may_pass(error) else LanduseError
-        raise kind(f"MLflow at {uri}: {with_remedy(printable(error))}") from None
+        raise kind(f"MLflow at {uri}: {with_remedy(one_line(error))}") from None
 
 
 def approach(uri: str) -> None:
