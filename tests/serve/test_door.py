@@ -20,6 +20,7 @@ from PIL import Image
 from running import Reply, ask, connected, drawn, in_this_process, score, sent
 
 from landuse.classifier import Classifier
+from landuse.origins import OriginCheck
 from landuse.paths import DATA, MODEL
 from landuse.serve import door
 from landuse.serve.answers import Answers
@@ -221,7 +222,7 @@ def test_the_half_of_a_body_that_a_client_sent_before_it_went_away_is_not_answer
         raise AssertionError("the app was asked")
 
     reply = asyncio.run(
-        Door(app, None, Guard("http://127.0.0.1:8080/")).reply(
+        Door(app, None, OriginCheck("http://127.0.0.1:8080/")).reply(
             {"path": "/look", "method": "POST", "headers": []}, receive
         )
     )
