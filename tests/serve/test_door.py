@@ -149,8 +149,8 @@ def test_a_bad_file_below_the_root_is_named_as_the_request_did(answers: Answers,
     with in_this_process(Answers(answers.model, Metrics(), None, str(tmp_path))) as place:
         for name in ("empty.png", "cut.png", "cut.tif", "huge.png", "./huge.png", f"file://{tmp_path}/cut.png"):
             reply = score(place, name)
-            check_refused(reply, f"inputs[0]: {name!r}: image cannot be decoded: ")
-            assert str(tmp_path) not in reply.content["message"].replace(name, "")
+            check_refused(reply, f"inputs[0]: {name[:80]!r}: image cannot be decoded: ")
+            assert str(tmp_path) not in reply.content["message"].replace(name[:80], "")
 
 
 @pytest.mark.parametrize("path", ["/ping", "/health", "/version"])
