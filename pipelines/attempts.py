@@ -53,7 +53,7 @@ def reason_of(arrival: Path) -> str:
 
 
 def entry(arrival: Path) -> dict[str, Any]:
-    """What is noted of an arrival of this name."""
+    """The note on an arrival of this name; an empty one where there is none."""
     found = entries().get(arrival.name)
     return found if isinstance(found, dict) and isinstance(found.get("failures"), int) else {}
 
@@ -74,7 +74,7 @@ def write(arrival: Path, number: int, reason: str) -> None:
 
 
 def fingerprint_of(arrival: Path) -> str:
-    """What tells an arrival from another one of the same name; of one that is gone, nothing does."""
+    """A digest that tells an arrival from another one of the same name; one of its own for those that are gone."""
     try:
         found = sorted(filter(None, map(facts, (arrival, *arrival.rglob("*")))))
     except FileNotFoundError:

@@ -29,7 +29,7 @@ Fingerprint = frozenset[tuple[str, int, int]]
 
 
 def arrivals() -> list[Path]:
-    """What lies in inbox/, in the order it came; hidden and half-copied names, broken links and pipes are left out.
+    """The arrivals in inbox/, the oldest first; hidden and half-copied names, broken links and pipes are left out.
 
     What came at a time that is still to come was there before the clock was set back, as in a night of October.
     """

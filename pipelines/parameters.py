@@ -1,4 +1,4 @@
-"""What a flow may be given. Prefect keeps it and shows it, so no addresses, which may hold a login."""
+"""Types of flow parameters. Prefect keeps and shows them, so addresses, which may hold a login, are refused."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""What of an address is public, and how a secret part of one is found again in a text."""
+"""Which part of an address is public, and how a secret part of one is found again in a text."""
 
 import os
 from base64 import b64encode

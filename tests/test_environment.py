@@ -1,4 +1,4 @@
-"""What shell and home of the user may change: each row of the table, and what libraries make of it in the end."""
+"""Settings of shell and home that count: each row of the table, and what libraries make of it in the end."""
 
 import os
 import shlex
@@ -73,7 +73,7 @@ def after(before: dict[str, str]) -> dict[str, str]:
 
 
 def printed(code: str, folder: Path, **more: str) -> str:
-    """What a fresh Python in a folder prints, that keeps to the table, whatever the shell says."""
+    """The output of a fresh Python in a folder, that keeps to the table, whatever the shell says."""
     command = [sys.executable, "-c", OWN + code]
     done = subprocess.run(command, cwd=folder, env=os.environ | more, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -270,7 +270,7 @@ def test_a_server_on_this_machine_is_sent_no_login_that_is_meant_for_others(
 
 
 def make(folder: Path, target: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """What `make` does in a folder with a `.venv` whose Python tells how it is called."""
+    """Run `make` in a folder with a `.venv` whose Python tells how it is called."""
     for name in ("requirements", ".venv/bin"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     copy(ROOT / "Makefile", folder)

@@ -80,7 +80,7 @@ def agree(
 
 
 def as_stored(levels: np.ndarray, bits: int) -> np.ndarray:
-    """What levels of so many bits are in 8, as RGB."""
+    """Scale levels of so many bits to 8, as RGB."""
     return np.broadcast_to(np.rint(levels * (255 / (2**bits - 1))), SCENE.shape)
 
 

@@ -30,7 +30,7 @@ SHORTEST, TELLING, EMBEDDED = 3, 8, 16  # letters of a secret; of one under any 
 
 
 def public(address: str) -> str:
-    """What may be shown of an address: neither login nor query nor fragment; of an ambiguous one the scheme alone.
+    """Reduce an address to what may be shown: no login, query or fragment; of an ambiguous one the scheme alone.
 
     A path on this machine is returned as it is.
     """

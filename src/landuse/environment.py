@@ -1,4 +1,4 @@
-"""What the user's shell and home may change: a table of variables and files, and an environment that keeps to it."""
+"""Settings of shell and home that count: a table of variables and files, and an environment that keeps to it."""
 
 import os
 import sys

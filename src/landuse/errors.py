@@ -27,7 +27,7 @@ LONGEST_LINE = 2000
 
 
 class LanduseError(Exception):
-    """What is wrong, where, and what to do about it, in one line. The command line prints it without a traceback.
+    """Says what is wrong, where, and what to do about it, in one line. The command line prints it without a traceback.
 
     The line is printable from the beginning, since Prefect, MLflow, pages and logs take it too.
     """
@@ -103,7 +103,7 @@ def told(error: BaseException) -> str:
 
 
 def os_complaint(error: OSError) -> str | None:
-    """What the system refused, or first refused of many files, and what to do about it; None where nobody knows."""
+    """Describe the first thing that the system refused, with the remedy; None where no remedy is known."""
     number, name, reason = error.errno, error.filename2 or error.filename, error.strerror
     if number is None and (found := COLLECTED.search(str(error))):
         number, name, reason = int(found[1]), found[2], os.strerror(int(found[1]))

@@ -62,7 +62,7 @@ def beginning(source: Path | BinaryIO) -> bytes:
 
 
 def with_file(source: Path | BinaryIO, do: Callable[[BinaryIO], Any]) -> Any:
-    """What comes of the file, read from its beginning."""
+    """Apply a function to the file, opened at its beginning."""
     if isinstance(source, Path):
         with source.open("rb") as file:
             return do(file)
@@ -192,7 +192,7 @@ def why_not(make: Callable[[BinaryIO, str], Image.Image], name: str, file: Binar
 
 
 def why_no_tiff(source: Path | BinaryIO, start: bytes) -> str:
-    """What a TIFF holds, as far as it can be told."""
+    """Describe the bands and levels of a TIFF, as far as its tags tell."""
     if start.startswith(LARGE_BIG_ENDIAN):
         return "a BigTIFF with the high bytes first; save it with the low bytes first, or as a plain TIFF"
     tags = with_file(source, tags_of)

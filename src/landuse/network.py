@@ -72,14 +72,14 @@ def of_the_user() -> dict[str, str]:
 
 
 def hidden() -> dict[str, str]:
-    """What to add to the environment of Prefect, whose client fails at a proxy that it would not even use."""
+    """Variables that hide from Prefect a proxy at which its client would fail without ever using it."""
     found = of_the_user()
     unspoken = {name: "" for name, proxy in found.items() if not is_spoken(proxy)}
     return unspoken | {HIDDEN: json.dumps({name: found[name] for name in unspoken})} if unspoken else {}
 
 
 def shown() -> dict[str, str]:
-    """What to add to that of another program which Prefect starts: the user's proxies again."""
+    """Variables that show the user's proxies again to a program which Prefect starts."""
     return of_the_user() | {HIDDEN: ""} if os.environ.get(HIDDEN) else {}
 
 

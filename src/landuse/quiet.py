@@ -1,4 +1,4 @@
-"""What libraries do unasked at their start, left out: notes past every logging setting, and imports of others."""
+"""Libraries that start without their notes past every logging setting, and without imports of others."""
 
 import os
 import sys

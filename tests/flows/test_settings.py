@@ -80,7 +80,7 @@ def write(folder: Path, kind: str) -> dict[str, str]:
 
 
 def settings(folder: Path, **more: str) -> dict[str, str]:
-    """What Prefect goes by in a program of ours in this folder, which is the user's home, too."""
+    """The settings that Prefect goes by in a program of ours in this folder, which is the user's home, too."""
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "HOME": str(folder)} | more
     command = [sys.executable, "-c", FOUND]
     return json.loads(subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True).stdout)

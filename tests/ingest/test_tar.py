@@ -32,7 +32,7 @@ def link(name: str, source: str) -> bytes:
 
 
 def unpacked(folder: Path, *entries: bytes, packed: Callable = bytes) -> dict[str, bytes]:
-    """What an archive of these members becomes."""
+    """The files that an archive of these members becomes."""
     archive = folder / "a.tar"
     archive.write_bytes(packed(b"".join(entries) + bytes(2 * BLOCK)))
     unpack.unpack_archive(archive, "a.tar", folder / "data")

@@ -1,4 +1,4 @@
-"""What follows data/ when it is replaced: its record in data.dvc, and the results of the stage `validate`."""
+"""Files that follow data/ when it is replaced: its record in data.dvc, and the results of the stage `validate`."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def recorded() -> dict[str, Any]:
 
 
 def digest_of(validate: ValidateParams) -> str:
-    """What tells two sets of requirements apart."""
+    """A digest that tells two sets of requirements apart."""
     text = json.dumps(asdict(validate), sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

@@ -60,7 +60,7 @@ def distance(classifier: Classifier, image: str, answer: dict[str, float]) -> fl
 
 
 def ask(folder: str) -> dict[str, Any]:
-    """What the fresh process says. It runs isolated, so that the code it finds is that of the folder."""
+    """The answers of a fresh process. It runs isolated, so that the code it finds is that of the folder."""
     command = [sys.executable, "-I", "-B", str(SCRIPT), folder]
     try:
         with TemporaryDirectory(prefix="landuse-") as scratch:

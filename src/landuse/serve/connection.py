@@ -66,7 +66,7 @@ class Connection(H11Protocol):
         self.deadline = self.loop.call_later(seconds, end)
 
     def stop_waiting(self) -> None:
-        """What was waited for has come."""
+        """Cancel the deadline."""
         if self.deadline:
             self.deadline.cancel()
             self.deadline = None

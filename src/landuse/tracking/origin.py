@@ -8,7 +8,7 @@ from landuse.addresses import public
 
 
 class PublicOrigin(GitRunContext):
-    """What MLflow finds out of git, which leaves logins out by itself, but neither odd ones nor queries."""
+    """The tags that MLflow reads from git, whose own redaction misses odd logins and queries."""
 
     def tags(self) -> dict[str, str]:
         found = super().tags()
