@@ -1,22 +1,27 @@
-"""`python -m pipelines up | down | status | ui`, as `make` calls it; `watch` is what `up` leaves to watch inbox/."""
+"""`python -m pipelines up | down | status | ui`, as `make` calls it; `up` starts `work` and `watch`."""
 
 import os
+import signal
 import sys
+import time
 from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
+from threading import Thread
 
 from landuse.addresses import public
 from landuse.environment import keep_from_others, own_environment
 from landuse.errors import LanduseError, Unavailable, in_one_line
 from landuse.params import load_params
 from landuse.paths import DEFAULT_STORE, INBOX, LOGIN, SERVICES
+from landuse.process import kill_group
 from landuse.quiet import open_closed_streams
 from landuse.recovery import recover_killed
 from pipelines import services
 from pipelines.waiting import held
 
 LOCK = SERVICES / "up.lock"
+SERVER_SECONDS = 0.1  # between two looks at whether the server is at work
 LOG_IN = f"log in with {LOGIN}, which is user:password"
 
 
@@ -31,6 +36,8 @@ def up() -> None:
     from pipelines.lost import end_lost_runs
     from pipelines.overview import wait_for_plan
 
+    if any(services.is_dead(service) for service in services.every_service() if service.port):
+        renew_login()
     server, *others = services.services()
     services.start(server)
     deploy()
@@ -45,6 +52,13 @@ def down() -> None:
     """End what `up` started, the last first."""
     for service in reversed(services.every_service()):
         print(f"{service.name:<10} {'ended' if services.stop(service) else 'was not up'}")
+
+
+def renew_login() -> None:
+    """End everything and make a new login: what lived on beside a dead server may have told the old one to others."""
+    down()
+    LOGIN.unlink(missing_ok=True)
+    os.environ.update(services.environment())
 
 
 def in_turn(work: Callable[[], None]) -> None:
@@ -79,8 +93,14 @@ def status() -> None:
 def ui() -> None:
     """Become an MLflow server of the store, until Ctrl-C. Raises LanduseError where a server has it, or the port."""
     server, store = services.mlflow_server(), services.store_address() if services.is_elsewhere() else DEFAULT_STORE
+    from landuse.tracking.place import DATABASES
+
     if store.startswith("http"):
         raise LanduseError(f"MLFLOW_TRACKING_URI names a server: open {public(store)} in a browser")
+    if store.partition(":")[0].partition("+")[0] not in DATABASES:
+        raise LanduseError(
+            f"MLFLOW_TRACKING_URI = {public(store)}: make ui shows a database, such as sqlite:///mlflow.db"
+        )
     if services.is_up(server):
         raise LanduseError(f"make up shows it at {server.address} already: {LOG_IN}")
     services.refuse_taken_port(server)
@@ -109,10 +129,33 @@ def watch() -> None:
     inbox.watch(load_params().pipelines.settle_seconds)
 
 
+def work() -> None:
+    """Run the worker of Prefect, as long as the server is at work. Never returns."""
+    from prefect.cli import app
+
+    end_with_server()
+    app(["worker", "start", "--pool", services.POOL, "--name", services.POOL])
+
+
+def end_with_server() -> None:
+    """Kill this process, and its group if it leads one, when the server is gone: nobody else is asked on that port.
+
+    Another user's server would be sent the login, and could hand the worker a run of its own.
+    """
+
+    def look() -> None:
+        while services.is_running(services.prefect_server()):
+            time.sleep(SERVER_SECONDS)
+        kill_group(os.getpid())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Thread(target=look, name="server", daemon=True).start()
+
+
 def main() -> None:
     """Do what is asked; an error that people can mend becomes one line and its exit code."""
     turns = {"up": partial(in_turn, up), "down": partial(in_turn, down)}
-    verbs = turns | {"status": status, "ui": ui, "watch": watch}
+    verbs = turns | {"status": status, "ui": ui, "watch": watch, "work": work}
     parser = ArgumentParser("python -m pipelines")
     parser.add_argument("verb", choices=verbs)
     verb = parser.parse_args().verb

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -76,15 +77,32 @@ def write(arrival: Path, number: int, reason: str) -> None:
 def fingerprint_of(arrival: Path) -> str:
     """A digest that tells an arrival from another one of the same name; one of its own for those that are gone."""
     try:
-        found = sorted(filter(None, map(facts, (arrival, *arrival.rglob("*")))))
+        found = sorted(filter(None, map(facts, contents(arrival))))
     except FileNotFoundError:
         found = []
     return hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def contents(arrival: Path) -> Iterator[Path]:
+    """An arrival and all that lies in it, however deep; folders that cannot be looked into are passed over."""
+    waiting = [arrival]
+    while waiting:
+        path = waiting.pop()
+        yield path
+        with suppress(OSError):
+            if path.is_dir() and (path == arrival or not path.is_symlink()):
+                waiting += path.iterdir()
+
+
 def facts(file: Path) -> tuple[str, int, int] | None:
-    """Name, size and time of the last change, in ns; None of a file that this user may not look at."""
-    with suppress(PermissionError):
+    """Name, size and time of the last change, in ns; None of a file that cannot be looked at.
+
+    Raises FileNotFoundError where it was taken away.
+    """
+    try:
         found = file.lstat()
-        return str(file), found.st_size, found.st_ctime_ns
-    return None
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return None
+    return str(file), found.st_size, found.st_ctime_ns

@@ -126,7 +126,7 @@ def run(
     if late:
         raise TookTooLong(f"{' '.join(command)} took more than {seconds:g} s and was ended", TEMPORARY)
     if process.returncode:
-        raise failure(lines, process.returncode)
+        raise failure(lines, process.returncode, of_dvc=command[0] == "dvc")
     return "\n".join(lines)
 
 
@@ -148,9 +148,15 @@ def command_environment() -> dict[str, str]:
     return os.environ | shown() | own
 
 
-def failure(lines: deque[str], code: int) -> CommandFailed:
-    """The line that says why a command failed, with the exit code of the `landuse` that failed."""
+def failure(lines: deque[str], code: int, of_dvc: bool) -> CommandFailed:
+    """The line that says why a command failed, with the exit code of the `landuse` that failed.
+
+    Only DVC's own complaint is searched for that code and for who is at work: other lines hold names from outside.
+    """
     told = next((line for line in reversed(lines) if line.startswith("landuse: ")), None)
+    if not of_dvc:
+        reason = told or (lines[-1] if lines else f"exit code {code}")
+        return CommandFailed(reason.removeprefix("landuse: "), code)
     error = next((line for line in lines if re.match(FAULT, line)), lines[-1] if lines else f"exit code {code}")
     inner, busy = re.search(r"exited with (\d+)", error), re.search(BUSY, error)
     blockers = (line.strip() for line in lines if busy and re.match(BLOCKER, line))

@@ -14,8 +14,8 @@ from prefect.events import Event
 from landuse.errors import Unavailable, printable
 from landuse.params import load_params
 from landuse.paths import INBOX, QUARANTINE
-from pipelines import attempts
-from pipelines.attempts import facts
+from pipelines import attempts, services
+from pipelines.attempts import contents, facts
 from pipelines.lost import end_lost_runs
 from pipelines.server import server
 
@@ -124,7 +124,7 @@ def fingerprint() -> Fingerprint:
     """
     while True:
         with suppress(FileNotFoundError):  # taken away while looked at
-            files = (file for path in arrivals() for file in (path, *path.rglob("*")))
+            files = (file for path in arrivals() for file in contents(path))
             return frozenset(filter(None, map(facts, files)))
 
 
@@ -146,6 +146,9 @@ def watch(settle_seconds: float) -> None:
     INBOX.mkdir(exist_ok=True)
     told: Fingerprint = frozenset()
     while True:
+        if not services.is_running(services.prefect_server()):  # another program may have its port
+            time.sleep(LOOK_SECONDS)
+            continue
         with suppress(Unavailable):
             end_lost_runs()
         with suppress(Unavailable):

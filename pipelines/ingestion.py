@@ -14,7 +14,7 @@ from landuse.paths import DATA_DVC, INBOX
 from landuse.versioning import has_remote
 from pipelines import attempts, inbox
 from pipelines.commands import TEMPORARY, CommandFailed, TookTooLong, alone, patient, run, when_free
-from pipelines.parameters import Arrival
+from pipelines.parameters import Text
 from pipelines.seen import show_refused_images
 from pipelines.tell import tell_failure
 
@@ -22,7 +22,7 @@ NOT_ITS_FAULT = frozenset({TEMPORARY, NotReady.exit_code})
 
 
 @flow(flow_run_name="ingest", on_failure=[tell_failure])
-def ingestion(source: Arrival | None = None) -> bool:
+def ingestion(source: Text | None = None) -> bool:
     """Bring in `source`, else the newest arrival in inbox/, else `data.source`; whether data/ changed.
 
     Fails with the first failed expectation where the images are not let in; everything is then as before.

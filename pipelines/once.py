@@ -139,8 +139,7 @@ def parameters(function: Callable, settings: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if key == "source" or "." in key:
-            refuse_address(key, text)
+        refuse_address(key, text)
         try:
             if equals and "." in key and OVERRIDES in allowed:
                 found.setdefault(OVERRIDES, {})[key] = yaml.safe_load(text)

@@ -9,13 +9,14 @@ from landuse.errors import Refused
 from landuse.files import read_record
 from landuse.paths import BLESSING
 from pipelines.commands import CommandFailed, alone, patient, run
+from pipelines.parameters import Text
 from pipelines.seen import show_verdict, verdict_in_words
 from pipelines.tell import tell, tell_failure
 
 
 @flow(flow_run_name="promote", on_failure=[tell_failure])
 def promotion(
-    version: str | None = None, force: bool = False, reason: str | None = None, dry_run: bool = False
+    version: Text | None = None, force: bool = False, reason: Text | None = None, dry_run: bool = False
 ) -> dict[str, Any]:
     """Promote a version, by default the challenger, if the gate lets it pass; returns its blessing.
 

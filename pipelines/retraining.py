@@ -9,7 +9,7 @@ from landuse.params import load_params
 from landuse.paths import REGISTRATION
 from pipelines.commands import alone, patient
 from pipelines.ingestion import ingestion, version
-from pipelines.parameters import Arrival
+from pipelines.parameters import Text
 from pipelines.promotion import promotion
 from pipelines.seen import rename_run, show_summary
 from pipelines.tell import tell_failure
@@ -26,7 +26,7 @@ def first_name() -> str:
 
 
 @flow(flow_run_name=first_name, on_failure=[tell_failure])
-def retraining(source: Arrival | None = None, force: bool = False) -> State:
+def retraining(source: Text | None = None, force: bool = False) -> State:
     """Ingest, and where that or anything else is new, train and judge; promote if `promote.automatic` says so.
 
     Judged is the version that this project registered last, whatever else challenges in the registry.

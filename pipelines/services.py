@@ -99,7 +99,7 @@ def mlflow_server() -> Service:
 
 def every_service() -> tuple[Service, ...]:
     """All that `up` may have started, in this order."""
-    worker = Service("worker", ("prefect", "worker", "start", "--pool", POOL, "--name", POOL))
+    worker = Service("worker", ("python", "-m", "pipelines", "work"))
     inbox = Service("inbox", ("python", "-m", "pipelines", "watch"))
     return (prefect_server(), mlflow_server(), worker, inbox)
 
@@ -124,6 +124,11 @@ def is_elsewhere() -> bool:
     """Whether `MLFLOW_TRACKING_URI` names another store than the file beside the project, which is ours to serve."""
     own = (absolute(DEFAULT_STORE), mlflow_server().address, mlflow_server().address.replace(LOOPBACK, "localhost"))
     return store_address() not in own
+
+
+def is_dead(service: Service) -> bool:
+    """Whether a service was started, and is gone without having been ended."""
+    return bool(noted(service.note)) and not is_running(service)
 
 
 def environment() -> dict[str, str]:

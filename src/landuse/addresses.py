@@ -21,10 +21,11 @@ HOST = r"(\[[\w:.%]+\]|[^\s:;,&=@\[\]]*)(:\d*)?"
 HOSTS = re.compile(f"{HOST}(,{HOST})*")  # PostgreSQL takes several
 MISTYPED = re.compile(r":[^@]*@|^\s*\w+:[/\\]|^\s*//|[?#&;][\w.~-]+=")  # what lacks :// and is no path all the same
 PUNCTUATION = ".,:;!?)]}|"
-QUERY = re.compile(r"[?#;]|%3[Ff]")
+QUERY = re.compile(r"[?#;&]|%3[Ff]")
 OF_FILES = re.compile(r"(sqlite(\+\w+)?|file)")  # a third slash begins a path on this machine
 SENSITIVE = re.compile(r"pass|pwd|token|secret|key|sig|auth|cred|code|connection_string", re.IGNORECASE)
 SENSITIVE_VARIABLE = re.compile(r"(^|_)(PASSWORD|PASSWD|TOKEN|SECRET|API_KEY|ACCESS_KEY|AUTH_STRING)(_|$)")
+TELLING_NAME = re.compile(rf"{SENSITIVE_VARIABLE.pattern}|_proxy$", re.IGNORECASE)
 DELIMITERS = re.compile(r"[@:/?#\[\]&;\s]+|%[0-9A-Fa-f]{2}")
 SHORTEST, TELLING, EMBEDDED = 3, 8, 16  # letters of a secret; of one under any name; of one found within words too
 
@@ -81,7 +82,7 @@ def redacted(text: str) -> str:
 
     Libraries repeat passwords decoded, encoded anew or in pieces.
     """
-    environment = tuple(item for item in os.environ.items() if "://" in item[1] or SENSITIVE_VARIABLE.search(item[0]))
+    environment = tuple(item for item in os.environ.items() if "://" in item[1] or TELLING_NAME.search(item[0]))
     if secrets := pattern_of(environment, tuple(map(state, CONFIGURED))):
         text = secrets.sub(HIDDEN, text)
     return ADDRESS.sub(lambda found: shown(found[0]), text) if "://" in text else text
@@ -173,7 +174,8 @@ def secrets_of(address: str) -> Iterator[str]:
     for at in re.finditer("@", rest):
         yield from secrets_of_login(rest[: at.start()], scheme)
     if SCHEME.fullmatch(scheme) and sign and "@" not in rest and is_ambiguous(address):
-        yield from (rest, rest.partition(":")[2].partition("/")[0])
+        profile, _, more = rest.partition(":")
+        yield from (rest, profile if more else "", more.partition("/")[0])
     _, mark, query = rest.partition(found[0]) if (found := QUERY.search(rest)) else ("", "", "")
     for pair in re.split(r"[&;#]", query) if mark else ():
         key, equals, value = pair.partition("=")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from landuse.errors import LanduseError
 from landuse.network import set_straight
-from landuse.paths import DVC_TMP
+from landuse.paths import DVC_TMP, SERVICES
 
 FIXED, OBEYED, REFUSED = "fixed", "obeyed", "refused"
 AT_START = ("PYTHONSAFEPATH", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONINSPECT")
@@ -63,7 +63,7 @@ VARIABLES = (
         OBEYED, "which store, and how it is reached: login, certificates, retries",
     ),
     Row(
-        "MLflow", ("MLFLOW_*", "_MLFLOW_*", "DO_NOT_TRACK"), FIXED,
+        "MLflow", ("MLFLOW_*", "_MLFLOW_*", "KUBE_MLFLOW_*", "DO_NOT_TRACK"), FIXED,
         "experiment, run, model, server and what is logged are the project's; nothing is told to its makers",
         (("DO_NOT_TRACK", "true"), ("MLFLOW_DISABLE_TELEMETRY", "true")),
     ),
@@ -71,6 +71,7 @@ VARIABLES = (
         "Keras", ("KERAS_*",), FIXED, "TensorFlow, with a home of its own, `~/.cache/landuse/keras`",
         (("KERAS_BACKEND", "tensorflow"),),
     ),
+    Row("TensorFlow", ("NVIDIA_TF32_OVERRIDE", "ONEDNN_*", "DNNL_*"), FIXED, "else a training comes to other numbers"),
     Row(
         "TensorFlow",
         ("TF_CPP_*", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_*", "TF_NUM_*", "CUDA_*", "NVIDIA_*"),
@@ -81,14 +82,17 @@ VARIABLES = (
         "as the libraries do by themselves: numbers would be others",
     ),
     Row("Matplotlib", ("MPLCONFIGDIR",), OBEYED, "where it caches fonts"),
-    Row("Matplotlib", ("MPLBACKEND", "MATPLOTLIBRC"), FIXED, "drawn to files", (("MPLBACKEND", "agg"),)),
+    Row("Matplotlib", ("MPLBACKEND", "MATPLOTLIBRC", "MPL_*"), FIXED, "drawn to files", (("MPLBACKEND", "agg"),)),
     Row(
         "Great Expectations", ("GX_*", "GE_*"), FIXED, "its context is `gx/`, and nothing is told to its makers",
         (("GX_ANALYTICS_ENABLED", "false"),),
     ),
     Row("DVC", ("DVC_*_CONFIG_DIR", "DVC_SITE_CACHE_DIR"), OBEYED, "where its configuration and locks are"),
     Row("DVC", ("DVC_STAGE",), OBEYED, "set by DVC: this is a stage that it runs"),
-    Row("DVC", ("DVC_*", "DVCLIVE_*"), FIXED, "nothing is told to its makers", (("DVC_NO_ANALYTICS", "true"),)),
+    Row(
+        "DVC", ("DVC_*", "DVCLIVE_*", "STUDIO_*"), FIXED, "nothing is told to its makers",
+        (("DVC_NO_ANALYTICS", "true"),),
+    ),
     Row(
         "git",
         (
@@ -113,20 +117,29 @@ VARIABLES = (
     Row("stores", ("AWS_*", "BOTO_*", "GOOGLE_*", "AZURE_*", "FSSPEC_*"), OBEYED, "logins of remotes and stores"),
     Row(
         "servers",
-        ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "UVICORN_*", "GUNICORN_*", "WEBSOCKETS_*", "PROMETHEUS_*", "OTEL_*"),
+        (
+            "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "UVICORN_*", "GUNICORN_*", "WEBSOCKETS_*", "PROMETHEUS_*",
+            "OTEL_*", "FLASK_*", "CELERY_*", "AIOHTTP_*", "APPRISE_*",
+        ),
         FIXED, "as `serve`, `make up` and `make ui` start them",
     ),
     Row(
         "numbers, tables, images",
         (
             "NPY_*", "NUMPY_*", "PANDAS_*", "SCIPY_*", "SKLEARN_*", "PILLOW_*", "OPTUNA_*", "SQLALCHEMY_*", "ALEMBIC_*",
-            "PYDANTIC_*",
+            "PYDANTIC_*", "HDF5_*",
         ),
         FIXED, "as the libraries do by themselves",
     ),
     Row(
         "threads", ("OMP_*", "MKL_*", "OPENBLAS_*", "NUMEXPR_*", "ARROW_*", "LOKY_*", "JOBLIB_*"), OBEYED,
         "how many cores, and which memory",
+    ),
+    Row("certificates", ("SSLKEYLOGFILE",), FIXED, "the keys of connections are written nowhere"),
+    Row("bars", ("TQDM_*",), FIXED, "as DVC shows them"),
+    Row(
+        "system", ("SHELL",), FIXED, "DVC runs stages by it; that of a service account runs nothing",
+        (("SHELL", "/bin/sh"),),
     ),
     Row("terminal", ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR"), OBEYED, "how help and bars look"),
     Row("system", ("HOME", "TMPDIR", "XDG_*", "LANG", "LC_*", "TZ", "USER"), OBEYED, "folders where they are there"),
@@ -195,7 +208,10 @@ def refuse_another_registry() -> None:
 
 def keras_home() -> Path:
     """A folder in which no `keras.json` of the user lies; Keras keeps there what it downloads."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "landuse", "keras").expanduser()
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "landuse", "keras").expanduser()
+    except RuntimeError:  # a user without a home
+        return (SERVICES / "keras").absolute()
 
 
 def speaks_utf8() -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -14,7 +15,7 @@ from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 
 from landuse.errors import NotReady, Unavailable, one_line
-from landuse.paths import DATA, DATA_DVC, DVC_LOCK, HOLDERS, VALIDATED
+from landuse.paths import DATA, DATA_DVC, DVC_LOCK, DVC_TMP, HOLDERS, VALIDATED
 from landuse.process import are_lost
 
 GUARD = f"{HOLDERS.name}.lock"
@@ -36,6 +37,9 @@ def repository() -> Iterator[Repo]:
             "DVC cannot link files to its cache as cache.type says: is that on another disk? "
             "dvc config --local cache.type copy; data/ is as it was"
         ) from None
+    except sqlite3.Error as error:  # of DVC's notes on files
+        remedy = f"free some space, and let this user write to {DVC_TMP}/"
+        raise NotReady(f"DVC: {one_line(error)}; {remedy}; data/ is as it was") from None
     except DvcException as error:
         kind = Unavailable if isinstance(error, LockError) else NotReady
         said = one_line(error, 240)

@@ -160,3 +160,18 @@ def test_a_real_flow_sets_aside_what_it_cannot_read_in_time_at_its_second_run(pr
         assert done.returncode == TEMPORARY and "Traceback" not in done.stdout + done.stderr
         assert (INBOX / "set.zip").exists() == there
     assert "took more than" in refused()
+
+
+@pytest.mark.parametrize(("name", "depth"), [("d" * 200, 25), ("d", 1100)], ids=["long names", "many folders"])
+def test_an_arrival_too_deep_to_be_looked_into_is_counted_and_set_aside(name: str, depth: int) -> None:
+    (INBOX / "deep").mkdir()
+    home = os.getcwd()
+    os.chdir(INBOX / "deep")
+    for _ in range(depth):
+        os.mkdir(name)
+        os.chdir(name)
+    os.chdir(home)
+    assert inbox.fingerprint()
+    for _ in range(2):
+        fail(str(INBOX / "deep"), CommandFailed("too deep", 1))
+    assert "too deep" in refused() and inbox.arrivals() == []

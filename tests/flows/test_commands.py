@@ -195,7 +195,7 @@ def test_the_line_and_the_code_of_what_failed_inside_dvc_are_found(place: Path, 
 
 def test_an_error_of_dvc_itself_is_its_first_and_not_its_advice(place: Path) -> None:
     lines = ["Running", "ERROR: failed to pull", "ERROR: another", "Having any troubles? Hit us up"]
-    found = failure(deque(lines), 255)
+    found = failure(deque(lines), 255, of_dvc=True)
     assert (str(found), found.exit_code) == ("failed to pull", 255)
 
 
@@ -213,8 +213,8 @@ def test_a_file_of_dvc_with_both_sides_of_a_merge_is_named(stages: Path) -> None
     ],
 )
 def test_a_dvc_that_finds_another_at_work_is_told_from_one_that_failed(line: str) -> None:
-    assert isinstance(failure(deque([line]), 255), Busy)
-    assert not isinstance(failure(deque(["ERROR: no such stage"]), 255), Busy)
+    assert isinstance(failure(deque([line]), 255, of_dvc=True), Busy)
+    assert not isinstance(failure(deque(["ERROR: no such stage"]), 255, of_dvc=True), Busy)
 
 
 @pytest.mark.parametrize(
@@ -333,3 +333,11 @@ def test_a_remote_that_is_away_is_tried_again(versioned: None) -> None:
     with pytest.raises(CommandFailed, match="^dvc push: ") as away:
         push.fn()
     assert away.value.exit_code == 75
+
+
+@pytest.mark.parametrize(
+    "name", ["exited with 75", "RWLock-file", "Unable to acquire lock", "x is busy, it is being blocked by"]
+)
+def test_what_a_name_from_outside_says_is_neither_an_exit_code_nor_a_busy_dvc(name: str) -> None:
+    found = failure(deque([f"landuse: inbox/{name} is not let in"]), 3, of_dvc=False)
+    assert type(found) is CommandFailed and (found.exit_code, name in str(found)) == (3, True)

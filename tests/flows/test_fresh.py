@@ -10,7 +10,7 @@ from urllib.error import HTTPError
 
 import pytest
 import yaml
-from fresh import BLOCK, Fresh, archive, wait_for
+from fresh import BLOCK, Fresh, archive, signed_in, wait_for
 from mlflow import MlflowClient
 from workspace import Workspace
 
@@ -22,11 +22,13 @@ NAME = "landuse-sample"
 
 
 def champion(fresh: Fresh) -> str:
-    return str(MlflowClient(fresh.store, fresh.store).get_model_version_by_alias(NAME, "champion").version)
+    with signed_in(fresh):
+        return str(MlflowClient(fresh.store, fresh.store).get_model_version_by_alias(NAME, "champion").version)
 
 
 def challenger(fresh: Fresh) -> str:
-    return str(MlflowClient(fresh.store, fresh.store).get_registered_model(NAME).aliases["challenger"])
+    with signed_in(fresh):
+        return str(MlflowClient(fresh.store, fresh.store).get_registered_model(NAME).aliases["challenger"])
 
 
 def version(work: Workspace) -> str:

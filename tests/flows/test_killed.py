@@ -22,8 +22,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
     with kept_fresh(tmp_path_factory.mktemp("killed")) as fresh:
         fresh.work.change(lambda params: params["train"].update(epochs=EPOCHS, patience=EPOCHS))
         fresh.pipelines("up")
-        with signed_in(fresh):
-            yield fresh
+        yield fresh
 
 
 def flow_process(fresh: Fresh) -> psutil.Process:
@@ -74,8 +73,9 @@ def killed_at(fresh: Fresh, kill: Callable[[Fresh], None], words: str, since: in
 def statuses(fresh: Fresh) -> list[str]:
     """How the trainings of the project stand in MLflow, which knows of none at first."""
     client = MlflowClient(fresh.store, fresh.store)
-    experiments = client.search_experiments(filter_string="name = 'landuse'")
-    return [run.info.status for each in experiments for run in client.search_runs([each.experiment_id])]
+    with signed_in(fresh):
+        experiments = client.search_experiments(filter_string="name = 'landuse'")
+        return [run.info.status for each in experiments for run in client.search_runs([each.experiment_id])]
 
 
 @pytest.mark.parametrize("kill", ENDS)
@@ -92,7 +92,8 @@ def test_whatever_is_killed_the_next_run_completes(fresh: Fresh, kill: Callable[
     after = statuses(fresh)
     assert "RUNNING" not in after and after.count("FINISHED") == trained + 1
     registration = json.loads((fresh.work.folder / "artifacts" / "registration.json").read_text())
-    champion = MlflowClient(fresh.store, fresh.store).get_model_version_by_alias(registration["model"], "champion")
+    with signed_in(fresh):
+        champion = MlflowClient(fresh.store, fresh.store).get_model_version_by_alias(registration["model"], "champion")
     assert str(champion.version) == registration["version"]
     assert {fresh.finished(each)["state_type"] for each in (first, second)} <= ENDS[kill], (
         "whoever still waited had its turn"

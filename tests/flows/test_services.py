@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -324,3 +325,16 @@ def test_a_reader_that_has_read_enough_ends_the_status_quietly(place: Path) -> N
     done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, env=os.environ | {"LANDUSE_PREFECT_PORT": "1"})
     os.close(pipe)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_worker_ends_with_the_server_before_another_program_takes_its_port(place: Path) -> None:
+    idle = python("import time; time.sleep(60)")
+    script = "from pipelines.__main__ import end_with_server; end_with_server(); import time; time.sleep(60)"
+    with patch.object(services, "prefect_server", return_value=Service("prefect", idle)) as server:
+        start(server())
+        with subprocess.Popen(python(script), start_new_session=True) as worker:
+            with pytest.raises(subprocess.TimeoutExpired):
+                worker.wait(1.5)
+            kill(server())
+            assert worker.wait(2) == -signal.SIGKILL
+        assert services.is_dead(server()) and not stop(server()) and not services.is_dead(server())

@@ -80,7 +80,7 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
     """Make data/ what `data.source` holds, if that passes validation, and version it in data.dvc.
 
     An arrival is a path that is taken in instead; it stays until `data.source` itself holds something else.
-    Raises LanduseError where it cannot be had, NotReady where data/ was edited or the disk is full, Unavailable where
+    Raises LanduseError where it cannot be had, NotReady where data/ was edited, Unavailable where
     a stage reads data/, Refused where it is not let in. Then data/ and data.dvc are as before and a set that was not
     let in lies in quarantine/ with its report.
     """
@@ -137,7 +137,7 @@ def source_of(data: DataParams, arrival: str | None) -> Source:
         raise Refused(f"{arrival!r} is no name in UTF-8: rename it")
     path = os.path.join(".", os.path.expanduser(arrival))  # what is known by name is not meant
     if not (Path(path).is_file() or Path(path).is_dir()):
-        raise LanduseError(f"{arrival}: there is no such file or folder")
+        raise LanduseError(f"{public(arrival)}: there is no such file or folder")
     return find_source(DataParams(source=path, checksum=None))
 
 
@@ -182,7 +182,7 @@ def room_on_disk() -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        raise NotReady("the disk is full: free some space and ingest again; data/ is as it was") from None
+        raise LanduseError("the disk is full: free some space and ingest again; data/ is as it was") from None
 
 
 def clean() -> None:

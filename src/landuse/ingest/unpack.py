@@ -17,7 +17,7 @@ from typing import IO
 from unicodedata import normalize
 
 from landuse.dataset import IMAGE_SUFFIXES
-from landuse.errors import NO_ROOM, LanduseError, NotReady, Refused, one_line
+from landuse.errors import NO_ROOM, LanduseError, Refused, one_line
 from landuse.ingest.tar import CHUNK, Member, tar_members
 
 # An archive may unpack to this many bytes and this many times its own size more: images hardly compress, bombs do.
@@ -44,7 +44,6 @@ def one_line_errors(name: str) -> Iterator[None]:
         raise Refused(f"{name} is damaged: {flat(error)}; fetch or pack it again") from None
     except OSError as error:
         kind = Refused if error.errno in (None, errno.ENAMETOOLONG) else LanduseError
-        kind = NotReady if error.errno in NO_ROOM else kind
         raise kind(f"{name} {plain_reason(error)}") from None
 
 

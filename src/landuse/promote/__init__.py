@@ -7,7 +7,7 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 
 from landuse import ledger, registry
-from landuse.errors import LanduseError, Refused
+from landuse.errors import LanduseError, Refused, printable
 from landuse.gate import judge
 from landuse.gate.blessing import Blessing
 from landuse.gate.evidence import are_here
@@ -36,6 +36,7 @@ def promote(
     let it through, and LanduseError where it cannot be judged or another command is at work; then the champion is what
     it was.
     """
+    reason = reason and printable(reason)
     with registry.at_hand():
         champion = settled_champion(name, mind_the_ledger=reason is None)
         version = registry.get_version(name, number or challenger(name))

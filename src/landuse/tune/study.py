@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 STARTUP_TRIALS = 10
 EPOCHS_BETWEEN_LOOKS = 4  # to compare a trial with the others means to read them all from the file
 DIGITS = 3
+DISK = "disk is full|disk I/O|readonly"  # in what SQLite says of a disk rather than of the file
 VALUES = "values"  # of a trial, with the digits that count
 
 
@@ -62,7 +64,9 @@ def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
         )
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(getattr(error, "orig", error)).splitlines()[0]
-        raise LanduseError(f"{file} cannot be used ({reason}): remove it, and the search begins anew") from None
+        begin_anew = "remove it, and the search begins anew"
+        remedy = "free some space, and let this user write it" if re.search(DISK, reason) else begin_anew
+        raise LanduseError(f"{file} cannot be used ({reason}): {remedy}") from None
     study.sampler = optuna.samplers.TPESampler(seed=train.seed + len(study.trials))  # else it tried the same again
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)  # the command that ran it was killed
@@ -155,9 +159,11 @@ def attempt(study: optuna.Study, bench: "Bench", train: TrainParams, params: Tun
     except (optuna.TrialPruned, LanduseError):
         state = TrialState.PRUNED
     finally:
-        study.tell(trial, judge.score if state == TrialState.COMPLETE else None, state)
+        if state == TrialState.FAIL:
+            study.tell(trial, state=state)
     score = judge.score if judge.rows else None
     tracking.log_trial(parent, f"trial-{trial.number:03}", values, judge.rows, score, state.name.lower())
+    study.tell(trial, score if state == TrialState.COMPLETE else None, state)  # last: what counts has a run
 
 
 def suggest(trial: optuna.Trial, space: dict[str, Range | tuple]) -> dict[str, Any]:
