@@ -134,7 +134,8 @@ def work() -> None:
     from prefect.cli import app
 
     end_with_server()
-    app(["worker", "start", "--pool", services.POOL, "--name", services.POOL])
+    sys.argv = ["prefect", "worker", "start", "--pool", services.POOL, "--name", services.POOL]
+    app()
 
 
 def end_with_server() -> None:
