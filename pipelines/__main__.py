@@ -32,12 +32,12 @@ def up() -> None:
         from landuse.tracking.place import refuse_unfit_own_store
 
         refuse_unfit_own_store()
+    if any(services.is_dead(service) for service in services.every_service() if service.port):
+        renew_login()  # before Prefect is imported, which reads it once
     from pipelines.deploy import deploy
     from pipelines.lost import end_lost_runs
     from pipelines.overview import wait_for_plan
 
-    if any(services.is_dead(service) for service in services.every_service() if service.port):
-        renew_login()
     server, *others = services.services()
     services.start(server)
     deploy()
