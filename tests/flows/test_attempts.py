@@ -162,7 +162,7 @@ def test_a_real_flow_sets_aside_what_it_cannot_read_in_time_at_its_second_run(pr
     assert "took more than" in refused()
 
 
-@pytest.mark.parametrize(("name", "depth"), [("d" * 200, 25), ("d", 1100)], ids=["long names", "many folders"])
+@pytest.mark.parametrize(("name", "depth"), [("d" * 200, 25), ("d", 300)], ids=["long names", "many folders"])
 def test_an_arrival_too_deep_to_be_looked_into_is_counted_and_set_aside(name: str, depth: int) -> None:
     (INBOX / "deep").mkdir()
     home = os.getcwd()
@@ -175,3 +175,4 @@ def test_an_arrival_too_deep_to_be_looked_into_is_counted_and_set_aside(name: st
     for _ in range(2):
         fail(str(INBOX / "deep"), CommandFailed("too deep", 1))
     assert "too deep" in refused() and inbox.arrivals() == []
+    subprocess.run(("rm", "-rf", str(QUARANTINE)), check=True)  # pytest removes folders by their whole path
