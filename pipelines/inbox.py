@@ -146,17 +146,15 @@ def watch(settle_seconds: float) -> None:
     INBOX.mkdir(exist_ok=True)
     told: Fingerprint = frozenset()
     while True:
-        if not services.is_running(services.prefect_server()):  # another program may have its port
-            time.sleep(LOOK_SECONDS)
-            continue
-        with suppress(Unavailable):
-            end_lost_runs()
-        with suppress(Unavailable):
-            now = fingerprint()
-            told &= now
-            if now - told and is_at_rest(now, settle_seconds):
-                tell_of(arrivals())
-                told = now
+        if services.is_running(services.prefect_server()):  # else another program may have its port
+            with suppress(Unavailable):
+                end_lost_runs()
+            with suppress(Unavailable):
+                now = fingerprint()
+                told &= now
+                if now - told and is_at_rest(now, settle_seconds):
+                    tell_of(arrivals())
+                    told = now
         time.sleep(LOOK_SECONDS)
 
 

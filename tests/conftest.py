@@ -4,7 +4,8 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from shutil import copy, copytree, ignore_patterns
+from shutil import copy, copytree, ignore_patterns, which
+from unittest import mock
 
 import pytest
 import tiny
@@ -39,6 +40,26 @@ class Together(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable) -> Together:
     """Which test runs in which process, where there are several: `pytest -n 2`."""
     return Together(config, log)
+
+
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """What a test changes in the environment of this process does not reach the next one."""
+    with mock.patch.dict(os.environ):
+        yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Chromium; where it is not on the path, the test is skipped."""
+    if (chromium := which("chromium")) is None:
+        pytest.skip("chromium is not on the path")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as engine:
+        opened = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The report of a version in a real browser: large and small, light and dark."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from landuse import paths
 from landuse.promote.page import HERE
 from landuse.report import charts
 
-CHROMIUM = shutil.which("chromium")
 WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
 READABLE = 4.5  # contrast of text, WCAG AA
 LUMINANCE = """
@@ -39,23 +37,10 @@ return [read, pale];
 """
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 @pytest.fixture(scope="module", params=[(width, scheme) for width in WIDTHS for scheme in SCHEMES], ids=str)
-def view(request: pytest.FixtureRequest, judged: Path) -> Iterator:
+def view(request: pytest.FixtureRequest, browser, judged: Path) -> Iterator:
     """The page at one width in one colour scheme; `asked` are the addresses it asked for."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on the path")
     width, scheme = request.param
-    browser = request.getfixturevalue("browser")
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))

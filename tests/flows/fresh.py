@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from zipfile import ZipFile
 
+from ports import free_port
 from workspace import Workspace, small_project
 
 from landuse import sample
@@ -39,12 +39,6 @@ text = {"text": "{{subject}}: {{body}}"}
 CustomWebhookNotificationBlock(name="team", url=sys.argv[1], json_data=text).save("team", overwrite=True)
 """
 Json = dict[str, Any]
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def archive(path: Path, first: int, last: int, classes: tuple[str, ...] = tuple(sample.CLASSES)) -> Path:

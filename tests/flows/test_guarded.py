@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Iterator
 from http.server import HTTPServer
 from pathlib import Path
 from urllib.error import HTTPError
@@ -15,14 +14,13 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from fresh import Fresh, free_port, receiver, wait_for
+from fresh import Fresh, receiver, wait_for
+from ports import free_port
 from processes import ROOT
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-CHROMIUM = shutil.which("chromium")
 NOBODY = 65534
-in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path")
 pytestmark = pytest.mark.slow
 
 READS = ("/api/deployments/filter", "/api/flow_runs/filter", "/api/block_documents/filter", "/api/admin/settings")
@@ -56,16 +54,6 @@ OPEN_SOCKET = """address => new Promise(done => {
 })"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 def deployment(fresh: Fresh) -> str:
     return fresh.ask("/deployments/name/promotion/landuse")["id"]
 
@@ -82,7 +70,6 @@ def status(address: str, **headers: str) -> int:
 # A page of another origin
 
 
-@in_a_browser
 def test_a_page_of_another_origin_can_neither_read_nor_start_anything(
     fresh: Fresh, told: HTTPServer, browser: object
 ) -> None:
@@ -111,7 +98,6 @@ def test_a_page_of_another_origin_can_neither_read_nor_start_anything(
         assert "planted" not in answer.read().decode()
 
 
-@in_a_browser
 def test_a_browser_is_let_in_by_the_login_on_both_servers(fresh: Fresh, browser: object) -> None:
     user, _, password = fresh.login.partition(":")
     context = browser.new_context(http_credentials={"username": user, "password": password})

@@ -50,6 +50,7 @@ def events(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
             inbox.watch(SETTLE)
 
     monkeypatch.setattr(inbox, "tell_of", take)
+    monkeypatch.setattr(inbox.services, "is_running", lambda service: True)
     monkeypatch.setattr(inbox, "fingerprint", look_until_over)
     watcher = Thread(target=watch)
     watcher.start()

@@ -13,10 +13,11 @@ from uuid import UUID, uuid4
 
 import pytest
 import tiny
-from fresh import free_port
+from ports import free_port
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events import Event as PrefectEvent
+from prefect.events import ReceivedEvent
 from prefect.events.filters import EventFilter
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Completed, Failed, Running, Suspended
@@ -148,16 +149,20 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def events() -> list[int]:
     """How many arrivals each event told of, as the server remembers."""
-    wanted = EventFilter.model_validate({"event": {"name": [inbox.EVENT]}})
     with server() as client:
-        return [event.payload["arrivals"] for event in client.read_events(filter=wanted, limit=50).events]
+        return [event.payload["arrivals"] for event in seen(client, inbox.EVENT)]
+
+
+def seen(client: SyncPrefectClient, prefix: str) -> list[ReceivedEvent]:
+    """The events whose names begin so, as the server remembers them after some delay."""
+    wanted = EventFilter.model_validate({"event": {"prefix": [prefix]}})
+    return client.read_events(filter=wanted, limit=50).events
 
 
 def ended_by_automation(client: SyncPrefectClient) -> set[str]:
-    """The runs of which automations tried to change the state, as the server's events tell with some delay."""
-    wanted = EventFilter.model_validate({"event": {"prefix": ["prefect.automation.action."]}})
-    found = client.read_events(filter=wanted, limit=50).events
-    return {related.id.removeprefix("prefect.flow-run.") for event in found for related in event.related}
+    """The runs of which automations tried to change the state."""
+    acted = seen(client, "prefect.automation.action.")
+    return {related.id.removeprefix("prefect.flow-run.") for event in acted for related in event.related}
 
 
 def heartbeat(client: SyncPrefectClient, run: UUID) -> None:
@@ -215,8 +220,10 @@ def test_a_run_that_ends_under_whatever_name_is_not_taken_for_lost(
     ends = {"NothingNew": Completed(name="NothingNew"), "Skipped": Failed(name="Skipped"), "Failed": Failed()}
     with server() as client:
         runs = {name: client.create_flow_run(work, state=Running()).id for name in ends}
-        for name, run in runs.items():
+        for run in runs.values():
             heartbeat(client, run)
+        wait_until(lambda: len(seen(client, "prefect.flow-run.heartbeat")) == len(runs))  # else events may be swapped
+        for name, run in runs.items():
             client.set_flow_run_state(run, ends[name], force=True)
         runs["lost"] = client.create_flow_run(work, state=Running()).id
         heartbeat(client, runs["lost"])

@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
-from fresh import EASY, archive, free_port, wait_for
+from fresh import EASY, archive, wait_for
 from locked import DIRECT, locked
+from ports import free_port
 from workspace import Workspace, small_project
 
 LOGIN = "planted-user", "plan@ted/pass[word"

@@ -19,7 +19,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from servers import free_port, wait_for
+from ports import free_port
+from servers import wait_for
 from workspace import Workspace
 
 NAME = "landuse-sample"
@@ -163,12 +164,12 @@ def test_a_registry_that_was_wiped_is_filled_again_as_info_says(work: Workspace)
 
 
 @contextmanager
-def mlflow_server(work: Workspace, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
+def mlflow_server(work: Workspace, port: str | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
     """A real server with a store of its own; yields its address and its process, which leads a group."""
     port = port or free_port()
     folder = work.folder.parent / "server"
     folder.mkdir(exist_ok=True)
-    command = ["mlflow", "server", "--port", str(port), "--workers", "1", "--backend-store-uri", "sqlite:///served.db"]
+    command = ["mlflow", "server", "--port", port, "--workers", "1", "--backend-store-uri", "sqlite:///served.db"]
     env = work.env(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", DO_NOT_TRACK="true")
     with (folder / "log").open("a") as log:
         server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)

@@ -10,7 +10,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 from PIL import Image
-from servers import free_port, wait_for
+from ports import free_port
+from servers import wait_for
 from workspace import Workspace
 
 MODEL = "models:/landuse-sample@challenger"
@@ -25,7 +26,7 @@ def address(whole_run: Workspace) -> Iterator[str]:
     env = whole_run.env(MLFLOW_TRACKING_URI=whole_run.store, LANDUSE_ROOT=str(whole_run.folder / "data"))
     with (whole_run.folder.parent / "models-serve.log").open("w") as log:
         server = subprocess.Popen(
-            [*command, "--port", str(port)], cwd=whole_run.folder.parent, env=env, stdout=log, stderr=log
+            [*command, "--port", port], cwd=whole_run.folder.parent, env=env, stdout=log, stderr=log
         )
     try:
         wait_for(f"http://127.0.0.1:{port}/ping", server)

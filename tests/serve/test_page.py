@@ -1,6 +1,5 @@
 """The page in a real browser: an image is dropped, pasted or chosen with the keyboard only, and the answer read."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +10,7 @@ from landuse.classifier import Classifier
 from landuse.paths import DATA, MODEL
 from landuse.serve.answers import Answers
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on the path")]
+pytestmark = pytest.mark.slow
 IMAGE = DATA / "forest" / "05.png"
 WIDTHS = {"desktop": 1280, "phone": 390}
 GIVE = """([content, how]) => {
@@ -24,14 +21,6 @@ GIVE = """([content, how]) => {
     : new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true});
   document.getElementById("drop").dispatchEvent(event);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=WIDTHS)
