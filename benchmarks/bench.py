@@ -20,8 +20,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from real_job import ROOT, fresh_clone, read_metrics, timed, write_params
 
-from landuse.lineage import processor
-from landuse.report import ink
+from landuse.project.lineage import processor
+from landuse.report import style
 
 EPOCHS, QUICK_EPOCHS = 20, 3
 PICTURE = ROOT / "docs" / "bench.png"
@@ -140,17 +140,17 @@ def curve(clone: Path, seconds: float) -> Curve:
 
 def draw(curves: dict[str, Curve], path: Path) -> None:
     """Accuracy against seconds."""
-    with rc_context(ink.STYLE):
-        figure = Figure(figsize=(1.4 * ink.WIDTH, 3.2), layout="constrained")
+    with rc_context(style.STYLE):
+        figure = Figure(figsize=(1.4 * style.WIDTH, 3.2), layout="constrained")
         axes = figure.subplots()
-        for (name, points), color in zip(curves.items(), (ink.WRONG, ink.INK, ink.GOOD), strict=True):
+        for (name, points), color in zip(curves.items(), (style.WRONG, style.INK, style.GOOD), strict=True):
             seconds, accuracies = zip(*points, strict=True)
             axes.plot(seconds, [100 * value for value in accuracies], "o-", ms=3, lw=1, color=color, label=name)
-        ink.tidy(axes, "Accuracy of held-out images (%) against seconds from the archive")
+        style.tidy(axes, "Accuracy of held-out images (%) against seconds from the archive")
         axes.set_xlim(left=0)
         axes.set_ylim(80, 100)
         axes.legend(loc="lower right")
-        ink.save(figure, path)
+        style.save(figure, path)
 
 
 def rows(recipe: Recipe, head: Ours, others: dict[str, float], grouped: Ours, single: Ours, tuned: float) -> list[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 from real_job import environment, fresh_clone, write_params
 
-from landuse.dataset import map_ahead
+from landuse.ml.images import map_ahead
 
 TIMES = (1, 4, 16)
 STAGES = ("validate", "extract", "split", "train")

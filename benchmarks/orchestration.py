@@ -60,14 +60,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     sys.path.insert(0, str(ROOT))
-    from pipelines import services
+    from pipelines.services import processes
 
     with fresh_clone() as clone:
         write_params(clone, "tutorial")
         timed(clone, "landuse", "ingest")
         timed(clone, "dvc", "repro", "--quiet")
         os.chdir(clone)
-        os.environ.update(services.environment())
+        os.environ.update(processes.environment())
         try:
             timed(clone, "python", "-m", "pipelines", "up")
             seconds = compare(clone, rounds)

@@ -20,9 +20,9 @@ from time import perf_counter
 
 import numpy as np
 
-from landuse.classifier import Classifier, latencies
-from landuse.dataset import image_paths, map_ahead, read_image
-from landuse.paths import DATA, MODEL
+from landuse.core.paths import DATA, MODEL
+from landuse.ml.classifier import Classifier, latencies
+from landuse.ml.images import image_paths, map_ahead, read_image
 from landuse.predict import predict
 
 BATCH = 32

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from landuse import model
-from landuse.dataset import map_ahead
+from landuse.ml.images import map_ahead
+from landuse.ml.network import ALL, build_backbone, scaled_input, unfreeze
 from landuse.params import ExtractParams
 from landuse.sample import CLASSES, draw
 
@@ -58,12 +58,12 @@ def main() -> None:
     names = [(label, FIRST + number) for label in CLASSES for number in range(SCENES_PER_CLASS)]
     images = np.stack(list(map_ahead(scene, names)))
     labels = np.eye(len(CLASSES), dtype=np.float32)[[CLASSES.index(label) for label, _ in names]]
-    backbone = model.build_backbone(BACKBONE)
+    backbone = build_backbone(BACKBONE)
     keras.utils.set_random_seed(SEED)
-    pixels, scaled = model.scaled_input(backbone)
+    pixels, scaled = scaled_input(backbone)
     pooled = keras.layers.Dropout(0.2)(keras.layers.GlobalAveragePooling2D()(backbone(scaled)))
     network = keras.Model(pixels, keras.layers.Dense(len(CLASSES), activation="softmax")(pooled))
-    model.unfreeze(network, model.ALL)
+    unfreeze(network, ALL)
     schedule = keras.optimizers.schedules.CosineDecay(0.003, EPOCHS * (len(images) // BATCH))
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01)
     network.compile(optimizer, loss="categorical_crossentropy", metrics=["accuracy"], jit_compile=False)

@@ -23,7 +23,7 @@ from urllib.request import urlopen
 from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
-from landuse.guard import known_by, login
+from landuse.core.auth import known_by, login
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -94,7 +94,7 @@ def shoot(url: str, picture: Path, clicks: tuple[str, ...], typed: str = "") -> 
 def main() -> None:
     """All pictures."""
     sys.path.insert(0, str(ROOT))
-    from pipelines.services import environment, prefect_server
+    from pipelines.services.processes import environment, prefect_server
 
     os.environ.update(environment())
     run, page, mlflow_run = last_retraining()

@@ -21,8 +21,8 @@ from time import perf_counter
 
 import psutil
 
-from landuse.dataset import image_paths
-from landuse.paths import DATA
+from landuse.core.paths import DATA
+from landuse.ml.images import image_paths
 
 CLIENTS, THREADS, WARM_UP = 8, 1, 5
 SCRIPT = """wrk.method = "POST"

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from functools import partial
 from threading import Thread
 
-from landuse.addresses import public
-from landuse.environment import keep_from_others, own_environment
-from landuse.errors import LanduseError, Unavailable, in_one_line
+from landuse.core.addresses import public
+from landuse.core.environment import keep_from_others, own_environment
+from landuse.core.errors import LanduseError, Unavailable, in_one_line
+from landuse.core.paths import DEFAULT_STORE, INBOX, LOGIN, SERVICES
+from landuse.core.process import kill_group
+from landuse.core.streams import open_closed_streams
 from landuse.params import load_params
-from landuse.paths import DEFAULT_STORE, INBOX, LOGIN, SERVICES
-from landuse.process import kill_group
-from landuse.quiet import open_closed_streams
 from landuse.recovery import recover_killed
-from pipelines import services
-from pipelines.waiting import held
+from pipelines.services import processes
+from pipelines.services.locks import held
 
 LOCK = SERVICES / "up.lock"
 SERVER_SECONDS = 0.1  # between two looks at whether the server is at work
@@ -28,37 +28,37 @@ LOG_IN = f"log in with {LOGIN}, which is user:password"
 def up() -> None:
     """Start what is not up yet, and say where everything is."""
     INBOX.mkdir(exist_ok=True)
-    if not services.is_elsewhere():
-        from landuse.tracking.place import refuse_unfit_own_store
+    if not processes.is_elsewhere():
+        from landuse.tracking.backend_store import refuse_unfit_own_store
 
         refuse_unfit_own_store()
-    if any(services.is_dead(service) for service in services.every_service() if service.port):
+    if any(processes.is_dead(service) for service in processes.every_service() if service.port):
         renew_login()  # before Prefect is imported, which reads it once
-    from pipelines.deploy import deploy
-    from pipelines.lost import end_lost_runs
-    from pipelines.overview import wait_for_plan
+    from pipelines.services.deploy import deploy
+    from pipelines.services.orphans import end_lost_runs
+    from pipelines.services.status import wait_for_plan
 
-    server, *others = services.services()
-    services.start(server)
+    server, *others = processes.services()
+    processes.start(server)
     deploy()
     end_lost_runs()
     for service in others:
-        services.start(service)
+        processes.start(service)
     wait_for_plan()
     status()
 
 
 def down() -> None:
     """End what `up` started, the last first."""
-    for service in reversed(services.every_service()):
-        print(f"{service.name:<10} {'ended' if services.stop(service) else 'was not up'}")
+    for service in reversed(processes.every_service()):
+        print(f"{service.name:<10} {'ended' if processes.stop(service) else 'was not up'}")
 
 
 def renew_login() -> None:
     """End everything and make a new login: what lived on beside a dead server may have told the old one to others."""
     down()
     LOGIN.unlink(missing_ok=True)
-    os.environ.update(services.environment())
+    os.environ.update(processes.environment())
 
 
 def in_turn(work: Callable[[], None]) -> None:
@@ -73,14 +73,14 @@ def status() -> None:
 
     Of a store that is not ours to serve it is only asked whether it answers.
     """
-    missing, complaint = [], ask_store() if services.is_elsewhere() else ""
-    for service in services.services():
-        well = services.is_up(service)
+    missing, complaint = [], ask_store() if processes.is_elsewhere() else ""
+    for service in processes.services():
+        well = processes.is_up(service)
         missing += [] if well else [service.name]
         where = service.address if service.port else service.log
         print(f"{service.name:<10} {'up' if well else 'DOWN':<6} {where}", flush=True)
     if "prefect" not in missing:
-        from pipelines.overview import overview
+        from pipelines.services.status import overview
 
         print(overview(), flush=True)
         print(f"{'browser':<10} {LOG_IN}", flush=True)
@@ -92,8 +92,8 @@ def status() -> None:
 
 def ui() -> None:
     """Become an MLflow server of the store, until Ctrl-C. Raises LanduseError where a server has it, or the port."""
-    server, store = services.mlflow_server(), services.store_address() if services.is_elsewhere() else DEFAULT_STORE
-    from landuse.tracking.place import DATABASES
+    server, store = processes.mlflow_server(), processes.store_address() if processes.is_elsewhere() else DEFAULT_STORE
+    from landuse.tracking.backend_store import DATABASES
 
     if store.startswith("http"):
         raise LanduseError(f"MLFLOW_TRACKING_URI names a server: open {public(store)} in a browser")
@@ -101,9 +101,9 @@ def ui() -> None:
         raise LanduseError(
             f"MLFLOW_TRACKING_URI = {public(store)}: make ui shows a database, such as sqlite:///mlflow.db"
         )
-    if services.is_up(server):
+    if processes.is_up(server):
         raise LanduseError(f"make up shows it at {server.address} already: {LOG_IN}")
-    services.refuse_taken_port(server)
+    processes.refuse_taken_port(server)
     print(f"{server.address} shows runs and models until Ctrl-C: {LOG_IN}", flush=True)
     os.execvpe(server.command[0], server.command, os.environ | {"MLFLOW_BACKEND_STORE_URI": store})
 
@@ -118,13 +118,13 @@ def ask_store() -> str:
             pass
     except LanduseError as error:
         complaint = str(error)
-    print(f"{'mlflow':<10} {'DOWN' if complaint else 'up':<6} {public(services.store_address())}", flush=True)
+    print(f"{'mlflow':<10} {'DOWN' if complaint else 'up':<6} {public(processes.store_address())}", flush=True)
     return complaint
 
 
 def watch() -> None:
     """Watch inbox/. Never returns."""
-    from pipelines import inbox
+    from pipelines.services import inbox
 
     inbox.watch(load_params().pipelines.settle_seconds)
 
@@ -134,7 +134,7 @@ def work() -> None:
     from prefect.cli import app
 
     end_with_server()
-    sys.argv = ["prefect", "worker", "start", "--pool", services.POOL, "--name", services.POOL]
+    sys.argv = ["prefect", "worker", "start", "--pool", processes.POOL, "--name", processes.POOL]
     app()
 
 
@@ -145,7 +145,7 @@ def end_with_server() -> None:
     """
 
     def look() -> None:
-        while services.is_running(services.prefect_server()):
+        while processes.is_running(processes.prefect_server()):
             time.sleep(SERVER_SECONDS)
         kill_group(os.getpid())
         os.kill(os.getpid(), signal.SIGKILL)
@@ -165,7 +165,7 @@ def main() -> None:
         own_environment()
         keep_from_others()
         try:
-            os.environ.update(services.environment())
+            os.environ.update(processes.environment())
             recover_killed()
             verbs[verb]()
             sys.stdout.flush()

@@ -7,16 +7,16 @@ from pathlib import Path
 from httpx import HTTPError
 from prefect import flow, task
 
-from landuse.errors import NotReady, Refused, printable
-from landuse.lineage import data_record
+from landuse.core.errors import NotReady, Refused, printable
+from landuse.core.paths import DATA_DVC, INBOX
 from landuse.params import load_params
-from landuse.paths import DATA_DVC, INBOX
-from landuse.versioning import has_remote
-from pipelines import attempts, inbox
-from pipelines.commands import TEMPORARY, CommandFailed, TookTooLong, alone, patient, run, when_free
-from pipelines.parameters import Text
-from pipelines.seen import show_refused_images
-from pipelines.tell import tell_failure
+from landuse.project.dvc_repo import has_remote
+from landuse.project.lineage import data_record
+from pipelines.services import attempts, inbox
+from pipelines.steps.artifacts import show_refused_images
+from pipelines.steps.commands import TEMPORARY, CommandFailed, TookTooLong, alone, patient, run, when_free
+from pipelines.steps.notifications import tell_failure
+from pipelines.steps.parameters import Text
 
 NOT_ITS_FAULT = frozenset({TEMPORARY, NotReady.exit_code})
 

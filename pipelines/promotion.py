@@ -5,13 +5,13 @@ from typing import Any
 from prefect import flow, task
 from prefect.states import Completed, State
 
-from landuse.errors import Refused
-from landuse.files import read_record
-from landuse.paths import BLESSING
-from pipelines.commands import CommandFailed, alone, patient, run
-from pipelines.parameters import Text
-from pipelines.seen import show_verdict, verdict_in_words
-from pipelines.tell import tell, tell_failure
+from landuse.core.errors import Refused
+from landuse.core.files import read_record
+from landuse.core.paths import BLESSING
+from pipelines.steps.artifacts import show_verdict, verdict_in_words
+from pipelines.steps.commands import CommandFailed, alone, patient, run
+from pipelines.steps.notifications import tell, tell_failure
+from pipelines.steps.parameters import Text
 
 
 @flow(flow_run_name="promote", on_failure=[tell_failure])

@@ -3,18 +3,18 @@
 from prefect import flow
 from prefect.states import Completed, State
 
-from landuse.errors import LanduseError
-from landuse.files import read_record
+from landuse.core.errors import LanduseError
+from landuse.core.files import read_record
+from landuse.core.paths import REGISTRATION
 from landuse.params import load_params
-from landuse.paths import REGISTRATION
-from pipelines.commands import alone, patient
 from pipelines.ingestion import ingestion, version
-from pipelines.parameters import Text
 from pipelines.promotion import promotion
-from pipelines.seen import rename_run, show_summary
-from pipelines.tell import tell_failure
+from pipelines.steps.artifacts import rename_run, show_summary
+from pipelines.steps.commands import alone, patient
+from pipelines.steps.notifications import tell_failure
+from pipelines.steps.parameters import Text
+from pipelines.steps.pending import what_is_new
 from pipelines.training import training
-from pipelines.unfinished import what_is_new
 
 
 def first_name() -> str:

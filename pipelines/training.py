@@ -6,14 +6,14 @@ import yaml
 from prefect import flow, task
 from prefect.states import Completed, State
 
-from landuse.paths import DVC_YAML
-from pipelines.commands import alone, patient, run, when_free
-from pipelines.lockfile import kept_whole
-from pipelines.parameters import Overrides
-from pipelines.seen import Meter, show_classes, show_validation
-from pipelines.tell import tell_failure
-from pipelines.unfinished import is_registered
-from pipelines.workspace import workspace
+from landuse.core.paths import DVC_YAML
+from pipelines.steps.artifacts import Meter, show_classes, show_validation
+from pipelines.steps.commands import alone, patient, run, when_free
+from pipelines.steps.lockfile import kept_whole
+from pipelines.steps.notifications import tell_failure
+from pipelines.steps.parameters import Overrides
+from pipelines.steps.pending import is_registered
+from pipelines.steps.workspace import workspace
 
 
 @flow(flow_run_name="train", on_failure=[tell_failure])

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from xdist.scheduler import LoadScopeScheduling
 
-from landuse.environment import AT_START, own_environment
+from landuse.core.environment import AT_START, own_environment
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -157,14 +157,14 @@ def judged(gallery_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Such a copy as the folder in use, in which version 1 replaced version 3 as champion, with its report."""
     import gallery
 
-    from landuse.registry import ask, fresh
+    from landuse.registry import load_and_predict, smoke_test
 
     folder = tmp_path_factory.mktemp("judged") / "project"
     copytree(gallery_store, folder, ignore=ignore_patterns("mlruns"))
     (folder / "mlruns").symlink_to(gallery_store / "mlruns")
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, folder, patch)
-        patch.setattr(fresh, "ask", ask.answers)
+        patch.setattr(smoke_test, "ask", load_and_predict.answers)
         gallery.crown(3)
         gallery.judge("1")
         yield folder
@@ -173,9 +173,9 @@ def judged(gallery_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry's models are loaded and asked in this very process, which saves the seconds of a fresh one."""
-    from landuse.registry import ask, fresh
+    from landuse.registry import load_and_predict, smoke_test
 
-    monkeypatch.setattr(fresh, "ask", ask.answers)
+    monkeypatch.setattr(smoke_test, "ask", load_and_predict.answers)
 
 
 @pytest.fixture(scope="session")

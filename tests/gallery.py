@@ -8,19 +8,24 @@ import keras
 import numpy as np
 import pandas as pd
 import tiny
+from landuse.ml.litert import to_litert
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from landuse import handover, ledger, lineage, model, paths, registry, tracking
-from landuse.classifier import CARD_FILE, MODEL_FILE, Classifier
-from landuse.dataset import read_image
+from landuse import registry, tracking
+from landuse.core import paths
 from landuse.evaluate import write_tables
 from landuse.gate.blessing import Blessing
+from landuse.ml.classifier import CARD_FILE, MODEL_FILE, Classifier
+from landuse.ml.images import read_image
+from landuse.ml.metrics import held_out_images, scores
+from landuse.ml.network import KERAS_FILE
 from landuse.params import RegisterParams, load_params
+from landuse.project import lineage
 from landuse.promote import promote
 from landuse.register import register
-from landuse.scores import held_out_images, scores
+from landuse.registry import audit_log, transition
 from landuse.train.export import save_keras
 from landuse.validate.manifest import build_manifest, write_manifest
 
@@ -115,8 +120,8 @@ def network(head: Head) -> keras.Model:
 def export(made: keras.Model, folder: Path, labels: tuple[str, ...] = tiny.LABELS, side: int = SIDE) -> Classifier:
     """A model folder as `train` writes it."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_keras(made, folder / model.KERAS_FILE)
-    (folder / MODEL_FILE).write_bytes(model.to_litert(made))
+    save_keras(made, folder / KERAS_FILE)
+    (folder / MODEL_FILE).write_bytes(to_litert(made))
     (folder / CARD_FILE).write_text(json.dumps({"labels": labels, "image_size": side, "unsure_below": 0.5}))
     return Classifier(folder)
 
@@ -156,8 +161,8 @@ def hang() -> ModelVersion:
 def crown(number: object, action: str = "promote") -> None:
     """Hand over to a version as the commands do."""
     with tracking.store():
-        handover.hand_over(
-            NAME, str(number), action, "a test", handover.settled_champion(NAME), {"version": str(number)}
+        transition.hand_over(
+            NAME, str(number), action, "a test", transition.settled_champion(NAME), {"version": str(number)}
         )
 
 
@@ -176,8 +181,8 @@ def aliases() -> dict[str, str]:
 def assert_sound() -> str:
     """Ledger and aliases agree, nothing is open, and the champion loads and answers; returns the champion."""
     with tracking.store():
-        assert ledger.entries(NAME, ledger.OPEN) == []
-        stack = ledger.champions(ledger.done(NAME))
+        assert audit_log.entries(NAME, audit_log.OPEN) == []
+        stack = audit_log.champions(audit_log.done(NAME))
         assert aliases() == dict(zip(("champion", "previous_champion"), stack[:-3:-1], strict=False))
-        handover.prove(NAME, stack[-1])
+        transition.prove(NAME, stack[-1])
     return stack[-1]

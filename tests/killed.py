@@ -5,8 +5,8 @@ import signal
 import sys
 from typing import Any
 
-from landuse import handover, ledger, registry, tracking
-from landuse.registry import ask, fresh
+from landuse import registry, tracking
+from landuse.registry import audit_log, load_and_predict, smoke_test, transition
 
 left = int(sys.argv[1])
 
@@ -26,13 +26,13 @@ def deadly(module: Any, name: str) -> None:
 
 
 for module, names in (
-    (ledger, ("open_entry", "write", "attach", "close")),
+    (audit_log, ("open_entry", "write", "attach", "close")),
     (registry, ("set_alias",)),
-    (handover, ("prove",)),
+    (transition, ("prove",)),
 ):
     for name in names:
         deadly(module, name)
-fresh.ask = ask.answers
+smoke_test.ask = load_and_predict.answers
 with tracking.store():
-    champion = handover.settled_champion("gallery")
-    handover.hand_over("gallery", sys.argv[2], "promote", "to be killed", champion, {"version": sys.argv[2]})
+    champion = transition.settled_champion("gallery")
+    transition.hand_over("gallery", sys.argv[2], "promote", "to be killed", champion, {"version": sys.argv[2]})

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from landuse.addresses import public, public_values, redacted, without_addresses
-from landuse.errors import LanduseError, one_line
+from landuse.core.addresses import public, public_values, redacted, without_addresses
+from landuse.core.errors import LanduseError, one_line
 
 PUBLIC = {
     "https://user:pw@host/a.zip?token=x#part": "https://host/a.zip",

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 import tiny
 
-from landuse import champion
-from landuse.classifier import Classifier, Prediction
-from landuse.errors import LanduseError
-from landuse.paths import DATA, MODEL, SPLITS
+from landuse.core.errors import LanduseError
+from landuse.core.paths import DATA, MODEL, SPLITS
+from landuse.ml.classifier import Classifier, Prediction
+from landuse.registry import resolve
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_model_without_a_trusted_confidence_still_gives_probabilities(trained_
     assert Classifier(MODEL).unsure_below is None
     assert Classifier(MODEL).probabilities(DATA / "water" / "00.png").shape == (3,)
     with pytest.raises(LanduseError, match="artifacts/model has no unsure_below in its model.json: train and register"):
-        champion.load("artifacts/model")
+        resolve.load("artifacts/model")
 
 
 def test_what_is_no_image_is_refused_and_the_next_one_is_answered(classifier: Classifier) -> None:
@@ -124,7 +124,7 @@ HEAVY = {"tensorflow", "keras", "mlflow", "great_expectations", "prefect", "dvc"
 
 
 def test_serving_needs_neither_tensorflow_nor_mlflow_nor_pandas(trained: Path) -> None:
-    ask = "from pathlib import Path; from landuse.classifier import Classifier\n"
+    ask = "from pathlib import Path; from landuse.ml.classifier import Classifier\n"
     ask += f"Classifier(Path({str(MODEL)!r})).probabilities(Path({str(DATA / 'field' / '00.png')!r}))"
     loaded = modules_after(ask)
     assert "ai_edge_litert" in loaded and not loaded & (HEAVY | {"pandas"})

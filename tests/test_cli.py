@@ -13,8 +13,8 @@ import tiny
 import typer.main
 
 from landuse.cli import app, main
-from landuse.errors import LanduseError
-from landuse.files import read_table
+from landuse.core.errors import LanduseError
+from landuse.core.files import read_table
 
 ROOT = Path(__file__).parents[1]
 LANDUSE = Path(sys.executable).with_name("landuse")
@@ -124,7 +124,7 @@ def test_a_full_disk_is_named_with_the_file_and_the_remedy(trained_copy: Path) -
 
 def test_a_disk_that_gets_full_in_the_middle_of_many_files_is_named_with_the_first_of_them(tmp_path: Path) -> None:
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))"
-    copy = "import resource, shutil; from landuse.errors import in_one_line\n"
+    copy = "import resource, shutil; from landuse.core.errors import in_one_line\n"
     copy += f"{limit}\nwith in_one_line(): shutil.copytree('from', 'to')"
     (tmp_path / "from" / "deep").mkdir(parents=True)
     (tmp_path / "from" / "deep" / "file").write_bytes(b"0" * 20)

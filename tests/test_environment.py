@@ -14,17 +14,17 @@ from unittest.mock import patch
 
 import pytest
 
-from landuse import environment
-from landuse.environment import AT_START, FILES, FIXED, OBEYED, VARIABLES, Row, own_environment, row_of
-from landuse.errors import LanduseError
-from landuse.paths import FEATURES
-from landuse.tracking.place import approach
+from landuse.core import environment
+from landuse.core.environment import AT_START, FILES, FIXED, OBEYED, VARIABLES, Row, own_environment, row_of
+from landuse.core.errors import LanduseError
+from landuse.core.paths import FEATURES
+from landuse.tracking.backend_store import approach
 
 ROOT = Path(__file__).parents[1]
 LANDUSE = Path(sys.executable).with_name("landuse")
-OWN = "from landuse.environment import own_environment; own_environment()\n"
+OWN = "from landuse.core.environment import own_environment; own_environment()\n"
 KERAS = """
-from landuse.quiet import tensorflow_starts
+from landuse.core.streams import tensorflow_starts
 with tensorflow_starts():
     import keras
 from keras import config
@@ -35,7 +35,7 @@ import hashlib, sys
 import pandas as pd
 from pathlib import Path
 from landuse.report.charts import curves
-from landuse.report.ink import save
+from landuse.report.style import save
 columns = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 rows = dict.fromkeys(columns, [1, 2])
 save(curves(pd.DataFrame(rows)), Path("figure.png"))

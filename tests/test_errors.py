@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import pytest
 import yaml
 
-from landuse.errors import LONGEST_LINE, LanduseError, Refused, escaped, in_one_line, one_line, printable
+from landuse.core.errors import LONGEST_LINE, LanduseError, Refused, escaped, in_one_line, one_line, printable
 
 LANDUSE = str(Path(sys.executable).with_name("landuse"))
 COMMANDS = (

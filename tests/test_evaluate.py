@@ -11,11 +11,12 @@ import tiny
 import yaml
 from sklearn.metrics import recall_score
 
-from landuse import paths, tracking
-from landuse.classifier import Classifier
-from landuse.errors import LanduseError
+from landuse import tracking
+from landuse.core import paths
+from landuse.core.errors import LanduseError
+from landuse.core.files import read_table
 from landuse.evaluate import evaluate
-from landuse.files import read_table
+from landuse.ml.classifier import Classifier
 from landuse.params import EvaluateParams, load_params
 from landuse.split import split
 from landuse.train import train

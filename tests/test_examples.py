@@ -12,10 +12,10 @@ import tiny
 from PIL import Image
 from pyarrow import parquet
 
-from landuse.classifier import INT8_FILE, Classifier, LiteModel
-from landuse.errors import LanduseError
-from landuse.examples import EXAMPLES_FILE, PER_CLASS, Examples, choose
-from landuse.paths import DATA, MODEL, SPLITS
+from landuse.core.errors import LanduseError
+from landuse.core.paths import DATA, MODEL, SPLITS
+from landuse.ml.classifier import INT8_FILE, Classifier, LiteModel
+from landuse.ml.examples import EXAMPLES_FILE, PER_CLASS, Examples, choose
 
 
 def test_the_examples_are_training_images_of_every_class_with_a_small_picture_of_each(trained: Path) -> None:

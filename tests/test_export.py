@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import tiny
 
-from landuse.classifier import Classifier
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
+from landuse.core.paths import DATA, MODEL
 from landuse.export import EXAMPLE, export
-from landuse.paths import DATA, MODEL
+from landuse.ml.classifier import Classifier
 
 MODELS = {"model.tflite", "model.int8.tflite", "model.keras"}
 FILES = MODELS | {"model.json", "examples.parquet", "labels.txt", "example.py"}

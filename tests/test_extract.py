@@ -11,17 +11,18 @@ import pandas as pd
 import pytest
 
 from landuse import extract as room
-from landuse import features, model
-from landuse.dataset import READ_AHEAD, read_image, view
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
+from landuse.core.paths import DATA, MANIFEST
+from landuse.ml import features, network
+from landuse.ml.images import READ_AHEAD, read_image, view
+from landuse.ml.network import build_backbone, prefix
 from landuse.params import ExtractParams, load_params
-from landuse.paths import DATA, MANIFEST
 
 
 def backbone_used() -> keras.Model:
     """The backbone whose weights lie beside the features."""
     used = ExtractParams(**features.facts()["params"] | {"weights": str(features.BACKBONE.resolve())})
-    return model.build_backbone(used)
+    return build_backbone(used)
 
 
 def images() -> np.ndarray:
@@ -35,7 +36,7 @@ def seen(network: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 
 def test_embeddings_and_every_view_are_what_keras_sees(trained: Path) -> None:
-    pixels, before = images(), model.prefix(backbone_used(), "head")
+    pixels, before = images(), prefix(backbone_used(), "head")
     activations = features.activations()
     assert activations.shape == (36, 8, 1280) and activations.dtype == np.float32
     assert np.abs(features.embeddings() - seen(before, pixels)).max() < 1e-3
@@ -50,12 +51,12 @@ def test_activations_at_a_block_and_the_embeddings_beyond_it_are_what_keras_sees
 ) -> None:
     monkeypatch.chdir(fine_tuned)
     pixels, backbone = images(), backbone_used()
-    activations, before = features.activations(), model.prefix(backbone, "block_16")
+    activations, before = features.activations(), prefix(backbone, "block_16")
     assert activations.shape == (36, 2, *before.output_shape[1:]) and activations.dtype == np.float16
     for number in range(2):
         expected = seen(before, np.stack([view(image, number) for image in pixels]))
         assert np.allclose(activations[:, number], expected, rtol=1e-3, atol=1e-3)  # float16 keeps three digits
-    assert np.abs(features.embeddings() - seen(model.prefix(backbone, "head"), pixels)).max() < 1e-3
+    assert np.abs(features.embeddings() - seen(prefix(backbone, "head"), pixels)).max() < 1e-3
 
 
 def test_the_backbone_of_weights_from_a_file_is_that_of_the_file(finished: Path, fine_tuned: Path, monkeypatch) -> None:
@@ -81,7 +82,7 @@ def test_what_is_done_on_a_gpu_sees_the_same(trained_copy: Path, monkeypatch: py
     params = replace(load_params().extract, views=2)
     room.extract(params, cut)
     embeddings, activations = np.array(features.embeddings()), np.array(features.activations())
-    monkeypatch.setattr(model, "device", lambda: "GPU")
+    monkeypatch.setattr(network, "device", lambda: "GPU")
     room.extract(params, cut)
     assert features.activations().shape == activations.shape and features.activations().dtype == activations.dtype
     assert np.allclose(features.embeddings(), embeddings, atol=1e-3)

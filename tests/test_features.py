@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landuse import features
-from landuse.features import RowFile
+from landuse.ml import features
+from landuse.ml.features import RowFile
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint8])

@@ -20,16 +20,19 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 from PIL import Image
 
-from landuse import lineage, paths, registry, sample, tracking
-from landuse.errors import LanduseError, Unavailable
-from landuse.files import read_table
+from landuse import registry, sample, tracking
+from landuse.core import paths
+from landuse.core.errors import LanduseError, Unavailable
+from landuse.core.files import read_table
 from landuse.gate import judge
 from landuse.gate.blessing import Blessing, Check
-from landuse.gate.evidence import lookalikes, seen, splits_of
-from landuse.hashes import difference_hashes
-from landuse.model import saved_probabilities
+from landuse.gate.scoring import lookalikes, seen
+from landuse.ml.network import saved_probabilities
+from landuse.ml.perceptual_hash import difference_hashes
 from landuse.params import load_params
-from landuse.registry import fresh
+from landuse.project import lineage
+from landuse.registry import smoke_test
+from landuse.registry.version_record import splits_of
 from landuse.train.export import save_keras
 
 GOOD, CONFUSED, BLIND, TIMID = "1", "2", "3", "4"
@@ -151,7 +154,7 @@ def test_an_image_that_was_seen_turned_and_in_another_encoding_is_known_by_how_i
 def test_of_a_run_that_knew_no_hashes_of_turned_images_the_plain_ones_are_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    room, version = sys.modules["landuse.gate.evidence"], MlflowClient().get_model_version(gallery.NAME, "1")
+    room, version = sys.modules["landuse.registry.version_record"], MlflowClient().get_model_version(gallery.NAME, "1")
     now = splits_of(version)
     monkeypatch.setattr(room, "read_table", lambda path: read_table(path).drop(columns="phash_turned", errors="ignore"))
     then = splits_of(version)
@@ -355,9 +358,9 @@ def test_a_version_is_not_refused_because_this_user_may_not_write_where_mlflow_d
 ) -> None:
     script = tmp_path / "ask.py"
     script.write_text("raise PermissionError(13, 'Permission denied', 'mlruns/1/models')")
-    monkeypatch.setattr(fresh, "SCRIPT", script)
+    monkeypatch.setattr(smoke_test, "SCRIPT", script)
     with pytest.raises(Unavailable, match=r"fresh process: PermissionError: \[Errno 13\] Permission denied"):
-        fresh.ask("models:/gallery/1")
+        smoke_test.ask("models:/gallery/1")
 
 
 def test_a_version_without_an_example_in_the_registry_fails_in_the_fresh_process() -> None:

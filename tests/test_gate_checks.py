@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from landuse import paths
+from landuse.core import paths
 from landuse.gate.blessing import Check
-from landuse.gate.disturb import check_robustness
-from landuse.gate.duel import check_duel, interval, mcnemar, weigh
-from landuse.gate.evidence import Evidence, gather
+from landuse.gate.comparison import check_duel, interval, mcnemar, weigh
+from landuse.gate.robustness import check_robustness
+from landuse.gate.scoring import Evidence, gather
 from landuse.gate.slices import check_slices
 from landuse.params import PromoteParams, load_params
 

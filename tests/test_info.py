@@ -10,10 +10,10 @@ import pytest
 from dvc.repo import Repo
 from mlflow import MlflowClient
 
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
+from landuse.core.paths import REGISTRATION
 from landuse.info import info, scored
 from landuse.params import RegisterParams
-from landuse.paths import REGISTRATION
 from landuse.register import register
 from landuse.tracking import MODEL_TAG
 

@@ -10,10 +10,10 @@ import pytest
 import tiny
 import yaml
 
-from landuse import lineage
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
+from landuse.core.paths import DATA_DVC, PARAMS
 from landuse.params import load_params
-from landuse.paths import DATA_DVC, PARAMS
+from landuse.project import lineage
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from unicodedata import normalize
 import pytest
 import yaml
 
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
 from landuse.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]

@@ -17,9 +17,9 @@ import pyarrow.parquet
 import pytest
 import tiny
 
-from landuse.classifier import Classifier
-from landuse.errors import LanduseError
-from landuse.paths import MODEL
+from landuse.core.errors import LanduseError
+from landuse.core.paths import MODEL
+from landuse.ml.classifier import Classifier
 from landuse.predict import predict, text
 from landuse.predict.tally import Tally
 

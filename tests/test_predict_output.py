@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
 from landuse.predict import parquet
 from landuse.predict.output import cut_half_a_row, growing_file, open_alone
 from landuse.predict.rows import Answer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
 from landuse.predict.sources import find_images, matches, refuse_missing
 
 FILES = ["a/1.png", "a/2.JPG", "a/notes.txt", "a/deep/3.tif", "b/4.webp", "b/.hidden.png", ".git/5.png", "b/[x].png"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from landuse.process import BOOT, HOST, PID, STARTED, end_group, identity, is_gone, is_here, note
+from landuse.core.process import BOOT, HOST, PID, STARTED, end_group, identity, is_gone, is_here, note
 
 ELSEWHERE = {HOST: "elsewhere", BOOT: "another start"}
 WAITING = (sys.executable, "-c", "input()")

@@ -10,8 +10,8 @@ from time import sleep
 
 import pytest
 
-from landuse.progress import EpochBars, track
-from landuse.quiet import native_stderr_muted
+from landuse.core.progress import EpochBars, track
+from landuse.core.streams import native_stderr_muted
 
 
 def test_a_bar_passes_every_item_on_and_ends_full(capfd: pytest.CaptureFixture) -> None:
@@ -80,7 +80,7 @@ def test_an_exception_comes_through_the_silence_and_ends_it(capfd: pytest.Captur
 def test_keras_starts_without_what_it_does_not_need_and_others_can_have_it_afterwards() -> None:
     lines = (
         "import sys",
-        "from landuse.quiet import tensorflow_starts",
+        "from landuse.core.streams import tensorflow_starts",
         "with tensorflow_starts():",
         "    import keras",
         "print(sorted({'matplotlib', 'sklearn'} & set(sys.modules)))",
@@ -93,7 +93,7 @@ def test_keras_starts_without_what_it_does_not_need_and_others_can_have_it_after
 def test_closed_streams_are_taken_for_nowhere() -> None:
     lines = (
         "import sys",
-        "from landuse.quiet import native_stderr_muted, open_closed_streams",
+        "from landuse.core.streams import native_stderr_muted, open_closed_streams",
         "open_closed_streams()",
         "with native_stderr_muted():",
         "    print('out', flush=True)",

@@ -16,9 +16,10 @@ import tiny
 from gallery import NAME, aliases, assert_sound, crown
 from mlflow import MlflowClient
 
-from landuse import ledger, paths, tracking
+from landuse import tracking
 from landuse.cli import main
-from landuse.registry import fresh
+from landuse.core import paths
+from landuse.registry import audit_log, smoke_test
 
 LANDUSE = Path(sys.executable).with_name("landuse")
 ALREADY = (
@@ -52,7 +53,7 @@ def blessing() -> dict:
 
 def moves() -> list[str]:
     with tracking.store():
-        return [f"{entry.action} {entry.before} {entry.after} {entry.status}" for entry in ledger.entries(NAME)]
+        return [f"{entry.action} {entry.before} {entry.after} {entry.status}" for entry in audit_log.entries(NAME)]
 
 
 def tags(number: str) -> dict[str, str]:
@@ -67,7 +68,7 @@ def test_a_version_that_passes_becomes_champion_with_blessing_tags_and_entry(lan
     assert tags("1").items() >= {"gate.verdict": "passed", "gate.champion": "none", "gate.failed": "none"}.items()
     assert moves() == ["promote None 1 FINISHED"] and assert_sound() == "1"
     with tracking.store():
-        assert ledger.blessing(ledger.entries(NAME)[0]) == blessing()
+        assert audit_log.blessing(audit_log.entries(NAME)[0]) == blessing()
 
 
 def test_the_challenger_is_judged_where_no_version_is_named_and_refused_in_one_line(landuse, at_hand: None) -> None:
@@ -235,7 +236,7 @@ def test_a_champion_whose_report_cannot_be_written_is_champion_and_the_way_to_it
 def test_a_fresh_process_that_takes_too_long_says_nothing_of_the_version(
     landuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fresh, "SECONDS", 0.01)
+    monkeypatch.setattr(smoke_test, "SECONDS", 0.01)
     code, _, err = landuse("promote", "1")
     assert code == 75 and "does not answer in a fresh process within 0.01 s" in err and err.count("\n") == 1
     assert "gate.verdict" not in tags("1") and aliases() == {} and not moves()
@@ -305,4 +306,4 @@ def test_the_real_command_killed_while_it_moves_the_champion_is_put_right_by_the
 
 def moving() -> bool:
     with tracking.store():
-        return bool(ledger.entries(NAME, ledger.OPEN))
+        return bool(audit_log.entries(NAME, audit_log.OPEN))

@@ -10,12 +10,12 @@ import mlflow
 import numpy as np
 import pytest
 
-from landuse.classifier import Classifier, LiteModel
-from landuse.dataset import read_image
-from landuse.errors import LanduseError
-from landuse.paths import DATA, MODEL
+from landuse.core.errors import LanduseError
+from landuse.core.paths import DATA, MODEL
+from landuse.ml.classifier import Classifier, LiteModel
+from landuse.ml.images import read_image
+from landuse.ml.pyfunc import RefusedImage, SceneClassifier, opened_image
 from landuse.predict import predict
-from landuse.pyfunc import RefusedImage, SceneClassifier, opened_image
 
 IMAGE = Path("field/03.png")
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from landuse import ingest, process
+from landuse import ingest
 from landuse.cli import app
-from landuse.paths import HOLDERS, SERVICES, SWAP
+from landuse.core import process
+from landuse.core.paths import HOLDERS, SERVICES, SWAP
 from landuse.recovery import STAGE, recover_killed
 from pipelines import __main__ as pipelines
-from pipelines import commands
+from pipelines.steps import commands
 
 KILLED = """
 import builtins, os, signal

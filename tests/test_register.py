@@ -18,11 +18,11 @@ from mlflow.models.model import ModelInfo
 
 from landuse import register as room
 from landuse import registry, tracking
-from landuse.classifier import Classifier
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
+from landuse.core.paths import MODEL
+from landuse.ml.classifier import Classifier
 from landuse.params import RegisterParams
-from landuse.paths import MODEL
-from landuse.registry.origin import refuse_foreign
+from landuse.registry.provenance import refuse_foreign
 
 LANDUSE = Path(sys.executable).with_name("landuse")
 

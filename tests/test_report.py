@@ -9,9 +9,9 @@ import pytest
 import tiny
 from PIL import Image
 
-from landuse import paths
-from landuse.report import charts, ink, thumbnails
-from landuse.scores import calibration_error
+from landuse.core import paths
+from landuse.ml.metrics import calibration_error
+from landuse.report import charts, style, thumbnails
 
 PREDICTIONS = pd.DataFrame(
     {
@@ -131,8 +131,8 @@ def test_dead_filters_are_counted_and_those_of_zeros_have_a_place_too() -> None:
 
 
 def test_within_a_page_the_colours_are_those_of_the_page_and_text_stays_text() -> None:
-    drawn = ink.svg(charts.confusion(PREDICTIONS), "confusion")
+    drawn = style.svg(charts.confusion(PREDICTIONS), "confusion")
     assert drawn.startswith("<svg ") and drawn.endswith("</svg>")
-    assert not set(ink.IN_A_PAGE) & set(re.findall("#[0-9a-f]{6}", drawn)) and "var(--wrong)" in drawn
+    assert not set(style.IN_A_PAGE) & set(re.findall("#[0-9a-f]{6}", drawn)) and "var(--wrong)" in drawn
     assert ">forest</text>" in drawn and "http://" not in drawn.replace("http://www.w3.org/", "")
-    assert drawn == ink.svg(charts.confusion(PREDICTIONS), "confusion")
+    assert drawn == style.svg(charts.confusion(PREDICTIONS), "confusion")

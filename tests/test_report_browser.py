@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from landuse import paths
-from landuse.promote.page import HERE
+from landuse.core import paths
+from landuse.promote.report_page import HERE
 from landuse.report import charts
 
 WIDTHS, SCHEMES = (1280, 390), ("light", "dark")

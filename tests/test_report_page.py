@@ -14,12 +14,13 @@ import tiny
 from gallery import NAME, judge
 from mlflow import MlflowClient
 
-from landuse import paths, registry, tracking
-from landuse.errors import LanduseError, Refused
+from landuse import registry, tracking
+from landuse.core import paths
+from landuse.core.errors import LanduseError, Refused
 from landuse.gate.blessing import Blessing, Check
 from landuse.params import load_params
-from landuse.promote.dossier import Dossier, open_dossier
-from landuse.promote.page import render
+from landuse.promote.report_page import render
+from landuse.registry.version_record import VersionRecord, read_version_record
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def html(judged: Path) -> str:
 
 
 @pytest.fixture
-def dossier(judged: Path) -> Dossier:
+def record(judged: Path) -> VersionRecord:
     with tracking.store():
-        return open_dossier(registry.get_version(NAME, "1"))
+        return read_version_record(registry.get_version(NAME, "1"))
 
 
 def blessing() -> Blessing:
@@ -43,16 +44,16 @@ def words(html: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", plain)).split())
 
 
-def again(dossier: Dossier, **changes) -> str:
+def again(record: VersionRecord, **changes) -> str:
     """The page, had something else been on record."""
-    return render(replace(dossier, **changes), blessing(), load_params().evaluate)
+    return render(replace(record, **changes), blessing(), load_params().evaluate)
 
 
 # What it says
 
 
-def test_the_headline_is_the_accuracy_of_the_metrics_and_the_verdict(html: str, dossier: Dossier) -> None:
-    assert dossier.metrics["accuracy"] == 1 and dossier.metrics["images"] == 60
+def test_the_headline_is_the_accuracy_of_the_metrics_and_the_verdict(html: str, record: VersionRecord) -> None:
+    assert record.metrics["accuracy"] == 1 and record.metrics["images"] == 60
     assert "<h1>100.0% of 60 held-out images are right</h1>" in html
     assert '<p class="verdict">It passed the gate and became the champion.</p>' in html
 
@@ -88,57 +89,57 @@ def test_the_slices_drawn_are_those_of_the_blessing(html: str) -> None:
     assert sorted(drawn) == sorted(expected) and len(expected) >= 8
 
 
-def test_the_data_are_counted_by_class_and_subset(html: str, dossier: Dossier) -> None:
-    counts = pd.crosstab(dossier.splits["label"], dossier.splits["subset"])[["train", "validation", "test"]]
+def test_the_data_are_counted_by_class_and_subset(html: str, record: VersionRecord) -> None:
+    counts = pd.crosstab(record.splits["label"], record.splits["subset"])[["train", "validation", "test"]]
     for label, row in counts.iterrows():
         assert " ".join([label, *map(str, row), str(row.sum())]) in words(html)
 
 
-def test_the_lineage_names_data_code_run_and_environment(html: str, dossier: Dossier) -> None:
-    tags = dossier.run.data.tags
+def test_the_lineage_names_data_code_run_and_environment(html: str, record: VersionRecord) -> None:
+    tags = record.run.data.tags
     for fact in (tags["data.md5"], tags["git.commit"], tags["model.sha256"], tags["params.sha256"]):
         assert fact in html
-    assert dossier.version.run_id in html and f"keras {dossier.versions['keras']}" in html
+    assert record.version.run_id in html and f"keras {record.versions['keras']}" in html
     assert "train.learning_rate" in html
 
 
-def test_where_a_file_lay_on_a_machine_is_not_told(html: str, dossier: Dossier) -> None:
-    weights = dossier.run.data.params["extract.weights"]
+def test_where_a_file_lay_on_a_machine_is_not_told(html: str, record: VersionRecord) -> None:
+    weights = record.run.data.params["extract.weights"]
     assert weights.startswith("/") and weights not in html and Path(weights).name in html
     assert str(Path.cwd()) not in html
 
 
-def test_least_certain_images_are_shown_with_what_they_were_taken_for(html: str, dossier: Dossier) -> None:
-    first = dossier.predictions.sort_values("confidence", kind="stable").iloc[0]
+def test_least_certain_images_are_shown_with_what_they_were_taken_for(html: str, record: VersionRecord) -> None:
+    first = record.predictions.sort_values("confidence", kind="stable").iloc[0]
     section = html[html.index("The least certain images") :]
     assert re.search(r'alt="([^"]+)"', section)[1] == first["path"]
     assert f"{first['predicted']} {first['confidence']:.0%} right" in words(section)
     assert section.count("<figure") == 6 and "6 of 60 images" in words(section)
 
 
-def test_html_in_a_class_name_is_shown_and_not_obeyed(dossier: Dossier) -> None:
+def test_html_in_a_class_name_is_shown_and_not_obeyed(record: VersionRecord) -> None:
     evil = "<script>alert(1)</script>"
     label = {"water": evil}
     page = again(
-        dossier,
-        predictions=dossier.predictions.replace(label),
-        per_class=dossier.per_class.replace(label),
-        splits=dossier.splits.replace(label),
-        card=dossier.card | {"labels": ["field", "forest", evil]},
+        record,
+        predictions=record.predictions.replace(label),
+        per_class=record.per_class.replace(label),
+        splits=record.splits.replace(label),
+        card=record.card | {"labels": ["field", "forest", evil]},
     )
     assert "<script" not in page and page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4
 
 
-def test_a_class_name_is_not_taken_for_a_formula(dossier: Dossier) -> None:
-    page = again(dossier, predictions=dossier.predictions.replace({"water": r"$\frac{$"}))
+def test_a_class_name_is_not_taken_for_a_formula(record: VersionRecord) -> None:
+    page = again(record, predictions=record.predictions.replace({"water": r"$\frac{$"}))
     assert page.count(r"$\frac{$</text>") == 2
 
 
-def test_drawn_images_are_called_drawn_in_the_headline(dossier: Dossier, html: str) -> None:
-    MlflowClient().set_tag(dossier.version.run_id, "data.kind", "sample")
+def test_drawn_images_are_called_drawn_in_the_headline(record: VersionRecord, html: str) -> None:
+    MlflowClient().set_tag(record.version.run_id, "data.kind", "sample")
     with tracking.store():
-        page = again(open_dossier(dossier.version))
-    MlflowClient().set_tag(dossier.version.run_id, "data.kind", "real")
+        page = again(read_version_record(record.version))
+    MlflowClient().set_tag(record.version.run_id, "data.kind", "real")
     assert "drawn by a program. This is no real data" in re.search(r"<header.*?</header>", page, re.DOTALL)[0]
     assert "drawn" not in words(html)
 
@@ -146,8 +147,8 @@ def test_drawn_images_are_called_drawn_in_the_headline(dossier: Dossier, html: s
 # Where it lies
 
 
-def test_the_run_keeps_the_page_and_the_slices_and_the_version_leads_there(html: str, dossier: Dossier) -> None:
-    client, run = MlflowClient(), dossier.run.info
+def test_the_run_keeps_the_page_and_the_slices_and_the_version_leads_there(html: str, record: VersionRecord) -> None:
+    client, run = MlflowClient(), record.run.info
     kept = {item.path for folder in (None, "pictures") for item in client.list_artifacts(run.run_id, folder)}
     assert {"report.html", "pictures/slices.png"} <= kept
     version = registry.get_version(NAME, "1")
@@ -158,8 +159,8 @@ def test_the_run_keeps_the_page_and_the_slices_and_the_version_leads_there(html:
     assert verdict == f"It passed the gate and became the champion. {link}"
 
 
-def test_the_page_of_the_champion_is_made_again_as_it_was(html: str, dossier: Dossier) -> None:
-    MlflowClient().log_text(dossier.version.run_id, "of a trial before", "report.html")
+def test_the_page_of_the_champion_is_made_again_as_it_was(html: str, record: VersionRecord) -> None:
+    MlflowClient().log_text(record.version.run_id, "of a trial before", "report.html")
     paths.REPORT.unlink()
     judge("1")
     assert paths.REPORT.read_text("utf-8") == html
@@ -237,10 +238,10 @@ def test_what_people_added_to_a_description_stays_and_one_they_left_alone_follow
     assert registry.get_version(NAME, "1").description == f"{own}\nOn the drones since Monday"
 
 
-def test_where_the_champion_could_not_be_compared_with_the_page_says_why(dossier: Dossier) -> None:
+def test_where_the_champion_could_not_be_compared_with_the_page_says_why(record: VersionRecord) -> None:
     sentence = "the champion cannot be compared with: gallery version 2 is damaged"
     hindrance = Check("champion", None, None, False, sentence)
-    page = words(render(dossier, replace(blessing(), champion="2", checks=(hindrance,)), load_params().evaluate))
+    page = words(render(record, replace(blessing(), champion="2", checks=(hindrance,)), load_params().evaluate))
     assert f"Nothing was compared: {sentence}." in page and "Compared with version" not in page
 
 
@@ -248,10 +249,10 @@ def test_a_version_whose_run_is_gone_is_told_so(other: Path) -> None:
     version = registry.get_version(NAME, "1")
     version._run_id = "0" * 32
     with pytest.raises(LanduseError, match="gallery version 1: its run 0+ is gone"):
-        open_dossier(version)
+        read_version_record(version)
 
 
-def test_an_image_that_is_gone_leaves_a_place_with_a_word(dossier: Dossier) -> None:
-    moved = dossier.predictions.assign(path="gone/" + dossier.predictions["path"])
-    page = again(dossier, predictions=moved)
+def test_an_image_that_is_gone_leaves_a_place_with_a_word(record: VersionRecord) -> None:
+    moved = record.predictions.assign(path="gone/" + record.predictions["path"])
+    page = again(record, predictions=moved)
     assert page.count("not at hand") == 6 and "<img" not in page

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landuse.dataset import decode
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
+from landuse.ml.images import decode
 from landuse.params import load_params
 from landuse.sample import (
     CLASSES,

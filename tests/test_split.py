@@ -10,10 +10,11 @@ import pytest
 import tiny
 from PIL import Image
 
-from landuse import paths, sample
-from landuse.dataset import view
-from landuse.errors import LanduseError
-from landuse.hashes import difference_hashes
+from landuse import sample
+from landuse.core import paths
+from landuse.core.errors import LanduseError
+from landuse.ml.images import view
+from landuse.ml.perceptual_hash import difference_hashes
 from landuse.params import SplitParams
 from landuse.split import assign_subsets, group_lookalikes, near_embedding, near_hash, split
 

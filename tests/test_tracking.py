@@ -21,10 +21,10 @@ from requests import ConnectionError as RequestsConnectionError
 from requests import Response
 
 from landuse import tracking
-from landuse.errors import LanduseError, Unavailable
-from landuse.process import STARTED, identity
-from landuse.tracking import place
-from landuse.tracking.origin import keep_origin_public
+from landuse.core.errors import LanduseError, Unavailable
+from landuse.core.process import STARTED, identity
+from landuse.tracking import backend_store
+from landuse.tracking.git_remote import keep_origin_public
 
 NO_ANSWER = 0
 
@@ -72,17 +72,17 @@ def test_an_experiment_in_a_copy_below_dvc_is_kept_in_the_store_of_the_project(
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
     with pytest.raises(LanduseError, match="mlflow.db is not here: run dvc repro in"):
-        place.named_store()
+        backend_store.named_store()
     (tmp_path / "mlflow.db").touch()
     for named in ("", "sqlite:///mlflow.db"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
-        assert place.named_store() == f"sqlite:///{tmp_path}/mlflow.db"
+        assert backend_store.named_store() == f"sqlite:///{tmp_path}/mlflow.db"
     for named in ("http://127.0.0.1:5000", f"sqlite:///{tmp_path}/other.db"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
-        assert place.named_store() == named, "it needs nothing beside the project"
+        assert backend_store.named_store() == named, "it needs nothing beside the project"
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert place.named_store() == "sqlite:///mlflow.db"
+    assert backend_store.named_store() == "sqlite:///mlflow.db"
 
 
 @pytest.mark.parametrize("name", ["feature%2Fnew", "new?"])
@@ -93,9 +93,9 @@ def test_a_path_that_mlflow_takes_for_another_is_refused(
     monkeypatch.chdir(tmp_path / name)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(LanduseError, match="for another folder: move the project to a path without % and"):
-        place.named_store()
+        backend_store.named_store()
     with pytest.raises(LanduseError, match="for another folder: "):
-        place.refuse_unfit_own_store()
+        backend_store.refuse_unfit_own_store()
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def refusal_of_store() -> str:
     with pytest.raises(LanduseError) as refused, tracking.store():
         pass
     with pytest.raises(LanduseError, match=re.escape(str(refused.value))):
-        place.refuse_unfit_own_store()
+        backend_store.refuse_unfit_own_store()
     return str(refused.value)
 
 
@@ -128,8 +128,8 @@ def test_a_project_that_was_moved_is_not_let_to_write_its_runs_where_it_was(else
     elsewhere.rmdir()
     subprocess.run(link, shell=True, check=True)
     with tracking.store():
-        assert mlflow.get_experiment_by_name(place.EXPERIMENT).artifact_location.startswith(str(elsewhere))
-    place.refuse_unfit_own_store()
+        assert mlflow.get_experiment_by_name(backend_store.EXPERIMENT).artifact_location.startswith(str(elsewhere))
+    backend_store.refuse_unfit_own_store()
 
 
 def test_a_copy_of_a_project_is_not_let_to_write_its_runs_into_the_first_one(elsewhere: Path) -> None:
@@ -140,17 +140,17 @@ def test_a_copy_of_a_project_is_not_let_to_write_its_runs_into_the_first_one(els
     )
     for name in ("mlflow.db", "mlruns"):
         Path(name).rename(f"{name}.old")
-    place.refuse_unfit_own_store()
+    backend_store.refuse_unfit_own_store()
 
 
 def test_a_store_elsewhere_keeps_its_files_where_it_likes(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("mlflow.db").rename("team.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/team.db")
     with tracking.store():
-        assert mlflow.get_experiment_by_name(place.EXPERIMENT).artifact_location.startswith(str(elsewhere))
-    place.refuse_unfit_own_store()
+        assert mlflow.get_experiment_by_name(backend_store.EXPERIMENT).artifact_location.startswith(str(elsewhere))
+    backend_store.refuse_unfit_own_store()
     Path("mlflow.db").write_text("no database at all")
-    place.refuse_unfit_own_store()
+    backend_store.refuse_unfit_own_store()
 
 
 @pytest.mark.parametrize("kind", ["http", "postgresql"])
@@ -196,7 +196,7 @@ def lost(trained: Path) -> Iterator[Callable[..., str]]:
     client, runs = MlflowClient(), []
 
     def leave(**tags: str) -> str:
-        experiment = client.get_experiment_by_name(place.EXPERIMENT)
+        experiment = client.get_experiment_by_name(backend_store.EXPERIMENT)
         runs.append(client.create_run(experiment.experiment_id, tags=tags).info.run_id)
         return runs[-1]
 
@@ -340,7 +340,7 @@ def test_a_full_disk_is_told_from_a_store_that_is_down() -> None:
         database.execute("PRAGMA max_page_count = 1")
         with pytest.raises(sqlite3.OperationalError) as full:
             database.execute("CREATE TABLE runs (id)")
-    words = place.with_remedy(f"(sqlite3.OperationalError) {full.value}\n[SQL: CREATE TABLE runs (id)]")
+    words = backend_store.with_remedy(f"(sqlite3.OperationalError) {full.value}\n[SQL: CREATE TABLE runs (id)]")
     assert words == (
         "(sqlite3.OperationalError) database or disk is full; free some space, then the same command goes on"
     )

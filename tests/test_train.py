@@ -13,19 +13,21 @@ import pandas as pd
 import pytest
 import tiny
 
-from landuse import features, model
-from landuse.classifier import INT8_FILE, MODEL_FILE, PROBABILITIES, Classifier, LiteModel
-from landuse.dataset import read_image, view
-from landuse.errors import LanduseError
-from landuse.examples import EXAMPLES_FILE
+from landuse.core.errors import LanduseError
+from landuse.core.paths import DATA, HISTORY, MANIFEST, MODEL, RUN, SPLITS
+from landuse.ml import features, network
+from landuse.ml.classifier import INT8_FILE, MODEL_FILE, PROBABILITIES, Classifier, LiteModel
+from landuse.ml.examples import EXAMPLES_FILE
+from landuse.ml.images import read_image, view
+from landuse.ml.litert import traced
+from landuse.ml.network import build_backbone, saved_probabilities
 from landuse.params import ExtractParams, TrainParams, load_params
-from landuse.paths import DATA, HISTORY, MANIFEST, MODEL, RUN, SPLITS
 from landuse.split import split
 from landuse.train import train
-from landuse.train.calibrate import trusted_confidence
+from landuse.train.batches import Passes, passes
+from landuse.train.calibration import trusted_confidence
 from landuse.train.export import KERAS_FILE, check_conversion
-from landuse.train.learner import Learner, learning_rates
-from landuse.train.passes import Passes, passes
+from landuse.train.loop import Learner, learning_rates
 from landuse.tune.study import refuse_uncached
 
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate"]
@@ -64,13 +66,13 @@ def test_the_weights_of_the_best_epoch_are_kept_where_later_ones_are_worse(
     trained_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from landuse import train as room
-    from landuse.train import learner
+    from landuse.train import loop
 
     def rising(params: TrainParams, steps_per_epoch: int) -> np.ndarray:
         """Learning rates that overshoot from the fourth epoch on."""
         return np.repeat([0.001, 0.001, 0.001, 3.0, 3.0, 3.0], steps_per_epoch).astype(np.float32)
 
-    monkeypatch.setattr(learner, "learning_rates", rising)
+    monkeypatch.setattr(loop, "learning_rates", rising)
     monkeypatch.setattr(room, "calibrate", lambda *_: {})
     monkeypatch.setattr(room, "export", lambda network, *_: kept.append(network) or "0" * 64)
     kept: list[keras.Model] = []
@@ -115,7 +117,7 @@ def test_fine_tuning_from_a_block_changes_the_network_from_there_on(
 ) -> None:
     monkeypatch.chdir(fine_tuned)
     extracted = load_params().extract
-    before = model.build_backbone(extracted)
+    before = build_backbone(extracted)
     after = keras.models.load_model(MODEL / KERAS_FILE).get_layer("mobilenet_v2")
     moved = {
         old.path
@@ -131,7 +133,7 @@ def test_fine_tuning_from_a_block_changes_the_network_from_there_on(
 def test_the_keras_file_says_what_the_litert_file_says(trained: Path) -> None:
     images = sorted(DATA.glob("*/*.png"))[:4]
     expected = np.stack(list(Classifier(MODEL).probabilities_of(images)))
-    said = model.saved_probabilities(MODEL, np.stack([read_image(path, EXTRACT.image_size) for path in images]))
+    said = saved_probabilities(MODEL, np.stack([read_image(path, EXTRACT.image_size) for path in images]))
     assert said == pytest.approx(expected, abs=1e-3)
 
 
@@ -140,11 +142,11 @@ def test_a_litert_file_that_does_not_say_what_the_network_says_is_refused(traine
     images = [read_image(path, EXTRACT.image_size) for path in sorted(DATA.glob("*/*.png"))[:4]]
     network, flatbuffer = keras.models.load_model(MODEL / KERAS_FILE), (MODEL / MODEL_FILE).read_bytes()
     network = keras.Model(network.input, {PROBABILITIES: network.output})
-    check_conversion(model.traced(network), flatbuffer, images)
+    check_conversion(traced(network), flatbuffer, images)
     for bias in ([-30.0, 30, 0], [float("nan"), 0, 0]):
         network.get_layer("head").bias.assign(bias)
         with pytest.raises(LanduseError, match=r"model\.tflite and the trained network differ by \S+ in a") as caught:
-            check_conversion(model.traced(network), flatbuffer, images)
+            check_conversion(traced(network), flatbuffer, images)
     assert "\n" not in str(caught.value)
 
 
@@ -197,7 +199,7 @@ def test_features_and_a_split_of_other_images_are_not_used(trained_copy: Path) -
 def test_what_is_done_on_a_gpu_trains_and_exports_a_model_too(
     trained_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "device", lambda: "GPU")
+    monkeypatch.setattr(network, "device", lambda: "GPU")
     train(TRAIN)
     history = pd.read_csv(HISTORY)
     assert history["validation_accuracy"].iloc[-1] >= 0.8

@@ -17,9 +17,9 @@ import yaml
 from optuna.trial import FixedTrial, TrialState
 
 from landuse import tune as room
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
+from landuse.core.paths import PARAMS, TUNE
 from landuse.params import ExtractParams, Range, TrainParams, TuneParams, load_params
-from landuse.paths import PARAMS, TUNE
 from landuse.tune import study as study_room
 from landuse.tune import tune
 from landuse.tune.apply import apply, replaced
@@ -217,7 +217,7 @@ def test_another_split_space_or_code_is_another_study_and_a_value_that_is_tried_
 
 
 def test_the_same_values_give_the_same_score_whatever_was_tried_before(trained_copy: Path) -> None:
-    from landuse.train.bench import Bench
+    from landuse.train.trainer import Bench
     from landuse.tune.study import Judge
 
     class Silent(Judge):

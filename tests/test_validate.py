@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from landuse.errors import LanduseError, Refused
+from landuse.core.errors import LanduseError, Refused
 from landuse.params import ValidateParams, load_params
 from landuse.validate import context, validate
 from landuse.validate.findings import Verdict

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from landuse import sample
-from landuse.dataset import view
-from landuse.errors import LanduseError
-from landuse.hashes import near, numbers, views
+from landuse.core.errors import LanduseError
+from landuse.ml.images import view
+from landuse.ml.perceptual_hash import near, numbers, views
 from landuse.validate.manifest import COLUMNS, build_manifest, write_manifest
 
 

@@ -17,12 +17,12 @@ import yaml
 from gallery import NAME
 from mlflow import MlflowClient
 
-from landuse.errors import LanduseError
-from landuse.lineage import read_data_dvc
-from landuse.paths import DATA_DVC, PARAMS
+from landuse.core.errors import LanduseError
+from landuse.core.paths import DATA_DVC, PARAMS
+from landuse.project.lineage import read_data_dvc
+from landuse.project.worktree import lend
 from landuse.verify import verify
-from landuse.verify.again import rerun, restored
-from landuse.worktree import lend
+from landuse.verify.rebuild import rerun, restored
 
 GONE = "0" * 40
 STEP = """

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from landuse import features
+from landuse.ml import features
 
 ROOT = Path(__file__).parents[1]
 WITHOUT_BYTECODE = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # a limit on files would leave it cut short

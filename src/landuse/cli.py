@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landuse.environment import keep_from_others, own_environment
-from landuse.errors import LanduseError, in_one_line, printable
-from landuse.own_code import run_own_code
-from landuse.quiet import open_closed_streams, tensorflow_starts
+from landuse.core.environment import keep_from_others, own_environment
+from landuse.core.errors import LanduseError, in_one_line, printable
+from landuse.core.reexec import run_own_code
+from landuse.core.streams import open_closed_streams, tensorflow_starts
 
 if TYPE_CHECKING:
     from landuse.params import Params
@@ -86,7 +86,7 @@ def ingest(arrival: Arrival = None) -> None:
 @contextmanager
 def running(stage: str) -> Iterator["Params"]:
     """The params, for a stage to run within; see `inputs.kept`."""
-    from landuse.inputs import kept
+    from landuse.project.stage_guard import kept
 
     with kept(stage) as params:
         yield params
@@ -187,7 +187,7 @@ def promote(
 def rollback() -> None:
     """Make the champion before this one the champion again."""
     name = load_params().register.model
-    from landuse.rollback import rollback
+    from landuse.promote.rollback import rollback
 
     say(f"{name} version {rollback(name)} is the champion again")
 
@@ -196,7 +196,7 @@ def rollback() -> None:
 def history() -> None:
     """Show which version became champion when, by whom and why."""
     name = load_params().register.model
-    from landuse.history import history
+    from landuse.promote.history import history
 
     say(history(name))
 
@@ -208,7 +208,7 @@ def compare(
 ) -> None:
     """Score two versions on the same images, side by side."""
     params = load_params()
-    from landuse.compare import compare
+    from landuse.promote.compare import compare
 
     say(compare(params.register.model, first, second, params.evaluate))
 
@@ -249,7 +249,7 @@ def serve(
 ) -> None:
     """Answer over HTTP, with a page to drop images on; follows the champion without a restart."""
     params = load_params()
-    from landuse.champion import collecting_no_garbage
+    from landuse.registry.resolve import collecting_no_garbage
 
     with collecting_no_garbage():
         from landuse.serve import serve
@@ -300,8 +300,7 @@ def flow(
 ) -> None:
     """Run a Prefect flow here and now, with no server needed."""
     load_params()
-    sys.path.insert(0, os.getcwd())  # pipelines/ belongs to the project, not to the package
-    from pipelines.once import run_once
+    from pipelines.steps.local_run import run_once
 
     run_once(name, settings or [])
 

@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landuse import lineage, report, tracking
-from landuse.classifier import Classifier, latencies
-from landuse.errors import LanduseError
-from landuse.files import read_record, read_table
+from landuse import report, tracking
+from landuse.core.errors import LanduseError
+from landuse.core.files import read_record, read_table
+from landuse.core.paths import DATA, METRICS, MODEL, PER_CLASS, PICTURES, PREDICTIONS, RUN, SPLITS
+from landuse.core.progress import track
+from landuse.ml.classifier import Classifier, latencies
+from landuse.ml.metrics import held_out_images, scores, trust
 from landuse.params import EvaluateParams
-from landuse.paths import DATA, METRICS, MODEL, PER_CLASS, PICTURES, PREDICTIONS, RUN, SPLITS
-from landuse.progress import track
-from landuse.scores import held_out_images, scores, trust
+from landuse.project import lineage
 
 
 def evaluate(params: EvaluateParams) -> dict[str, Any]:

@@ -11,15 +11,17 @@ from shutil import disk_usage
 import numpy as np
 from numpy.typing import NDArray
 
-from landuse import model
-from landuse.classifier import LiteModel
-from landuse.dataset import map_ahead, read_image, view
-from landuse.errors import LanduseError
-from landuse.features import ACTIVATIONS, BACKBONE, EMBEDDINGS, FACTS, RowFile, manifest_digest
-from landuse.files import read_table
+from landuse.core.errors import LanduseError
+from landuse.core.files import read_table
+from landuse.core.paths import DATA, FEATURES, MANIFEST
+from landuse.core.progress import track
+from landuse.ml.classifier import LiteModel
+from landuse.ml.diagnostics import weights_digest
+from landuse.ml.features import ACTIVATIONS, BACKBONE, EMBEDDINGS, FACTS, RowFile, manifest_digest
+from landuse.ml.images import map_ahead, read_image, view
+from landuse.ml.litert import to_litert
+from landuse.ml.network import ALL, HEAD, Network, build_backbone, device, pooled_suffix, prefix
 from landuse.params import ExtractParams
-from landuse.paths import DATA, FEATURES, MANIFEST
-from landuse.progress import track
 
 Look = tuple[NDArray, NDArray]
 
@@ -34,17 +36,17 @@ def extract(params: ExtractParams, unfreeze_from: str) -> None:
     Raises LanduseError where the weights cannot be had, the disk is too small, or an image cannot be decoded.
     """
     images, paths = manifest_digest(), [DATA / path for path in read_table(MANIFEST, ["path"])["path"]]
-    backbone = model.build_backbone(params)
+    backbone = build_backbone(params)
     FEATURES.mkdir(parents=True, exist_ok=True)
     FACTS.unlink(missing_ok=True)  # what is half written has no facts, and is not used
-    cut, views = (model.HEAD, 1) if unfreeze_from == model.ALL else (unfreeze_from, params.views)
-    before = model.prefix(backbone, cut)
+    cut, views = (HEAD, 1) if unfreeze_from == ALL else (unfreeze_from, params.views)
+    before = prefix(backbone, cut)
     refuse_small_disk(len(paths), views, before.output_shape[1:], disk_usage(FEATURES).free)
     backbone.save_weights(BACKBONE)
-    after = None if cut == model.HEAD else model.pooled_suffix(backbone, cut)
-    looks = (batched_looks if model.device() == "GPU" else litert_looks)(paths, before, after, views)
+    after = None if cut == HEAD else pooled_suffix(backbone, cut)
+    looks = (batched_looks if device() == "GPU" else litert_looks)(paths, before, after, views)
     write_looks(track(looks, len(paths), "extract"), len(paths))
-    facts = {"params": asdict(params), "cut": unfreeze_from, "weights_sha256": model.weights_digest(backbone)}
+    facts = {"params": asdict(params), "cut": unfreeze_from, "weights_sha256": weights_digest(backbone)}
     facts["manifest_sha256"] = images
     FACTS.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
@@ -66,11 +68,11 @@ def kept_type(dimensions: int) -> np.dtype:
     return np.dtype(np.float32 if dimensions == 1 else np.float16)
 
 
-def litert_looks(paths: list[Path], before: model.Network, after: model.Network | None, views: int) -> Iterator[Look]:
+def litert_looks(paths: list[Path], before: Network, after: Network | None, views: int) -> Iterator[Look]:
     """The embedding [channels] and the activations [views, …] of each image, by LiteRT on all cores."""
     size = before.input_shape[1]
-    prefix = LiteModel(model.to_litert(before))
-    suffix = None if after is None else LiteModel(model.to_litert(after))
+    prefix = LiteModel(to_litert(before))
+    suffix = None if after is None else LiteModel(to_litert(after))
 
     def look(path: Path) -> Look:
         pixels = read_image(path, size)
@@ -80,7 +82,7 @@ def litert_looks(paths: list[Path], before: model.Network, after: model.Network 
     return map_ahead(look, paths)
 
 
-def batched_looks(paths: list[Path], before: model.Network, after: model.Network | None, views: int) -> Iterator[Look]:
+def batched_looks(paths: list[Path], before: Network, after: Network | None, views: int) -> Iterator[Look]:
     """The same by TensorFlow, many images at once, for a GPU."""
     images = map_ahead(lambda path: read_image(path, before.input_shape[1]), paths)
     while batch := list(islice(images, GPU_BATCH)):

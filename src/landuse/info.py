@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from landuse import lineage, registry, tracking
-from landuse.errors import LanduseError
-from landuse.files import read_record
-from landuse.paths import DATA, DATA_DVC, METRICS, REGISTRATION, RUN
-from landuse.versioning import MODIFIED, repository, status_of_data
+from landuse import registry, tracking
+from landuse.core.errors import LanduseError
+from landuse.core.files import read_record
+from landuse.core.paths import DATA, DATA_DVC, METRICS, REGISTRATION, RUN
+from landuse.project import lineage
+from landuse.project.dvc_repo import MODIFIED, repository, status_of_data
 
 NOT_YET = "not there yet: run dvc repro"
 MISSING = f"; data/ is missing: dvc pull {DATA_DVC} brings it from the DVC remote, landuse ingest from its source"

@@ -3,9 +3,9 @@
 import os
 from contextlib import suppress
 
-from landuse.errors import LanduseError
-from landuse.paths import HOLDERS, SWAP
-from landuse.process import are_lost
+from landuse.core.errors import LanduseError
+from landuse.core.paths import HOLDERS, SWAP
+from landuse.core.process import are_lost
 
 STAGE = "DVC_STAGE"  # environment variable: DVC is at work, and this is a stage of it
 

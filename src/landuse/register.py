@@ -13,14 +13,15 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models.model import ModelInfo
 
-from landuse import lineage, tracking
-from landuse.classifier import Classifier
-from landuse.errors import LanduseError
-from landuse.files import read_record, read_table, write_whole
+from landuse import tracking
+from landuse.core.errors import LanduseError
+from landuse.core.files import read_record, read_table, write_whole
+from landuse.core.paths import DATA, DATA_DVC, METRICS, MODEL, PREDICTIONS, REGISTRATION, SERVICES
+from landuse.ml.classifier import Classifier
 from landuse.params import RegisterParams
-from landuse.paths import DATA, DATA_DVC, METRICS, MODEL, PREDICTIONS, REGISTRATION, SERVICES
+from landuse.project import lineage
 from landuse.registry import CHALLENGER, FILES_TAG, copy_files, digest_of_files, set_alias, version_of_model
-from landuse.registry.origin import COMMIT_TAG, NEEDED, PACKAGE
+from landuse.registry.provenance import COMMIT_TAG, NEEDED, PACKAGE
 
 
 def register(params: RegisterParams) -> ModelVersion:
@@ -81,7 +82,7 @@ def log_model() -> ModelInfo:
         code = copytree(PACKAGE, Path(folder, PACKAGE.name), ignore=ignore_patterns("__pycache__", ".*", "*~"))
         return mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(PACKAGE / "pyfunc.py"),
+            python_model=str(PACKAGE / "ml" / "pyfunc.py"),
             artifacts={"model": str(model)},
             code_paths=[str(code)],
             pip_requirements=[f"{package}=={metadata.version(package)}" for package in NEEDED],

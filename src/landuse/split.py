@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landuse import features
-from landuse.errors import LanduseError
-from landuse.files import read_table
-from landuse.hashes import PLAIN, TURNED, near, views
+from landuse.core.errors import LanduseError
+from landuse.core.files import read_table
+from landuse.core.paths import MANIFEST, SPLITS
+from landuse.ml import features
+from landuse.ml.perceptual_hash import PLAIN, TURNED, near, views
 from landuse.params import SplitParams
-from landuse.paths import MANIFEST, SPLITS
 
 ROWS_AT_ONCE = 1024
 PAIRS_AT_ONCE = 8192

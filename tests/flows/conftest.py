@@ -12,8 +12,8 @@ from fresh import SELDOM, Fresh, kept_fresh, receiver, signed_in, wait_for
 from processes import ROOT
 from workspace import Workspace
 
-from landuse.paths import INBOX, SERVICES
-from pipelines import commands
+from landuse.core.paths import INBOX, SERVICES
+from pipelines.steps import commands
 
 AHEAD = timedelta(minutes=2)
 

@@ -22,8 +22,8 @@ from ports import free_port
 from workspace import Workspace, small_project
 
 from landuse import sample
-from landuse.guard import known_by
-from landuse.paths import LOGIN
+from landuse.core.auth import known_by
+from landuse.core.paths import LOGIN
 
 SELDOM = "0 3 29 2 *"  # a schedule that is never due, so that nothing runs but what a test asks for
 OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")

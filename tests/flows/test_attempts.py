@@ -13,11 +13,11 @@ import tiny
 from httpx import ConnectError
 from processes import ROOT, python
 
-from landuse.errors import LanduseError, NotReady
-from landuse.paths import INBOX, QUARANTINE
-from pipelines import attempts, inbox
-from pipelines.commands import TEMPORARY, CommandFailed, TookTooLong
+from landuse.core.errors import LanduseError, NotReady
+from landuse.core.paths import INBOX, QUARANTINE
 from pipelines.ingestion import counting_failures
+from pipelines.services import attempts, inbox
+from pipelines.steps.commands import TEMPORARY, CommandFailed, TookTooLong
 
 LANDUSE = str(Path(sys.executable).with_name("landuse"))
 DIES = """

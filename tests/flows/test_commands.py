@@ -14,11 +14,12 @@ import pytest
 from prefect.states import Completed, Failed
 from processes import python, wait_until
 
-from landuse.errors import LanduseError
-from landuse.paths import SERVICES
-from landuse.process import STARTED, identity, is_gone, kill_group
-from pipelines import commands
-from pipelines.commands import (
+from landuse.core.errors import LanduseError
+from landuse.core.paths import SERVICES
+from landuse.core.process import STARTED, identity, is_gone, kill_group
+from pipelines.ingestion import push
+from pipelines.steps import commands
+from pipelines.steps.commands import (
     JOB,
     Busy,
     CommandFailed,
@@ -31,7 +32,6 @@ from pipelines.commands import (
     run,
     when_free,
 )
-from pipelines.ingestion import push
 
 FAMILY = """
 import subprocess, sys, time
@@ -41,7 +41,7 @@ child.wait()
 """
 FLOW = """
 import logging, sys
-from pipelines import commands
+from pipelines.steps import commands
 commands.get_run_logger = lambda: logging.getLogger("run")
 logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
 with commands.alone():

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from workspace import Workspace
 
 from landuse import sample
-from pipelines.commands import BUSY
+from pipelines.steps.commands import BUSY
 
 pytestmark = pytest.mark.slow
 NAME = "landuse-sample"

@@ -15,8 +15,8 @@ import pytest
 import tiny
 from processes import wait_until
 
-from landuse.paths import INBOX, QUARANTINE
-from pipelines import inbox
+from landuse.core.paths import INBOX, QUARANTINE
+from pipelines.services import inbox
 
 SETTLE = 1.5
 REST = 2 * SETTLE

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.commands import CommandFailed, alone
-from pipelines.lockfile import kept_whole
+from pipelines.steps.commands import CommandFailed, alone
+from pipelines.steps.lockfile import kept_whole
 
 WHOLE = "stages:\n  split:\n    cmd: landuse split\n    outs: [splits]\n"
 NEWER = WHOLE + "  train:\n    cmd: landuse train\n"

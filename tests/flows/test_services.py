@@ -17,14 +17,14 @@ import psutil
 import pytest
 from processes import python, wait_until
 
-from landuse.environment import own_environment
-from landuse.errors import LanduseError
-from landuse.process import BOOT, HOST, STARTED, identity, is_gone
-from landuse.tracking.place import reach
-from pipelines import services
+from landuse.core.environment import own_environment
+from landuse.core.errors import LanduseError
+from landuse.core.process import BOOT, HOST, STARTED, identity, is_gone
+from landuse.tracking.backend_store import reach
 from pipelines.__main__ import LOCK
-from pipelines.services import Service, answers, environment, is_running, is_up, start, stop
-from pipelines.waiting import held
+from pipelines.services import processes
+from pipelines.services.locks import held
+from pipelines.services.processes import Service, answers, environment, is_running, is_up, start, stop
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 AS_A_CHILD = """
@@ -86,7 +86,7 @@ def test_what_is_on_this_machine_is_asked_without_the_proxy_of_the_user(web: Ser
 
 
 def test_every_server_binds_to_this_machine_only(shell: None) -> None:
-    servers = [service for service in services.services() if service.port]
+    servers = [service for service in processes.services() if service.port]
     assert [service.name for service in servers] == ["prefect", "mlflow"]
     for service in servers:
         assert service.command[service.command.index("--host") + 1] == "127.0.0.1"
@@ -94,9 +94,9 @@ def test_every_server_binds_to_this_machine_only(shell: None) -> None:
 
 
 def test_ports_are_set_by_the_variables_that_a_taken_port_names(shell: None) -> None:
-    for service in services.services()[:2]:
+    for service in processes.services()[:2]:
         os.environ[service.port_variable] = "4321"
-    for service in services.services()[:2]:
+    for service in processes.services()[:2]:
         assert service.port == "4321" and "4321" in service.command
     assert environment()["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
 
@@ -110,16 +110,16 @@ def test_a_port_that_is_none_is_named_with_its_variable(shell: None, port: str) 
 
 def test_an_mlflow_server_of_ones_own_is_used_and_none_started(shell: None) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:8080"
-    assert [service.name for service in services.services()] == ["prefect", "worker", "inbox"]
+    assert [service.name for service in processes.services()] == ["prefect", "worker", "inbox"]
     assert environment()["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:8080"
-    os.environ["MLFLOW_TRACKING_URI"] = services.mlflow_server().address
-    assert len(services.services()) == 4, "the address of the server that is started is nobody else's"
+    os.environ["MLFLOW_TRACKING_URI"] = processes.mlflow_server().address
+    assert len(processes.services()) == 4, "the address of the server that is started is nobody else's"
 
 
 @pytest.mark.parametrize("named", ["http://127.0.0.1:5000/", "http://localhost:5000", " http://localhost:5000// "])
 def test_the_server_that_is_started_may_be_named_with_a_slash_or_as_localhost(shell: None, named: str) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = named
-    assert len(services.services()) == 4 and environment()["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+    assert len(processes.services()) == 4 and environment()["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
 
 
 def test_the_address_of_a_server_has_no_slash_at_its_end_in_links_to_its_pages(shell: None) -> None:
@@ -131,7 +131,7 @@ def test_the_address_of_a_server_has_no_slash_at_its_end_in_links_to_its_pages(s
 
 def test_a_store_of_ones_own_is_used_from_whatever_folder_and_no_server_started_for_it(shell: None) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///shared.db"
-    assert [service.name for service in services.services()] == ["prefect", "worker", "inbox"]
+    assert [service.name for service in processes.services()] == ["prefect", "worker", "inbox"]
     assert environment()["MLFLOW_TRACKING_URI"] == f"sqlite:///{Path.cwd()}/shared.db"
     os.environ["MLFLOW_TRACKING_URI"] = "postgresql://db/runs"
     assert environment()["MLFLOW_TRACKING_URI"] == "postgresql://db/runs"
@@ -140,12 +140,12 @@ def test_a_store_of_ones_own_is_used_from_whatever_folder_and_no_server_started_
 def test_the_store_of_the_project_by_its_name_is_served_like_one_that_is_not_named(shell: None) -> None:
     for own in ("sqlite:///mlflow.db", f"sqlite:///{Path.cwd()}/mlflow.db"):
         os.environ["MLFLOW_TRACKING_URI"] = own
-        assert environment()["MLFLOW_TRACKING_URI"] == services.mlflow_server().address
+        assert environment()["MLFLOW_TRACKING_URI"] == processes.mlflow_server().address
 
 
 def test_a_server_that_was_started_is_ended_whatever_store_is_named_now(shell: None) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:8080"
-    assert [service.name for service in services.every_service()] == ["prefect", "mlflow", "worker", "inbox"]
+    assert [service.name for service in processes.every_service()] == ["prefect", "mlflow", "worker", "inbox"]
 
 
 # Up and down
@@ -233,7 +233,7 @@ def test_a_server_that_shows_everything_to_everybody_is_not_taken_for_up(web: Se
 
 def test_a_program_that_was_first_on_the_port_is_not_taken_for_the_server(web: Service) -> None:
     idle = replace(web, command=python("import time; time.sleep(60)"))
-    with patch.object(services, "listener", return_value=None), patch.object(services, "START_SECONDS", 1):
+    with patch.object(processes, "listener", return_value=None), patch.object(processes, "START_SECONDS", 1):
         command = (sys.executable, "-m", "http.server", web.port, "--bind", "127.0.0.1")
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as stranger:
             wait_until(lambda: answers(web))
@@ -247,7 +247,7 @@ def test_a_service_that_cannot_be_noted_is_not_left_behind(web: Service, monkeyp
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(services, "note", full)
+    monkeypatch.setattr(processes, "note", full)
     before = psutil.Process().children()
     with pytest.raises(OSError, match="No space left"):
         start(web)
@@ -262,7 +262,7 @@ def test_a_service_that_ends_at_once_is_named_with_its_log(web: Service) -> None
 
 
 def test_a_server_that_does_not_answer_in_time_is_not_up(web: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services, "START_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "START_SECONDS", 0.5)
     mute = replace(web, command=python("import time; time.sleep(60)"))
     for _ in range(2):
         with pytest.raises(LanduseError, match=r"^web does not answer: see .*web\.log; make down, then make up$"):
@@ -273,7 +273,7 @@ def test_a_server_that_does_not_answer_in_time_is_not_up(web: Service, monkeypat
 def test_a_service_that_does_not_end_when_asked_is_killed_with_what_it_started(
     web: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "STOP_SECONDS", 0.5)
     deaf = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + AS_A_CHILD
     stubborn = replace(web, command=(*python(deaf), web.port))
     start(stubborn)
@@ -331,11 +331,11 @@ def test_a_reader_that_has_read_enough_ends_the_status_quietly(place: Path) -> N
 def test_a_worker_ends_with_the_server_before_another_program_takes_its_port(place: Path) -> None:
     idle = python("import time; time.sleep(60)")
     script = "from pipelines.__main__ import end_with_server; end_with_server(); import time; time.sleep(60)"
-    with patch.object(services, "prefect_server", return_value=Service("prefect", idle)) as server:
+    with patch.object(processes, "prefect_server", return_value=Service("prefect", idle)) as server:
         start(server())
         with subprocess.Popen(python(script), start_new_session=True) as worker:
             with pytest.raises(subprocess.TimeoutExpired):
                 worker.wait(1.5)
             kill(server())
             assert worker.wait(2) == -signal.SIGKILL
-        assert services.is_dead(server()) and not stop(server()) and not services.is_dead(server())
+        assert processes.is_dead(server()) and not stop(server()) and not processes.is_dead(server())

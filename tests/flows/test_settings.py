@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[2]
 LANDUSE = Path(sys.executable).with_name("landuse")
 FOUND = """
 import json, os
-from landuse.environment import own_environment
+from landuse.core.environment import own_environment
 own_environment()
-from pipelines import services, settings
-os.environ.update(services.environment())
+from pipelines.services import processes, settings
+os.environ.update(processes.environment())
 from prefect.settings import get_current_settings
 print(json.dumps(get_current_settings().to_environment_variables()))
 """

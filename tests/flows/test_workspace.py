@@ -9,9 +9,9 @@ import tiny
 import yaml
 
 from landuse import tracking
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
 from landuse.params import load_params
-from pipelines.workspace import COPY, command, make_copy, overridden, remove_copy, workspace
+from pipelines.steps.workspace import COPY, command, make_copy, overridden, remove_copy, workspace
 
 IDENTITY = {f"GIT_{role}_{key}": "tester" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 FASTER = {"train.learning_rate": 0.5}

@@ -16,9 +16,9 @@ from PIL import Image
 
 from landuse import ingest as room
 from landuse.cli import main
-from landuse.errors import LanduseError, Refused, Unavailable
-from landuse.lineage import data_record
+from landuse.core.errors import LanduseError, Refused, Unavailable
 from landuse.params import DataParams
+from landuse.project.lineage import data_record
 from landuse.sample.png import png
 
 SET = DataParams(source="../set.zip", checksum=None)

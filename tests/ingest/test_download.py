@@ -14,7 +14,7 @@ import pytest
 import yaml
 from archives import CHECKS, WRONG, ask_for, bring_in, pictures, zip_of
 
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
 from landuse.ingest import download
 
 

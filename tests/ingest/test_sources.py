@@ -7,7 +7,7 @@ import pytest
 from archives import WRONG, bring_in, folder_of, pictures, zip_of
 
 from landuse import sample
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
 from landuse.ingest.sources import UCMERCED_CHECKSUM, find_source
 from landuse.params import DataParams
 

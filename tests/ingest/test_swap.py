@@ -14,13 +14,13 @@ import yaml
 from archives import CHECKS, ask_for, bring_in, files_in, folder_of, in_step, is_current, picture, pictures, zip_of
 
 from landuse import ingest as room
-from landuse.errors import LanduseError
-from landuse.files import sha256_of
+from landuse.core.errors import LanduseError
+from landuse.core.files import sha256_of
+from landuse.core.paths import DATA, MANIFEST, VALIDATED
 from landuse.ingest import record, swap
-from landuse.paths import DATA, MANIFEST, VALIDATED
+from landuse.project.dvc_repo import add_data, repository
 from landuse.recovery import recover_killed
 from landuse.validate import validate
-from landuse.versioning import add_data, repository
 
 
 def test_a_folder_becomes_versioned_data_and_a_second_ingest_does_nothing(project: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from archives import files_in, folder_of, picture, pictures, tar_of
 
-from landuse.errors import LanduseError, Refused
+from landuse.core.errors import LanduseError, Refused
 from landuse.ingest import tar, unpack
 
 IMAGE = b"an image"

@@ -12,7 +12,7 @@ import pytest
 from archives import bring_in, files_in, folder_of, pictures, tar_of, zip_of
 
 from landuse import ingest as room
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
 from landuse.ingest import unpack
 
 

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from workspace import Workspace
 
-from landuse.files import read_record, read_table
+from landuse.core.files import read_record, read_table
 
 THROUGH_DATASET = {"validate", "extract", "train", "evaluate", "register"}
 
@@ -187,7 +187,7 @@ def test_the_copies_in_the_sample_are_one_group(whole_run: Workspace) -> None:
     assert rows["tanks/tanks00.png"]["group"] == rows["tanks/tanks01.png"]["group"]
 
 
-@pytest.mark.parametrize("module", ["landuse.cli", "landuse.classifier"])
+@pytest.mark.parametrize("module", ["landuse.cli", "landuse.ml.classifier"])
 def test_importing_leaves_no_trace_in_the_folder(module: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", f"import {module}"], cwd=tmp_path, check=True)
     assert list(tmp_path.iterdir()) == []

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from landuse.features import EMBEDDINGS, FACTS, manifest_digest
+from landuse.core.paths import DATA, SPLITS
 from landuse.ingest.sources import find_source
+from landuse.ml.features import EMBEDDINGS, FACTS, manifest_digest
 from landuse.params import DataParams, load_params
-from landuse.paths import DATA, SPLITS
 from landuse.split import split
 from landuse.validate import validate
 

@@ -7,9 +7,9 @@ from shutil import copy
 import pytest
 from running import in_this_process
 
-from landuse.serve.answers import Answers
 from landuse.serve.metrics import Metrics
 from landuse.serve.model import load
+from landuse.serve.predictor import Answers
 
 
 @pytest.fixture(scope="session")

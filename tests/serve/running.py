@@ -18,8 +18,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from landuse.serve import address, listener
-from landuse.serve.answers import Answers
 from landuse.serve.app import Helper, build_app
+from landuse.serve.predictor import Answers
 from landuse.serve.server import build_server
 
 JSON = "application/json"

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from running import Reply, ask, drawn, process, score, sent, wait_until
 
-from landuse.dataset import MAX_PIXELS, pixel_count
-from landuse.errors import Unavailable
+from landuse.core.errors import Unavailable
+from landuse.ml.images import MAX_PIXELS, pixel_count
 from landuse.serve import admission
 from landuse.serve.admission import SMALL_PIXELS, Admission
-from landuse.serve.answers import Answers
+from landuse.serve.predictor import Answers
 
 LARGE = drawn("PNG", "L", (2000, 1001))
 SMALL = drawn("PNG")

@@ -9,9 +9,9 @@ import pytest
 from raw import dial, hear, request, tell
 from running import ask, in_this_process, wait_until
 
-from landuse.serve import connection, door, server
-from landuse.serve.answers import Answers
+from landuse.serve import connection, middleware, server
 from landuse.serve.metrics import Metrics
+from landuse.serve.predictor import Answers
 
 CHUNKED = "Transfer-Encoding: chunked"
 MALFORMED = {
@@ -65,7 +65,7 @@ def test_a_refused_request_is_answered_and_closed_while_its_body_is_still_to_com
 @pytest.mark.parametrize("status", [*REFUSED, "chunks"])
 def test_of_a_refused_body_no_more_is_read_than_a_request_may_have(place: str, status: int | str, monkeypatch) -> None:
     monkeypatch.setattr(connection.Connection, "spare", 1_000_000)
-    monkeypatch.setattr(door, "LARGEST_BODY", 1_000_000)
+    monkeypatch.setattr(middleware, "LARGEST_BODY", 1_000_000)
     most, sent = 30_000_000, 0  # what the system holds for both sides is beyond the server
     with dial(place) as plug:
         plug.sendall(REFUSED.get(status, request("POST /look", CHUNKED)).encode())
@@ -101,7 +101,7 @@ SLOW = {
 @pytest.mark.parametrize("name", SLOW)
 def test_who_does_not_come_to_an_end_is_not_waited_for(place: str, monkeypatch, name: str) -> None:
     monkeypatch.setattr(connection, "HEADER_SECONDS", 0.4)
-    monkeypatch.setattr(door, "BODY_SECONDS", 0.4)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.4)
     begin, drop, statuses = SLOW[name]
     with dial(place) as plug:
         plug.sendall(begin.encode())
@@ -119,8 +119,8 @@ def test_an_answered_client_that_asks_nothing_more_is_let_go(answers: Answers, m
 
 
 def test_a_body_that_comes_at_a_fair_pace_may_take_longer_than_one_that_drips(place: str, monkeypatch) -> None:
-    monkeypatch.setattr(door, "BODY_SECONDS", 0.3)
-    monkeypatch.setattr(door, "SLOWEST", 10_000)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(middleware, "SLOWEST", 10_000)
     with dial(place) as plug:
         plug.sendall(request("POST /look", "Content-Length: 12000", "Connection: close").encode())
         for _ in range(6):

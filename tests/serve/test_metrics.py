@@ -8,9 +8,9 @@ import tiny
 from prometheus_client.parser import text_string_to_metric_families
 from running import ask, in_this_process, score, sent
 
-from landuse.paths import DATA
-from landuse.serve.answers import Answers
+from landuse.core.paths import DATA
 from landuse.serve.metrics import Metrics
+from landuse.serve.predictor import Answers
 
 
 @pytest.fixture

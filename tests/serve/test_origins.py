@@ -3,7 +3,7 @@
 import pytest
 from raw import Heard, request, tell
 
-from landuse.origins import OriginCheck
+from landuse.core.origins import OriginCheck
 
 JSON = ("Content-Type: application/json", "Content-Length: 14")
 LOOPBACK = ["localhost", "LOCALHOST:8080", "localhost.", "127.0.0.1:8080", "127.8.9.1", "[::1]:8080"]

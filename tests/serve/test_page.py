@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from running import drawn, sent
 
-from landuse.classifier import Classifier
-from landuse.paths import DATA, MODEL
-from landuse.serve.answers import Answers
+from landuse.core.paths import DATA, MODEL
+from landuse.ml.classifier import Classifier
+from landuse.serve.predictor import Answers
 
 pytestmark = pytest.mark.slow
 IMAGE = DATA / "forest" / "05.png"

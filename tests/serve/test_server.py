@@ -17,11 +17,12 @@ import pytest
 from pyarrow import parquet
 from running import Reply, ask, drawn, process, score, sent, wait_until
 
-from landuse import paths, registry, tracking
-from landuse.classifier import Classifier
+from landuse import registry, tracking
+from landuse.core import paths
+from landuse.ml.classifier import Classifier
 
 pytestmark = pytest.mark.slow
-FORGETFUL = "from landuse.serve import log; log.BATCH_SECONDS = 0.2"
+FORGETFUL = "from landuse.serve import prediction_log; prediction_log.BATCH_SECONDS = 0.2"
 NO_TENSORFLOW = "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None"
 IMAGE = paths.DATA / "forest" / "05.png"
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import Error, copy, copytree, rmtree
 
-from landuse import champion
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
+from landuse.registry import resolve
 
 EXAMPLE = Path(__file__).with_name("example.py")
 
@@ -19,9 +19,9 @@ def export(folder: Path, model: str) -> str:
     """
     if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
         raise LanduseError(f"{folder} is there and not empty: name a new folder")
-    with champion.model_folder(model) as (version, source):
-        champion.open_model(model, version, source, int8=True)  # tried, like the one below
-        _, classifier = champion.open_model(model, version, source, int8=False)
+    with resolve.model_folder(model) as (version, source):
+        resolve.open_model(model, version, source, int8=True)  # tried, like the one below
+        _, classifier = resolve.open_model(model, version, source, int8=False)
         found = classifier.card.get("validation")
         if found is None:
             raise LanduseError(f"{model} has no validation in its model.json: train and register it anew")

@@ -7,17 +7,16 @@ from tempfile import TemporaryDirectory
 
 from mlflow.entities.model_registry import ModelVersion
 
-from landuse import ledger
-from landuse.errors import LanduseError, Unavailable
-from landuse.gate.alone import check_budgets, check_scores
+from landuse.core.errors import LanduseError, Unavailable
 from landuse.gate.blessing import Blessing, Check
-from landuse.gate.copies import check_answer, check_formats
-from landuse.gate.disturb import check_robustness
-from landuse.gate.duel import check_duel
-from landuse.gate.evidence import Evidence, Facing, facing, own_evidence, undisturbed
+from landuse.gate.comparison import check_duel
+from landuse.gate.consistency import check_answer, check_formats
+from landuse.gate.robustness import check_robustness
+from landuse.gate.scoring import Evidence, Facing, facing, own_evidence, undisturbed
 from landuse.gate.slices import check_slices
+from landuse.gate.thresholds import check_budgets, check_scores
 from landuse.params import EvaluateParams, PromoteParams
-from landuse.registry import MODEL_FOLDER
+from landuse.registry import MODEL_FOLDER, audit_log
 
 Tell = Callable[[Check], None]
 
@@ -101,7 +100,7 @@ def check_images(count: int, params: PromoteParams, note: str) -> Check:
 def check_past(version: ModelVersion) -> Iterator[Check]:
     """A version that was rolled back does not become champion again by itself; nothing to say of any other version."""
     number = str(version.version)
-    moves = [entry for entry in ledger.done(version.name) if number in (entry.before, entry.after)]
+    moves = [entry for entry in audit_log.done(version.name) if number in (entry.before, entry.after)]
     if moves and moves[-1].action == "rollback" and moves[-1].before == number:
         sentence = f"it was rolled back at {moves[-1].when}; --force and a reason bring it back"
         yield Check("rolled_back", None, None, False, sentence)

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Literal, Self
 
-from landuse.files import write_whole
+from landuse.core.files import write_whole
+from landuse.core.paths import BLESSING
 from landuse.params import PromoteParams
-from landuse.paths import BLESSING
 
 KEYS = {"mcnemar": "significance", "difference": "margin", "slice": "slice_accuracy", "robust": "disturbed_fall"}
 DIGITS = 9  # so that a fall from 0.8 to 0.6 is one of 0.2, and no more

@@ -7,9 +7,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import ImageStat
 
-from landuse.dataset import decode, map_ahead, upright
 from landuse.gate.blessing import Check
-from landuse.gate.evidence import Evidence
+from landuse.gate.scoring import Evidence
+from landuse.ml.images import decode, map_ahead, upright
 from landuse.params import PromoteParams
 
 Slices = dict[str, NDArray[np.bool_]]

@@ -12,19 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from landuse.addresses import public
-from landuse.dataset import image_paths
-from landuse.errors import NO_ROOM, LanduseError, NotReady, Refused, printable
+from landuse.core.addresses import public
+from landuse.core.errors import NO_ROOM, LanduseError, NotReady, Refused, printable
+from landuse.core.paths import ARTIFACTS, DATA, DATA_DVC, INCOMING, QUARANTINE, VALIDATION
+from landuse.core.process import alone
 from landuse.ingest.record import CANDIDATE, complete, digest_of, keep_findings, recorded, write_record
 from landuse.ingest.sources import Source, find_source
 from landuse.ingest.swap import JOURNAL, recover, remove, settle, swap_in, undo_swap
 from landuse.ingest.unpack import encodable
+from landuse.ml.images import image_paths
 from landuse.params import DataParams, ValidateParams, load_params
-from landuse.paths import ARTIFACTS, DATA, DATA_DVC, INCOMING, QUARANTINE, VALIDATION
-from landuse.process import alone
-from landuse.sample import is_drawn
-from landuse.validate import validate as look_at
-from landuse.versioning import (
+from landuse.project.dvc_repo import (
     MODIFIED,
     NOT_IN_CACHE,
     add_data,
@@ -33,6 +31,8 @@ from landuse.versioning import (
     repository,
     status_of_data,
 )
+from landuse.sample import is_drawn
+from landuse.validate import validate as look_at
 
 LOCK, BUSY = INCOMING / "lock", "another ingest is at work in this project: wait until it has ended"
 KEPT = frozenset({"lock", "downloads"})

@@ -13,11 +13,11 @@ from urllib.request import Request, urlopen
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from landuse.addresses import parts, public
-from landuse.errors import LanduseError, Refused, Unavailable, one_line, printable
+from landuse.core.addresses import parts, public
+from landuse.core.errors import LanduseError, Refused, Unavailable, one_line, printable
+from landuse.core.paths import INCOMING
+from landuse.core.proxies import refuse_unspoken_proxy
 from landuse.ingest.unpack import CHUNK, flat, one_line_errors
-from landuse.network import refuse_unspoken_proxy
-from landuse.paths import INCOMING
 
 DOWNLOADS = INCOMING / "downloads"
 TIMEOUT = 30

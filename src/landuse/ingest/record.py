@@ -13,13 +13,13 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.utils.serialize import dumps_yaml
 
-from landuse.errors import LanduseError
-from landuse.files import write_whole
+from landuse.core.errors import LanduseError
+from landuse.core.files import write_whole
+from landuse.core.paths import ARTIFACTS, DATA_DVC, VALIDATED
 from landuse.ingest.swap import BEFORE, INCOMING, remove
-from landuse.lineage import read_data_dvc
 from landuse.params import ValidateParams, load_params
-from landuse.paths import ARTIFACTS, DATA_DVC, VALIDATED
-from landuse.versioning import commit_validation, is_validated
+from landuse.project.dvc_repo import commit_validation, is_validated
+from landuse.project.lineage import read_data_dvc
 
 CANDIDATE = INCOMING / "candidate"
 

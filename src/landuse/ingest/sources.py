@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from landuse import sample
-from landuse.addresses import ENCODED, is_ambiguous, public
-from landuse.errors import LanduseError, Refused
+from landuse.core.addresses import ENCODED, is_ambiguous, public
+from landuse.core.errors import LanduseError, Refused
+from landuse.core.paths import DATA
 from landuse.ingest.download import checksum_of, fetch, verify
 from landuse.ingest.unpack import copy_folder, folder_members, one_line_errors, unpack_archive
 from landuse.params import DataParams
-from landuse.paths import DATA
 
 # Yang and Newsam, UC Merced Land Use (2010): the official archive, as mirrored by torchgeo.
 UCMERCED_URL = (

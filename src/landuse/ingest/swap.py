@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 from dvc.repo import Repo
 
-from landuse.files import BOTH_SIDES, write_whole
-from landuse.paths import DATA, DATA_DVC, DVC_LOCK, INCOMING, VALIDATED
-from landuse.paths import SWAP as JOURNAL
-from landuse.versioning import is_as_recorded
+from landuse.core.files import BOTH_SIDES, write_whole
+from landuse.core.paths import DATA, DATA_DVC, DVC_LOCK, INCOMING, VALIDATED
+from landuse.core.paths import SWAP as JOURNAL
+from landuse.project.dvc_repo import is_as_recorded
 
 PREVIOUS = INCOMING / "previous"
 BEFORE = INCOMING / "before"  # what the files were that follow data/: to go back needs no room on the disk

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from landuse.errors import Refused
+from landuse.core.errors import Refused
 
 Member = tuple[str, int, Callable[[], IO[bytes]]]  # a path, that of a folder ends with a slash; bytes; their opener
 

@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from unicodedata import normalize
 
-from landuse.dataset import IMAGE_SUFFIXES
-from landuse.errors import NO_ROOM, LanduseError, Refused, one_line
+from landuse.core.errors import NO_ROOM, LanduseError, Refused, one_line
 from landuse.ingest.tar import CHUNK, Member, tar_members
+from landuse.ml.images import IMAGE_SUFFIXES
 
 # An archive may unpack to this many bytes and this many times its own size more: images hardly compress, bombs do.
 UNPACKED_BYTES = 2**30

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from landuse.errors import LanduseError
-from landuse.files import BOTH_SIDES
-from landuse.params.complaints import causes, explain, suggestion, yaml_reason
-from landuse.params.kinds import (
+from landuse.core.errors import LanduseError
+from landuse.core.files import BOTH_SIDES
+from landuse.core.paths import PARAMS
+from landuse.params.errors import causes, explain, suggestion, yaml_reason
+from landuse.params.types import (
     Block,
     Checksum,
     Choices,
@@ -27,7 +28,6 @@ from landuse.params.kinds import (
     form,
     section,
 )
-from landuse.paths import PARAMS
 
 
 @section

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from landuse import champion
-from landuse.classifier import Classifier
-from landuse.dataset import map_ahead
-from landuse.errors import LanduseError, escaped, printable
+from landuse.core.errors import LanduseError, escaped, printable
+from landuse.core.progress import track
+from landuse.ml.classifier import Classifier
+from landuse.ml.images import map_ahead
 from landuse.predict.output import Output, growing_file, refuse_unwritable, standard_output
 from landuse.predict.rows import Answer
 from landuse.predict.sources import Found, find_images, refuse_missing
 from landuse.predict.tally import Tally
-from landuse.progress import track
+from landuse.registry import resolve
 
 
 def predict(paths: list[str], model: str, output: Path | None, int8: bool = False) -> Tally:
@@ -25,7 +25,7 @@ def predict(paths: list[str], model: str, output: Path | None, int8: bool = Fals
         refuse_unwritable(output)
     if next(find_images(paths), None) is None:
         raise LanduseError(f"{', '.join(paths)}: there is no image")
-    name, classifier = champion.load(model, int8)
+    name, classifier = resolve.load(model, int8)
     destination = growing_file(output, classifier.labels, name) if output else standard_output(classifier.labels, name)
     with destination as rows:
         total = sum(1 for _ in new_images(paths, rows))

@@ -12,11 +12,11 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 
-from landuse.errors import LanduseError, Unavailable
+from landuse.core.errors import LanduseError, Unavailable
+from landuse.core.process import hold
 from landuse.predict import parquet
 from landuse.predict.rows import Answer, CsvLines, JsonLines
 from landuse.predict.tally import Tally
-from landuse.process import hold
 
 KINDS = {".csv": CsvLines, ".jsonl": JsonLines, parquet.SUFFIX: JsonLines}
 BLOCK = 1 << 16

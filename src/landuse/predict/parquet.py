@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
 
 SUFFIX = ".parquet"
 ROWS_AT_ONCE = 2000

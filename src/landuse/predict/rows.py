@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from io import StringIO
 from typing import NamedTuple
 
-from landuse.classifier import Prediction
+from landuse.ml.classifier import Prediction
 
 NOTHING = dict.fromkeys(Prediction.model_fields)
 

@@ -6,8 +6,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from landuse.dataset import IMAGE_SUFFIXES
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
+from landuse.ml.images import IMAGE_SUFFIXES
 
 OUTSIDE = "it is a link that leads out of the folder: name the file itself"
 MAGIC = frozenset("*?[")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from landuse.errors import printable
+from landuse.core.errors import printable
 
 SHOWN = 20
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 
-from landuse import ledger, registry
-from landuse.errors import LanduseError, Refused, printable
+from landuse import registry
+from landuse.core.errors import LanduseError, Refused, printable
+from landuse.core.paths import REPORT
 from landuse.gate import judge
 from landuse.gate.blessing import Blessing
-from landuse.gate.evidence import are_here
-from landuse.handover import hand_over, settled_champion
+from landuse.gate.scoring import are_here
 from landuse.params import EvaluateParams, PromoteParams
-from landuse.paths import REPORT
 from landuse.promote.publish import publish, restore
-from landuse.registry import AGAIN, CHALLENGER
+from landuse.registry import AGAIN, CHALLENGER, audit_log
+from landuse.registry.transition import hand_over, settled_champion
 
 BY_THE_GATE = "passed the gate"
 
@@ -75,10 +75,10 @@ def challenger(name: str) -> str:
 
 def blessing_of_champion(name: str, number: str) -> Blessing | None:
     """The blessing with which a version became champion, if by the ledger it still is."""
-    done = ledger.done(name)
-    if ledger.champions(done)[-1:] != [number]:
+    done = audit_log.done(name)
+    if audit_log.champions(done)[-1:] != [number]:
         return None
-    kept = (ledger.blessing(entry) for entry in reversed(done) if entry.after == number)
+    kept = (audit_log.blessing(entry) for entry in reversed(done) if entry.after == number)
     return next((Blessing.of(content) for content in kept if content), None)
 
 

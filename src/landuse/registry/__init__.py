@@ -8,20 +8,19 @@ from pathlib import Path
 from shlex import quote
 from shutil import rmtree
 
-import mlflow
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from landuse import tracking
-from landuse.classifier import CARD_FILE, Classifier, digest
-from landuse.errors import LanduseError, Unavailable, one_line
-from landuse.files import read_record, sha256_of
-from landuse.lineage import DIRTY
-from landuse.paths import SQLITE
-from landuse.registry.location import location_of, location_of_run
+from landuse.core.errors import LanduseError, Unavailable, one_line
+from landuse.core.files import read_record, sha256_of
+from landuse.core.paths import SQLITE
+from landuse.ml.classifier import CARD_FILE, Classifier, digest
+from landuse.project.lineage import DIRTY
+from landuse.registry.location import location_of
 from landuse.tracking import MODEL_TAG
-from landuse.tracking.place import AGAIN, FILES, folder_of, reach, transfer_errors
+from landuse.tracking.backend_store import AGAIN, FILES, folder_of, reach, transfer_errors
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 MODEL_FOLDER = "artifacts/model"
@@ -172,30 +171,3 @@ def way_back(version: ModelVersion) -> str:
     if not before or Path(before).exists() or not Path(FILES).is_dir():
         return ""
     return f'; the project was in {before}: ln -s "$PWD" {quote(before)}'
-
-
-def fetch_card(version: ModelVersion, folder: Path) -> Path | None:
-    """The card of a version's model, copied into the folder, or None where its files are lost."""
-    uri = f"{location_of(version)}/{MODEL_FOLDER}/{CARD_FILE}"
-    try:
-        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
-    except (MlflowException, OSError):
-        return None
-
-
-def fetch_run_file(version: ModelVersion, path: str, folder: Path) -> Path | None:
-    """A file of the run that made a version, copied into the folder, or None where that does not have it or is gone.
-
-    Raises LanduseError where the run has its files outside of the store.
-    """
-    try:
-        files = get_artifact_repository(location_of_run(version))
-        there = {item.path for item in files.list_artifacts(path.rpartition("/")[0] or None)}
-    except MlflowException as error:
-        if error.error_code not in NOT_THERE:
-            raise
-        return None
-    if path not in there:
-        return None
-    folder.mkdir(parents=True, exist_ok=True)
-    return Path(files.download_artifacts(path, str(folder)))

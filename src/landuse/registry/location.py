@@ -10,8 +10,8 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from landuse.errors import LanduseError
-from landuse.tracking.place import EXPERIMENT
+from landuse.core.errors import LanduseError
+from landuse.tracking.backend_store import EXPERIMENT
 
 FIRST = "/0"  # the experiment 0, which MLflow makes with a store, has its folder right in the artifact root
 NOT_PLAIN = re.compile(r"%|\\|(^|/)\.\.(/|$)")  # may lead elsewhere than it reads

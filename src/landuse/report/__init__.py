@@ -5,11 +5,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from landuse.files import read_table
+from landuse.core.files import read_table
+from landuse.core.paths import HISTORY, PER_CLASS, PREDICTIONS
 from landuse.params import EvaluateParams
-from landuse.paths import HISTORY, PER_CLASS, PREDICTIONS
 from landuse.report import charts, thumbnails
-from landuse.report.ink import save
+from landuse.report.style import save
 
 
 def draw_pictures(folder: Path, params: EvaluateParams, filters: dict[str, dict[str, Any]] | None) -> None:

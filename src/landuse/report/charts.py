@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
 
-from landuse.report.ink import FAINT, GOOD, INK, LINE, STYLE, WIDTH, WRONG, tidy
-from landuse.scores import calibration_error, confidence_bins
+from landuse.ml.metrics import calibration_error, confidence_bins
+from landuse.report.style import FAINT, GOOD, INK, LINE, STYLE, WIDTH, WRONG, tidy
 
 STRONG = 0.45  # how much colour the fullest cell has: so little that ink stays readable on it
 SILENT, DEAD = 1e-5, 1e-3

@@ -5,9 +5,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from landuse.dataset import read_image
-from landuse.paths import DATA
-from landuse.report.ink import FAINT, GOOD, STYLE, WRONG
+from landuse.core.paths import DATA
+from landuse.ml.images import read_image
+from landuse.report.style import FAINT, GOOD, STYLE, WRONG
 
 COLUMNS = 6
 SIDE = 160

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from landuse.errors import LanduseError
-from landuse.sample.brush import Rng
+from landuse.core.errors import LanduseError
 from landuse.sample.camera import photograph
 from landuse.sample.land import paint_beach, paint_farmland, paint_forest, paint_river
 from landuse.sample.png import MARK, png
+from landuse.sample.primitives import Rng
 from landuse.sample.town import paint_courts, paint_freeway, paint_parkinglot, paint_residential
 from landuse.sample.works import paint_harbor, paint_tanks
 

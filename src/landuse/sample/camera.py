@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from landuse.sample.brush import SIDE, Rng, between, chance
+from landuse.sample.primitives import SIDE, Rng, between, chance
 
 SIZE = 128
 FINER = 3

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from landuse.sample.brush import (
+from landuse.sample.primitives import (
     GREENS,
     GROUNDS,
     ROOFS,

@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageDraw
 
-from landuse.sample.brush import (
+from landuse.sample.primitives import (
     SIDE,
     WHITE,
     Colour,

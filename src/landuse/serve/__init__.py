@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from landuse import champion
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
+from landuse.ml.pyfunc import ROOT_VARIABLE
 from landuse.params import ServeParams
-from landuse.pyfunc import ROOT_VARIABLE
-from landuse.serve.answers import Answers
+from landuse.registry import resolve
 from landuse.serve.app import build_app
-from landuse.serve.follow import Follower
-from landuse.serve.log import Log
 from landuse.serve.metrics import Metrics
 from landuse.serve.model import load
+from landuse.serve.prediction_log import Log
+from landuse.serve.predictor import Answers
+from landuse.serve.reloader import Follower
 from landuse.serve.server import build_server
 
 M_MMAP_THRESHOLD, LARGE_BYTES = -3, 1024 * 1024  # a setting of glibc's malloc.h, and its value
@@ -36,7 +36,7 @@ def serve(params: ServeParams, model: str, int8: bool, host: str, port: int) -> 
         metrics = Metrics()
         log = Log(Path(params.log), metrics) if params.log else None
         answers = Answers(load(model, int8), metrics, log, os.environ.get(ROOT_VARIABLE))
-        follower = Follower(model, int8, params.follow_seconds, answers) if champion.follows(model) else None
+        follower = Follower(model, int8, params.follow_seconds, answers) if resolve.follows(model) else None
         helpers = [helper for helper in (log, follower) if helper]
         server = build_server(build_app(answers, helpers, address(door), host))
         sys.setswitchinterval(HANDOVER_SECONDS)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition, Semaphore
 
-from landuse.dataset import MAX_PIXELS, cores
-from landuse.errors import Unavailable
+from landuse.core.errors import Unavailable
+from landuse.ml.images import MAX_PIXELS, cores
 
 SMALL_PIXELS = 2_000_000  # up to here an image never waits for large ones
 LARGE_PIXELS = MAX_PIXELS  # of all large images in work: at up to 21 bytes each while decoded and converted, 1.05 GB

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from landuse.errors import LanduseError, Unavailable
-from landuse.origins import OriginCheck
-from landuse.serve.answers import Answers, ScoringModel
-from landuse.serve.door import INVOCATIONS, Door
+from landuse.core.errors import LanduseError, Unavailable
+from landuse.core.origins import OriginCheck
+from landuse.serve.middleware import INVOCATIONS, Door
+from landuse.serve.predictor import Answers, ScoringModel
 
 SCORING = (INVOCATIONS, "/ping", "/health", "/version")
 THREADS = 64  # of requests at work or waiting: more than the large images that may wait

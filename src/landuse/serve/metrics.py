@@ -11,7 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from landuse.classifier import Prediction
+from landuse.ml.classifier import Prediction
 
 PATHS = frozenset({"/", "/look", "/invocations", "/metrics", "/ping", "/health", "/version"})
 SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.25, 0.5, 1, 2.5, 10)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from landuse import champion
-from landuse.classifier import Classifier
-from landuse.examples import EXAMPLES_FILE, Examples
+from landuse.ml.classifier import Classifier
+from landuse.ml.examples import EXAMPLES_FILE, Examples
+from landuse.registry import resolve
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Model:
 
 def load(name: str, int8: bool = False) -> Model:
     """The model of a registry or folder, in float32 or int8. Raises LanduseError where there is none that works."""
-    with champion.model_folder(name) as (version, folder):
-        version, classifier = champion.open_model(name, version, folder, int8)
+    with resolve.model_folder(name) as (version, folder):
+        version, classifier = resolve.open_model(name, version, folder, int8)
         examples = Examples(folder) if (folder / EXAMPLES_FILE).exists() else None
     return Model(version, classifier, examples)

@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 
 from landuse.serve.connection import KEEP_ALIVE_SECONDS, Connection
-from landuse.serve.door import Door
+from landuse.serve.middleware import Door
 
 FAREWELL_SECONDS = 10
 HANDSHAKE_SECONDS = 0.05  # for who is connecting when the door closes

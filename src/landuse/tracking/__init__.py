@@ -15,10 +15,10 @@ from mlflow.data.sources import LocalArtifactDatasetSource
 from mlflow.entities import Metric, Param, Run
 from numpy.typing import NDArray
 
-from landuse import lineage, process
-from landuse.addresses import public_values
-from landuse.files import made, read_record, read_table, sha256_of
-from landuse.paths import (
+from landuse.core import process
+from landuse.core.addresses import public_values
+from landuse.core.files import made, read_record, read_table, sha256_of
+from landuse.core.paths import (
     DATA,
     DATA_DOCS,
     DOCS_OF,
@@ -34,7 +34,8 @@ from landuse.paths import (
     VALIDATION,
     VALIDATION_PAGE,
 )
-from landuse.tracking.place import EXPERIMENT, store
+from landuse.project import lineage
+from landuse.tracking.backend_store import EXPERIMENT, store
 
 MODEL_TAG = "model.sha256"
 SCORE = "best_validation_accuracy"  # of a trial; of a search, that of its best trial

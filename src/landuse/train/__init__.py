@@ -2,15 +2,17 @@
 
 import numpy as np
 
-from landuse import lineage, model, tracking
-from landuse.examples import choose, write_examples
-from landuse.files import sha256_of
+from landuse import tracking
+from landuse.core.files import sha256_of
+from landuse.core.paths import HISTORY, MODEL, SPLITS
+from landuse.ml.examples import choose, write_examples
+from landuse.ml.network import device
 from landuse.params import TrainParams
-from landuse.paths import HISTORY, MODEL, SPLITS
-from landuse.train.bench import Bench
-from landuse.train.calibrate import calibrate
+from landuse.project import lineage
+from landuse.train.calibration import calibrate
+from landuse.train.callbacks import Watch
 from landuse.train.export import export
-from landuse.train.watch import Watch
+from landuse.train.trainer import Bench
 
 
 def train(params: TrainParams) -> None:
@@ -21,7 +23,7 @@ def train(params: TrainParams) -> None:
     bench = Bench(params)
     facts, weights = bench.facts, bench.extracted.weights
     tags = {"weights": weights, "weights.sha256": facts["weights_sha256"]}
-    tags |= {"device": model.device(), "processor": lineage.processor()}
+    tags |= {"device": device(), "processor": lineage.processor()}
     with tracking.training_run(tags, train=params, extract=bench.extracted) as record:
         with Watch(params.epochs, **bench.images(params)) as watch:
             bench.fit(params, watch).to_csv(HISTORY, index=False)

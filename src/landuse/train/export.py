@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landuse import model
-from landuse.classifier import (
+from landuse.core.errors import LanduseError
+from landuse.core.files import sha256_of
+from landuse.core.paths import DATA, MODEL
+from landuse.ml.classifier import (
     CARD_FILE,
     CHECKED_IMAGES,
     EMBEDDING,
@@ -24,12 +26,11 @@ from landuse.classifier import (
     LiteModel,
     unsure_key,
 )
-from landuse.dataset import Pixels, map_ahead, read_image, spread
-from landuse.errors import LanduseError
-from landuse.files import sha256_of
-from landuse.model import KERAS_FILE
-from landuse.paths import DATA, MODEL
-from landuse.train.calibrate import trusted_confidence
+from landuse.ml.diagnostics import dead_kernels, depthwise_filters
+from landuse.ml.images import Pixels, map_ahead, read_image, spread
+from landuse.ml.litert import Traced, to_int8, to_litert, traced
+from landuse.ml.network import HEAD, KERAS_FILE, backbone_of
+from landuse.train.calibration import trusted_confidence
 
 CALIBRATION_IMAGES = 8
 PREPROCESSING = (
@@ -51,12 +52,12 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, su
         [read_image(DATA / path, card["image_size"]) for path in paths.iloc[spread(len(paths), most)]]
         for paths, most in ((rows["train"]["path"], CALIBRATION_IMAGES), (rows["validation"]["path"], CHECKED_IMAGES))
     )
-    served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer(model.HEAD).input})
-    graph = model.traced(served)
-    flatbuffer = model.to_litert(served, graph)
+    served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer(HEAD).input})
+    graph = traced(served)
+    flatbuffer = to_litert(served, graph)
     check_conversion(graph, flatbuffer, checked)
     (MODEL / MODEL_FILE).write_bytes(flatbuffer)
-    (MODEL / INT8_FILE).write_bytes(model.to_int8(flatbuffer, pixels))
+    (MODEL / INT8_FILE).write_bytes(to_int8(flatbuffer, pixels))
     confidence, right = int8_answers(rows["validation"], card)
     card[unsure_key(int8=True)] = trusted_confidence(confidence, right, sure_accuracy)
     card["validation"] = {
@@ -93,7 +94,7 @@ def save_keras(network: keras.Model, path: Path) -> None:
 
 def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -> dict[str, Any]:
     """What travels with the model: labels, input, preprocessing, origin, and what is known of the network."""
-    backbone = model.backbone_of(network)
+    backbone = backbone_of(network)
     return {
         "labels": labels,
         "image_size": facts["params"]["image_size"],
@@ -110,12 +111,12 @@ def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -
         "averaged_views": facts["averaged_views"],
         "parameters": network.count_params(),
         "trained_parameters": sum(int(np.prod(weight.shape)) for weight in network.trainable_weights),
-        "dead_kernels": model.dead_kernels(backbone),
-        "depthwise_filters": model.depthwise_filters(backbone),
+        "dead_kernels": dead_kernels(backbone),
+        "depthwise_filters": depthwise_filters(backbone),
     }
 
 
-def check_conversion(graph: model.Traced, flatbuffer: bytes, images: list[Pixels]) -> None:
+def check_conversion(graph: Traced, flatbuffer: bytes, images: list[Pixels]) -> None:
     """Compare the trained network with what was converted from it, on images, or raise LanduseError."""
     lite = LiteModel(flatbuffer)
     expected = np.stack([graph(image[np.newaxis])[PROBABILITIES].numpy()[0] for image in images])

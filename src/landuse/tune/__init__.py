@@ -7,12 +7,12 @@ from typing import Any
 import optuna
 
 from landuse import tracking
-from landuse.errors import LanduseError
+from landuse.core.errors import LanduseError
+from landuse.core.paths import TUNE
+from landuse.core.process import alone
+from landuse.core.progress import track
+from landuse.core.streams import tensorflow_starts
 from landuse.params import ExtractParams, TrainParams, TuneParams
-from landuse.paths import TUNE
-from landuse.process import alone
-from landuse.progress import track
-from landuse.quiet import tensorflow_starts
 from landuse.tune.pictures import draw
 from landuse.tune.study import (
     VALUES,
@@ -84,7 +84,7 @@ def make_trials(
     The first one is of given values, unless these were tried.
     """
     with tensorflow_starts():
-        from landuse.train.bench import Bench
+        from landuse.train.trainer import Bench
     done, bench = ended(study), Bench(train)
     if first is not None and not is_tried(study, first):
         study.enqueue_trial(first, user_attrs={VALUES: first})

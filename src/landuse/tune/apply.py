@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from landuse.errors import LanduseError
-from landuse.files import write_whole
-from landuse.paths import PARAMS
+from landuse.core.errors import LanduseError
+from landuse.core.files import write_whole
+from landuse.core.paths import PARAMS
 
 
 def apply(values: dict[str, Any]) -> str:

@@ -11,15 +11,17 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from landuse import features, inputs, lineage, tracking
-from landuse.errors import LanduseError
-from landuse.files import made
+from landuse import tracking
+from landuse.core.errors import LanduseError
+from landuse.core.files import made
+from landuse.core.paths import SPLITS, SQLITE, TUNE
+from landuse.ml import features
 from landuse.params import ExtractParams, Range, TrainParams, TuneParams
-from landuse.paths import SPLITS, SQLITE, TUNE
+from landuse.project import lineage, stage_guard
 
 if TYPE_CHECKING:
-    from landuse.train.bench import Bench
-    from landuse.train.learner import Outcome
+    from landuse.train.loop import Outcome
+    from landuse.train.trainer import Bench
 
 STARTUP_TRIALS = 10
 EPOCHS_BETWEEN_LOOKS = 4  # to compare a trial with the others means to read them all from the file
@@ -79,7 +81,7 @@ def study_name(train: TrainParams, params: TuneParams) -> str:
     Of what no trial may try, `averaged_views` is part of it: where all is trained, views are averaged in training too.
     """
     fixed = {key: value for key, value in asdict(train).items() if key not in {*params.space, "sure_accuracy"}}
-    data, code = lineage.data_record()["md5"], [inputs.code_of("train"), lineage.versions()]
+    data, code = lineage.data_record()["md5"], [stage_guard.code_of("train"), lineage.versions()]
     basis = [data, code, features.facts(), made(SPLITS).read_text("utf-8"), fixed, asdict(params)["space"]]
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from landuse.errors import LanduseError, Refused
-from landuse.files import sha256_of
+from landuse.core.errors import LanduseError, Refused
+from landuse.core.files import sha256_of
+from landuse.core.paths import ARTIFACTS, DATA, DATA_DOCS, DATA_DVC, DOCS_OF, MANIFEST, VALIDATION, VALIDATION_PAGE
 from landuse.params import ValidateParams
-from landuse.paths import ARTIFACTS, DATA, DATA_DOCS, DATA_DVC, DOCS_OF, MANIFEST, VALIDATION, VALIDATION_PAGE
 from landuse.validate.context import run_checkpoints
 from landuse.validate.findings import Verdict, complaint, judge
 from landuse.validate.manifest import build_manifest, class_table, content_table, write_manifest

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from landuse.errors import LanduseError
-from landuse.paths import GX
+from landuse.core.errors import LanduseError
+from landuse.core.paths import GX
 
 
 def open_context(project: Path) -> Any:

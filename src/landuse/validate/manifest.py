@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 from PIL import Image, ImageStat
 
-from landuse.dataset import decode, image_paths, map_ahead, upright
-from landuse.errors import LanduseError, Refused
-from landuse.hashes import PLAIN, TURNED, difference_hashes
+from landuse.core.errors import LanduseError, Refused
+from landuse.ml.images import decode, image_paths, map_ahead, upright
+from landuse.ml.perceptual_hash import PLAIN, TURNED, difference_hashes
 
 COLUMNS = {
     "path": "str",

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from landuse import dataset
+from landuse.ml.images import data_uri, thumbnail
 from landuse.validate.findings import Finding, Offender, Verdict
 
 SHOWN = 60  # thumbnails of one expectation
@@ -112,7 +112,7 @@ def card(offender: Offender, thumbnail: Thumbnail, room: int) -> str:
 def picture(file: Path, name: str) -> str:
     """A thumbnail as an <img> that holds its own bytes."""
     text = escape(name)
-    source = dataset.data_uri(dataset.thumbnail(file, SIDE))
+    source = data_uri(thumbnail(file, SIDE))
     return f'<img src="{source}" alt="{text}" title="{text}" loading="lazy">'
 
 

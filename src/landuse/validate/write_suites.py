@@ -10,7 +10,7 @@ from shutil import copyfile, copytree
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from landuse.paths import GX
+from landuse.core.paths import GX
 from landuse.validate.context import open_context
 from landuse.validate.suites import CHECKS, TABLES, phrase
 

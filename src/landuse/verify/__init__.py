@@ -7,10 +7,12 @@ from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 
-from landuse import lineage, registry
-from landuse.errors import LanduseError, Refused
-from landuse.verify.again import rerun, restored
-from landuse.verify.rows import Row, Then, ingredients, line, packages, results
+from landuse import registry
+from landuse.core.errors import LanduseError, Refused
+from landuse.project import lineage
+from landuse.registry.version_record import fetch_run_file
+from landuse.verify.diff import Row, Then, ingredients, line, packages, results
+from landuse.verify.rebuild import rerun, restored
 
 PARAMS_FILE = "params.yaml"
 LOGGED = (PARAMS_FILE, "versions.json", "splits.csv", "metrics.json", "predictions.csv")
@@ -54,7 +56,7 @@ def recall(name: str, number: str, folder: Path) -> Then:
         version = registry.get_version(name, number)
         registry.location_of(version)  # refused where the registry was made to keep it elsewhere
         lost = [f"the tag {tag}" for tag in NEEDED if tag not in version.tags]
-        lost += [path for path in LOGGED if registry.fetch_run_file(version, path, folder) is None]
+        lost += [path for path in LOGGED if fetch_run_file(version, path, folder) is None]
         if lost:
             raise LanduseError(
                 f"{', '.join(lost)} of its run {version.run_id} is missing; a version trained anew has it"

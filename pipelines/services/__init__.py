@@ -1,0 +1,1 @@
+"""Long-running services behind the flows: servers, worker, watcher of the inbox."""

@@ -1,0 +1,1 @@
+"""Foundations that every other module may use."""

@@ -1,0 +1,219 @@
+"""Settings of shell and home that count: a table of variables and files, and an environment that keeps to it."""
+
+import os
+import sys
+from codecs import lookup
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from getpass import getuser
+from pathlib import Path
+
+from landuse.core.errors import LanduseError
+from landuse.core.paths import DVC_TMP, SERVICES
+from landuse.core.proxies import set_straight
+
+FIXED, OBEYED, REFUSED = "fixed", "obeyed", "refused"
+AT_START = ("PYTHONSAFEPATH", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONINSPECT")
+UTF8 = "PYTHONUTF8"
+OWNER_ONLY = 0o077  # as a umask
+
+
+@dataclass(frozen=True)
+class Row:
+    """Variables by name or pattern, or files, of a library, and what becomes of them.
+
+    The first row that has a variable counts. What is fixed is taken from the environment, or set to `values`.
+    """
+
+    of: str
+    names: tuple[str, ...]
+    rule: str
+    how: str
+    values: tuple[tuple[str, str], ...] = ()
+
+
+VARIABLES = (
+    Row("landuse", ("LANDUSE_*",), OBEYED, "ports of the servers, the root of `serve`, data and weights of tests"),
+    Row(
+        "Python", (*AT_START, UTF8), FIXED,
+        "as Python does by itself, and in UTF-8: a command that finds it otherwise begins anew", ((UTF8, "1"),),
+    ),
+    Row("make", ("PYTHON", "ARGS"), FIXED, "read from the command line alone: `make run PYTHON=python3.11`"),
+    Row("Python", ("PYTHON*",), OBEYED, "by Python itself; what lies in `PYTHONPATH` comes before a library"),
+    Row(
+        "pip", ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON", "PIP_DRY_RUN", "PIP_CONSTRAINT"),
+        FIXED,
+        "by the Makefile, also against `pip.conf`: what is pinned goes into `.venv`",
+    ),
+    Row("pip", ("PIP_*",), OBEYED, "where packages come from"),
+    Row("Prefect", ("PREFECT_*",), FIXED, "server, database, login and home are those of the project, in `.services/`"),
+    Row(
+        "MLflow", ("MLFLOW_REGISTRY_URI",), REFUSED,
+        "where it is another store than `MLFLOW_TRACKING_URI`; without that, fixed: versions are where runs are",
+    ),
+    Row(
+        "MLflow",
+        (
+            "MLFLOW_TRACKING_*", "MLFLOW_HTTP_*", "MLFLOW_S3_*", "MLFLOW_BOTO_*", "MLFLOW_GCS_*", "MLFLOW_MYSQL_*",
+            "MLFLOW_SQLALCHEMYSTORE_*", "MLFLOW_KERBEROS_*", "MLFLOW_PYARROW_*", "MLFLOW_ARTIFACT_UPLOAD_*",
+            "MLFLOW_*MULTIPART*", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "MLFLOW_WORKSPACE", "MLFLOW_DATABRICKS_*",
+            "DATABRICKS_*",
+        ),
+        OBEYED, "which store, and how it is reached: login, certificates, retries",
+    ),
+    Row(
+        "MLflow", ("MLFLOW_*", "_MLFLOW_*", "KUBE_MLFLOW_*", "DO_NOT_TRACK"), FIXED,
+        "experiment, run, model, server and what is logged are the project's; nothing is told to its makers",
+        (("DO_NOT_TRACK", "true"), ("MLFLOW_DISABLE_TELEMETRY", "true")),
+    ),
+    Row(
+        "Keras", ("KERAS_*",), FIXED, "TensorFlow, with a home of its own, `~/.cache/landuse/keras`",
+        (("KERAS_BACKEND", "tensorflow"),),
+    ),
+    Row("TensorFlow", ("NVIDIA_TF32_OVERRIDE", "ONEDNN_*", "DNNL_*"), FIXED, "else a training comes to other numbers"),
+    Row(
+        "TensorFlow",
+        ("TF_CPP_*", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_*", "TF_NUM_*", "CUDA_*", "NVIDIA_*"),
+        OBEYED, "which devices and cores, how much is logged",
+    ),
+    Row(
+        "TensorFlow", ("TF_*", "TF2_*", "XLA_*", "AUTOGRAPH_*", "PROTOCOL_BUFFERS_*"), FIXED,
+        "as the libraries do by themselves: numbers would be others",
+    ),
+    Row("Matplotlib", ("MPLCONFIGDIR",), OBEYED, "where it caches fonts"),
+    Row("Matplotlib", ("MPLBACKEND", "MATPLOTLIBRC", "MPL_*"), FIXED, "drawn to files", (("MPLBACKEND", "agg"),)),
+    Row(
+        "Great Expectations", ("GX_*", "GE_*"), FIXED, "its context is `gx/`, and nothing is told to its makers",
+        (("GX_ANALYTICS_ENABLED", "false"),),
+    ),
+    Row("DVC", ("DVC_*_CONFIG_DIR", "DVC_SITE_CACHE_DIR"), OBEYED, "where its configuration and locks are"),
+    Row("DVC", ("DVC_STAGE",), OBEYED, "set by DVC: this is a stage that it runs"),
+    Row(
+        "DVC", ("DVC_*", "DVCLIVE_*", "STUDIO_*"), FIXED, "nothing is told to its makers",
+        (("DVC_NO_ANALYTICS", "true"),),
+    ),
+    Row(
+        "git",
+        (
+            "GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR",
+            "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_GRAFT_FILE", "GIT_SHALLOW_FILE",
+            "GIT_REPLACE_REF_BASE", "GIT_NO_REPLACE_OBJECTS", "GIT_NAMESPACE", "GIT_QUARANTINE_PATH", "GIT_*_PATHSPECS",
+        ),
+        FIXED, "the repository is that of the project",
+    ),
+    Row("git", ("GIT_*",), OBEYED, "by git: who commits, its configuration, ssh"),
+    Row(
+        "proxies", ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"), OBEYED,
+        "by whatever leaves this machine; where one is not http:// or https://, that is refused in one line. "
+        "`ALL_PROXY` stands for the two others",
+    ),
+    Row("proxies", ("NO_PROXY",), OBEYED, "as is this machine; what is no host is passed over"),
+    Row(
+        "certificates", ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"),
+        OBEYED, "where certificates are there",
+    ),
+    Row("logins", ("NETRC",), OBEYED, "on the way to other machines; this one is sent no login from it"),
+    Row("stores", ("AWS_*", "BOTO_*", "GOOGLE_*", "AZURE_*", "FSSPEC_*"), OBEYED, "logins of remotes and stores"),
+    Row(
+        "servers",
+        (
+            "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "UVICORN_*", "GUNICORN_*", "WEBSOCKETS_*", "PROMETHEUS_*",
+            "OTEL_*", "FLASK_*", "CELERY_*", "AIOHTTP_*", "APPRISE_*",
+        ),
+        FIXED, "as `serve`, `make up` and `make ui` start them",
+    ),
+    Row(
+        "numbers, tables, images",
+        (
+            "NPY_*", "NUMPY_*", "PANDAS_*", "SCIPY_*", "SKLEARN_*", "PILLOW_*", "OPTUNA_*", "SQLALCHEMY_*", "ALEMBIC_*",
+            "PYDANTIC_*", "HDF5_*",
+        ),
+        FIXED, "as the libraries do by themselves",
+    ),
+    Row(
+        "threads", ("OMP_*", "MKL_*", "OPENBLAS_*", "NUMEXPR_*", "ARROW_*", "LOKY_*", "JOBLIB_*"), OBEYED,
+        "how many cores, and which memory",
+    ),
+    Row("certificates", ("SSLKEYLOGFILE",), FIXED, "the keys of connections are written nowhere"),
+    Row("bars", ("TQDM_*",), FIXED, "as DVC shows them"),
+    Row(
+        "system", ("SHELL",), FIXED, "DVC runs stages by it; that of a service account runs nothing",
+        (("SHELL", "/bin/sh"),),
+    ),
+    Row("terminal", ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR"), OBEYED, "how help and bars look"),
+    Row("system", ("HOME", "TMPDIR", "XDG_*", "LANG", "LC_*", "TZ", "USER"), OBEYED, "folders where they are there"),
+)  # fmt: skip
+FILES = (
+    Row("Keras", ("~/.keras/keras.json",), FIXED, "not read"),
+    Row("Matplotlib", ("matplotlibrc", "*.mplstyle"), FIXED, "figures have a style of their own"),
+    Row("Prefect", ("~/.prefect", "profiles.toml"), FIXED, "not read"),
+    Row(
+        "Prefect", (".env", "prefect.toml", "pyproject.toml"), FIXED,
+        "server, database, login and home; what else they say of Prefect is obeyed, as they lie in the project",
+    ),
+    Row("Great Expectations", ("~/.great_expectations",), FIXED, "nothing is told to its makers"),
+    Row("DVC", ("~/.config/dvc/config",), OBEYED, "where `.dvc/config` and `.dvc/config.local` say nothing"),
+    Row("git", ("~/.gitconfig",), OBEYED, "by git"),
+    Row("MLflow", ("~/.mlflow/credentials", "~/.databrickscfg"), OBEYED, "login of a store on another machine"),
+    Row("logins", ("~/.netrc",), OBEYED, "as `NETRC`"),
+    Row("pip", ("pip.conf",), OBEYED, "where packages come from"),
+)  # fmt: skip
+
+
+def own_environment() -> None:
+    """For the start of a program, before other libraries are imported: what the table fixes is as it says.
+
+    A user without a name, as in a container, goes by number. Raises LanduseError at what the table refuses.
+    """
+    refuse_another_registry()
+    fixed = [name for name in os.environ if (row := row_of(name)) and row.rule != OBEYED]
+    anew = not set(AT_START).isdisjoint(fixed) or not (speaks_utf8() or os.environ.get(UTF8) == "1")
+    for name in fixed:
+        del os.environ[name]
+    os.environ.update(value for row in VARIABLES for value in row.values)
+    os.environ["KERAS_HOME"] = str(keras_home())
+    set_straight()
+    try:
+        getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+    if anew:  # what Python read at its start cannot be undone in the process
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def keep_from_others() -> None:
+    """Let other users read nothing that the program makes, nor write where DVC unpickles what it finds.
+
+    DVC makes the folder of its state open to everybody, whatever the umask: only the folder around it keeps others out.
+    """
+    os.umask(os.umask(OWNER_ONLY) | OWNER_ONLY)
+    with suppress(OSError):  # no project of DVC, or another user's
+        DVC_TMP.mkdir(exist_ok=True)
+        DVC_TMP.chmod(DVC_TMP.stat().st_mode & ~OWNER_ONLY)
+
+
+def row_of(name: str) -> Row | None:
+    """The row of the table that a variable falls under, in letters of either size."""
+    rows = (row for row in VARIABLES for pattern in row.names if fnmatchcase(name.upper(), pattern))
+    return next(rows, None)
+
+
+def refuse_another_registry() -> None:
+    """Raise LanduseError where MLflow's registry would be another store than that of the runs."""
+    runs, registry = (os.environ.get(f"MLFLOW_{name}_URI") for name in ("TRACKING", "REGISTRY"))
+    if runs and registry and runs.rstrip("/") != registry.rstrip("/"):
+        raise LanduseError("MLFLOW_REGISTRY_URI: versions are kept where MLFLOW_TRACKING_URI says; unset it")
+
+
+def keras_home() -> Path:
+    """A folder in which no `keras.json` of the user lies; Keras keeps there what it downloads."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "landuse", "keras").expanduser()
+    except RuntimeError:  # a user without a home
+        return (SERVICES / "keras").absolute()
+
+
+def speaks_utf8() -> bool:
+    """Whether Python reads and writes names and text in UTF-8."""
+    return lookup(sys.getfilesystemencoding()).name == "utf-8"
