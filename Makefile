@@ -40,10 +40,11 @@ down: .venv/run    ## end what `make up` started
 status: .venv/run    ## what is up, what is scheduled, what ran last
 	@python -m pipelines status
 
-test: .venv/dev    ## every check: style, layers, tests on two cores; ARGS="-m 'not slow'" leaves out the slow ones
+test: .venv/dev    ## every check: style, layers, types, tests on two cores; ARGS="-m 'not slow'" leaves out the slow ones
 	ruff check
 	ruff format --check
 	lint-imports
+	mypy
 	pytest --numprocesses 2 $(ARGS)
 
 ui: .venv/run    ## the MLflow UI on this machine
