@@ -1,8 +1,8 @@
-"""The tutorial's recipe and this project side by side, in one run: a table, and accuracy against seconds as a picture.
+"""Compare the tutorial's recipe with this project in one run: a table, and a plot of accuracy against seconds.
 
     LANDUSE_SOURCE=UCMerced_LandUse.zip LANDUSE_WEIGHTS=weights.h5 make bench
 
-`make bench ARGS=--quick` gives the recipe 3 epochs, trains from one seed instead of three, says so, and draws nothing.
+`make bench ARGS=--quick` runs 3 epochs of the recipe and one seed instead of three, marks that, and plots nothing.
 """
 
 import argparse
@@ -24,42 +24,42 @@ from landuse.project.lineage import processor
 from landuse.report import style
 
 EPOCHS, QUICK_EPOCHS = 20, 3
-PICTURE = ROOT / "docs" / "bench.png"
+PLOT_FILE = ROOT / "docs" / "bench.png"
 Curve = list[tuple[float, float]]  # seconds, accuracy
 
 FINE_TUNED = {
     "extract": {"image_size": 256},
     "split": {"validation": 0.05, "test": 0.2},
-    "train": {"averaged_views": 4, "epochs": 12},
+    "train": {"tta_views": 4, "epochs": 12},
 }
 UNGROUPED = {"cosine": 1, "hash_distance": 0}
 
 
 @dataclass
 class Recipe:
-    """What the recipe did: accuracy after so many seconds, epoch by epoch."""
+    """Result of the recipe: accuracy over time, one point per epoch."""
 
     curve: Curve
 
     @property
     def epoch_seconds(self) -> float:
-        """Of an epoch, the median; the first one ends later by what is done before it."""
+        """Median of the epochs; the first is left out, since it includes startup."""
         ends = [seconds for seconds, _ in self.curve]
         return median(later - earlier for earlier, later in zip(ends, ends[1:], strict=False))
 
     @property
     def seconds(self) -> float:
-        """Of all 20 epochs, extrapolated where there were fewer."""
+        """Of all 20 epochs, extrapolated if fewer were run."""
         return self.curve[-1][0] + (EPOCHS - len(self.curve)) * self.epoch_seconds
 
-    def first_at(self, accuracy: float) -> float:
-        """When it first was as good."""
+    def seconds_to(self, accuracy: float) -> float:
+        """Return the time at which an accuracy was first reached."""
         return next(seconds for seconds, reached in self.curve if reached >= accuracy)
 
 
 @dataclass
-class Ours:
-    """What this project did, once per seed: from the archive to the evaluated model."""
+class Timings:
+    """Results of this project, one per seed: from the archive to the evaluated model."""
 
     seconds: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
@@ -67,97 +67,99 @@ class Ours:
 
 
 def run_recipe(epochs: int) -> Recipe:
-    """The recipe, in a process of its own."""
+    """Run the recipe in a subprocess."""
     source, weights = os.environ["LANDUSE_SOURCE"], os.environ["LANDUSE_WEIGHTS"]
     command = [sys.executable, ROOT / "benchmarks/recipe.py", source, weights, "--epochs", str(epochs)]
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return Recipe([(line["seconds"], line["accuracy"]) for line in map(json.loads, said.splitlines())])
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return Recipe([(line["seconds"], line["accuracy"]) for line in map(json.loads, output.splitlines())])
 
 
-def from_the_archive(clone: Path) -> float:
-    """Seconds until the model is evaluated."""
+def ingest_to_evaluate(clone: Path) -> float:
+    """Return the seconds from the archive to the evaluated model."""
     return timed(clone, "landuse", "ingest") + timed(clone, "dvc", "repro", "--quiet", "evaluate")
 
 
-def run_head(rounds: int) -> tuple[Ours, dict[str, float]]:
-    """The `tutorial` preset, every round in a fresh clone; then one changed parameter, and `landuse tune`."""
-    found = Ours()
+def run_head(rounds: int) -> tuple[Timings, dict[str, float]]:
+    """Run the `tutorial` preset, each round in a fresh clone; then time one changed parameter, and `landuse tune`."""
+    head = Timings()
     for number in range(1, rounds + 1):
         with fresh_clone() as clone:
             write_params(clone, "tutorial")
-            found.seconds.append(from_the_archive(clone))
-            found.accuracies.append(read_metrics(clone)["accuracy"])
-            found.curve = curve(clone, found.seconds[-1])
+            head.seconds.append(ingest_to_evaluate(clone))
+            head.accuracies.append(read_metrics(clone)["accuracy"])
+            head.curve = read_curve(clone, head.seconds[-1])
             if number == rounds:
                 timed(clone, "dvc", "repro", "--quiet")
-                again = after_a_change(clone, "tutorial", {})
+                again = time_changed_parameter(clone, "tutorial", {})
                 tune = timed(clone, "landuse", "tune")
-    return found, {"again": again, "tune": tune}
+    return head, {"again": again, "tune": tune}
 
 
-def run_fine_tuned(seeds: int) -> tuple[Ours, Ours, float]:
-    """The `ucmerced` preset at 80/20 with averaged views, from several seeds: split by groups, and by single images."""
-    grouped, single = Ours(), Ours()
+def run_fine_tuned(seeds: int) -> tuple[Timings, Timings, float]:
+    """Run the `ucmerced` preset at 80/20 with TTA, from several seeds: split by groups, and by single images."""
+    grouped, single = Timings(), Timings()
     with fresh_clone() as clone:
         for seed in range(1, seeds + 1):
-            for found, split in ((grouped, {}), (single, UNGROUPED)):
-                changes = seeded(FINE_TUNED, seed, split)
+            for result, split in ((grouped, {}), (single, UNGROUPED)):
+                changes = with_seed(FINE_TUNED, seed, split)
                 write_params(clone, "ucmerced", **changes)
-                seconds = from_the_archive(clone)
-                found.accuracies.append(read_metrics(clone)["accuracy"])
+                seconds = ingest_to_evaluate(clone)
+                result.accuracies.append(read_metrics(clone)["accuracy"])
                 if not grouped.seconds:
                     grouped.seconds.append(seconds)
-                    grouped.curve = [(seconds, found.accuracies[0])]
+                    grouped.curve = [(seconds, result.accuracies[0])]
         timed(clone, "dvc", "repro", "--quiet")
-        return grouped, single, after_a_change(clone, "ucmerced", changes)
+        return grouped, single, time_changed_parameter(clone, "ucmerced", changes)
 
 
-def seeded(changes: dict[str, Any], seed: int, split: dict[str, Any]) -> dict[str, Any]:
-    """The same changes with another seed, and what else is changed of the split."""
+def with_seed(changes: dict[str, Any], seed: int, split: dict[str, Any]) -> dict[str, Any]:
+    """Return the changes with another seed and further changes to the split."""
     return changes | {
         "split": changes["split"] | split | {"seed": seed},
         "train": changes["train"] | {"seed": seed},
     }
 
 
-def after_a_change(clone: Path, preset: str, changes: dict[str, Any]) -> float:
-    """Seconds of a whole `dvc repro` after one parameter of train was changed."""
+def time_changed_parameter(clone: Path, preset: str, changes: dict[str, Any]) -> float:
+    """Return the seconds of a full `dvc repro` after changing one parameter of train."""
     write_params(clone, preset, **changes | {"train": changes.get("train", {}) | {"weight_decay": 0.02}})
     return timed(clone, "dvc", "repro", "--quiet")
 
 
-def curve(clone: Path, seconds: float) -> Curve:
-    """Validation accuracy of every epoch, and when it ended, where the last `dvc repro` ended after so many seconds."""
+def read_curve(clone: Path, seconds: float) -> Curve:
+    """Return each epoch's end time and validation accuracy; `seconds` is when the last `dvc repro` ended."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{clone}/mlflow.db")
-    every = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    run = next(run for run in every if "validation_accuracy" in run.data.metrics)
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    run = next(run for run in runs if "validation_accuracy" in run.data.metrics)
     ended = (clone / "dvc.lock").stat().st_mtime
     history = client.get_metric_history(run.info.run_id, "validation_accuracy")
     return [(seconds + point.timestamp / 1000 - ended, point.value) for point in history]
 
 
-def draw(curves: dict[str, Curve], path: Path) -> None:
-    """Accuracy against seconds."""
+def plot(curves: dict[str, Curve], path: Path) -> None:
+    """Plot accuracy against seconds."""
     with rc_context(style.STYLE):
         figure = Figure(figsize=(1.4 * style.WIDTH, 3.2), layout="constrained")
         axes = figure.subplots()
         for (name, points), color in zip(curves.items(), (style.WRONG, style.INK, style.GOOD), strict=True):
             seconds, accuracies = zip(*points, strict=True)
             axes.plot(seconds, [100 * value for value in accuracies], "o-", ms=3, lw=1, color=color, label=name)
-        style.tidy(axes, "Accuracy of held-out images (%) against seconds from the archive")
+        style.format_axes(axes, "Accuracy of held-out images (%) against seconds from the archive")
         axes.set_xlim(left=0)
         axes.set_ylim(80, 100)
         axes.legend(loc="lower right")
-        style.save(figure, path)
+        style.save_png(figure, path)
 
 
-def rows(recipe: Recipe, head: Ours, others: dict[str, float], grouped: Ours, single: Ours, tuned: float) -> list[str]:
-    """The table of the README."""
+def table(
+    recipe: Recipe, head: Timings, others: dict[str, float], grouped: Timings, single: Timings, tuned: float
+) -> list[str]:
+    """Return the lines of the README's table."""
     final, measured = recipe.curve[-1][1], len(recipe.curve)
     extrapolated = "" if measured == EPOCHS else f" (extrapolated from {measured}, the accuracy is theirs)"
-    seconds, first = median(head.seconds), recipe.first_at(final)
+    seconds, first = median(head.seconds), recipe.seconds_to(final)
     sooner = (
         f"{first:.0f} s: {first / seconds:.1f} × ours" if measured == EPOCHS else f"takes all {EPOCHS} epochs to tell"
     )
@@ -179,15 +181,15 @@ def rows(recipe: Recipe, head: Ours, others: dict[str, float], grouped: Ours, si
 
 
 def spread(accuracies: list[float]) -> str:
-    """Mean and standard deviation over the seeds, in percent."""
+    """Format mean and standard deviation over the seeds, in percent."""
     if len(accuracies) == 1:
         return f"{accuracies[0]:.1%} (one seed)"
-    each = ", ".join(f"{100 * value:.1f}" for value in accuracies)
-    return f"{mean(accuracies):.1%} ± {100 * stdev(accuracies):.1f} ({each})"
+    values = ", ".join(f"{100 * value:.1f}" for value in accuracies)
+    return f"{mean(accuracies):.1%} ± {100 * stdev(accuracies):.1f} ({values})"
 
 
 def main() -> None:
-    """Run both, print the table, draw."""
+    """Run both, print the table, and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
@@ -197,9 +199,9 @@ def main() -> None:
     head, others = run_head(1 if quick else 3)
     grouped, single, tuned = run_fine_tuned(1 if quick else 3)
     print(f"{os.cpu_count()} cores of {processor()}, Python {platform.python_version()}")
-    print("\n".join(rows(recipe, head, others, grouped, single, tuned)))
+    print("\n".join(table(recipe, head, others, grouped, single, tuned)))
     if not quick:
-        draw({"recipe": recipe.curve, "head": head.curve, "fine-tuned": grouped.curve}, PICTURE)
+        plot({"recipe": recipe.curve, "head": head.curve, "fine-tuned": grouped.curve}, PLOT_FILE)
 
 
 if __name__ == "__main__":

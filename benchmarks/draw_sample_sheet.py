@@ -1,4 +1,4 @@
-"""Make `docs/sample.jpg`, the picture at the top of the README: two scenes of each class of the sample."""
+"""Create `docs/sample.jpg`, the picture at the top of the README: two scenes of each class of the sample."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ NUMBERS = (4, 8)
 
 
 def main() -> None:
-    """Draw the scenes, a column per class."""
+    """Draw the scenes, one column per class."""
     sheet = Image.new("RGB", (len(CLASSES) * (SIDE + GAP) - GAP, len(NUMBERS) * (SIDE + GAP) - GAP), "white")
     for column, label in enumerate(CLASSES):
         for row, number in enumerate(NUMBERS):

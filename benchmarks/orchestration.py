@@ -1,11 +1,11 @@
-"""What Prefect costs: the training flow beside bare `dvc repro`, and a retraining that finds nothing new.
+"""Measure the overhead of Prefect: the training flow against bare `dvc repro`, and a retraining with nothing new.
 
     LANDUSE_SOURCE=UCMerced_LandUse.zip LANDUSE_WEIGHTS=weights.h5 LANDUSE_PREFECT_PORT=4300 LANDUSE_MLFLOW_PORT=5300 \\
     python benchmarks/orchestration.py
 
-A fresh clone with the tutorial preset, everything up. In each round `train.seed` is changed and `dvc repro` run by
-hand, then changed again and the training flow asked for through its deployment: both run train, evaluate and register,
-and find the rest unchanged. The flow's seconds go from asking the server until it says that the run completed.
+Uses a fresh clone with the tutorial preset and all services up. Each round changes `train.seed` and runs `dvc repro`,
+then changes it again and runs the training flow through its deployment: both run train, evaluate and register, and skip
+the rest. The flow is timed from the request to the server until it reports the run as completed.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from statistics import median
 from time import perf_counter
 
 import yaml
-from real_job import ROOT, fresh_clone, timed, write_params
+from real_job import fresh_clone, timed, write_params
 
 SEEDS = count(2)
 
 
 def change_seed(clone: Path) -> None:
-    """A seed that no training had before."""
+    """Set a seed that has not been used before."""
     path = clone / "params.yaml"
     params = yaml.safe_load(path.read_text())
     params["train"]["seed"] = next(SEEDS)
@@ -31,7 +31,7 @@ def change_seed(clone: Path) -> None:
 
 
 def flow_seconds(name: str) -> float:
-    """Wall seconds of a run of a deployment, which must complete."""
+    """Run a deployment, which must complete; returns wall seconds."""
     from prefect.deployments import run_deployment
 
     start = perf_counter()
@@ -42,7 +42,7 @@ def flow_seconds(name: str) -> float:
 
 
 def compare(clone: Path, rounds: int) -> dict[str, list[float]]:
-    """The seconds of each round, by what was run."""
+    """Return the seconds of each round, by what was run."""
     seconds: dict[str, list[float]] = {"dvc repro": [], "training flow": [], "nothing new": []}
     for _ in range(rounds):
         change_seed(clone)
@@ -55,11 +55,10 @@ def compare(clone: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Set up, run, print the table."""
+    """Set up, run, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    sys.path.insert(0, str(ROOT))
     from pipelines.services import processes
 
     with fresh_clone() as clone:
@@ -73,8 +72,8 @@ def main() -> None:
             seconds = compare(clone, rounds)
         finally:
             timed(clone, "python", "-m", "pipelines", "down")
-    for name, each in seconds.items():
-        print(f"{name:<22} {median(each):7.1f} s   of {', '.join(f'{one:.1f}' for one in each)}")
+    for name, values in seconds.items():
+        print(f"{name:<22} {median(values):7.1f} s   of {', '.join(f'{value:.1f}' for value in values)}")
     print(f"{'Prefect costs':<22} {median(seconds['training flow']) - median(seconds['dvc repro']):7.1f} s")
 
 

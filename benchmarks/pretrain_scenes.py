@@ -1,7 +1,7 @@
-"""Make `weights/scenes.weights.h5`: a small MobileNetV2 taught on scenes that are not in the sample.
+"""Create `weights/scenes.weights.h5`: a small MobileNetV2 pretrained on scenes that are not in the sample.
 
-The sample stands in for real images and these weights for ImageNet's, so that everything runs without a network.
-Run it as `python benchmarks/pretrain_scenes.py`; it takes some minutes on two cores.
+The sample stands in for real images and these weights for ImageNet's, so that everything runs offline.
+Run it as `python benchmarks/pretrain_scenes.py`; it takes a few minutes on two cores.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from landuse.ml.images import map_ahead
+from landuse.ml.images import parallel_map
 from landuse.ml.network import ALL, build_backbone, scaled_input, unfreeze
 from landuse.params import ExtractParams
 from landuse.sample import CLASSES, draw
@@ -21,17 +21,17 @@ SCENES_PER_CLASS = 400
 EPOCHS = 24
 BATCH = 64
 SEED = 1000
-FIRST = 1000  # the number of the first scene of each class: far beyond those of the sample
+FIRST = 1000  # number of the first scene of each class: far beyond those of the sample
 TARGET = Path("weights/scenes.weights.h5")
 
 
-def scene(which: tuple[str, int]) -> NDArray[np.uint8]:
-    """One scene as the network sees it."""
-    return np.asarray(draw(*which).resize((BACKBONE.image_size,) * 2, Image.Resampling.BILINEAR))
+def scene_pixels(scene: tuple[str, int]) -> NDArray[np.uint8]:
+    """Draw one scene at the network's input size."""
+    return np.asarray(draw(*scene).resize((BACKBONE.image_size,) * 2, Image.Resampling.BILINEAR))
 
 
 class Scenes(keras.utils.PyDataset):
-    """Shuffled batches, each scene in a dihedral view, with a tint and a brightness of its own."""
+    """Shuffled batches: one random dihedral view per batch, random brightness and tint per scene."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.float32]) -> None:
         super().__init__()
@@ -42,22 +42,22 @@ class Scenes(keras.utils.PyDataset):
         return len(self.images) // BATCH
 
     def on_epoch_end(self) -> None:
-        """Draw the order of the next pass."""
+        """Shuffle for the next epoch."""
         self.order = self.random.permutation(len(self.images))
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        chosen = self.order[index * BATCH : (index + 1) * BATCH]
-        images = np.rot90(self.images[chosen], self.random.integers(4), axes=(1, 2))
+        indices = self.order[index * BATCH : (index + 1) * BATCH]
+        images = np.rot90(self.images[indices], self.random.integers(4), axes=(1, 2))
         images = images[:, :: self.random.choice([-1, 1])]
         light = self.random.uniform(0.8, 1.2, (BATCH, 1, 1, 1)) * self.random.uniform(0.9, 1.1, (BATCH, 1, 1, 3))
-        return (images * light).clip(0, 255).astype(np.uint8), self.labels[chosen]
+        return (images * light).clip(0, 255).astype(np.uint8), self.labels[indices]
 
 
 def main() -> None:
-    """Draw, teach, and save the backbone without its head."""
-    names = [(label, FIRST + number) for label in CLASSES for number in range(SCENES_PER_CLASS)]
-    images = np.stack(list(map_ahead(scene, names)))
-    labels = np.eye(len(CLASSES), dtype=np.float32)[[CLASSES.index(label) for label, _ in names]]
+    """Draw the scenes, train, and save the backbone without its head."""
+    scenes = [(label, FIRST + number) for label in CLASSES for number in range(SCENES_PER_CLASS)]
+    images = np.stack(list(parallel_map(scene_pixels, scenes)))
+    labels = np.eye(len(CLASSES), dtype=np.float32)[[CLASSES.index(label) for label, _ in scenes]]
     backbone = build_backbone(BACKBONE)
     keras.utils.set_random_seed(SEED)
     pixels, scaled = scaled_input(backbone)

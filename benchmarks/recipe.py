@@ -1,8 +1,8 @@
-"""The tutorial's recipe in plain Keras: a frozen MobileNetV2 and a new head, every epoch a full pass over all images.
+"""The tutorial's recipe in plain Keras: a frozen MobileNetV2 and a new head; each epoch is a full pass over all images.
 
     python benchmarks/recipe.py UCMerced_LandUse.zip weights.h5 --epochs 20
 
-Nothing of this project is used. Every epoch is a line of JSON: seconds since the start, and validation accuracy.
+Uses nothing of this project. Each epoch prints a line of JSON: seconds since the start, and validation accuracy.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from time import perf_counter
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 START = perf_counter()
 
-import keras  # noqa: E402  what is imported is part of what it takes
+import keras  # noqa: E402  the import counts towards the time
 
 SIZE, BATCH, VALIDATION, SEED = 224, 16, 0.3, 1
 
 
 @contextmanager
 def unpacked(archive: str) -> Iterator[Path]:
-    """The folder of the classes in the archive."""
+    """Unpack the archive; yields the folder that holds the classes."""
     with TemporaryDirectory() as folder:
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(folder)
@@ -34,7 +34,7 @@ def unpacked(archive: str) -> Iterator[Path]:
 
 
 def build_network(weights: str, classes: int) -> keras.Model:
-    """MobileNetV2 without its top, frozen; pooled, and a softmax over the classes."""
+    """Build a frozen MobileNetV2 without its top, with pooling and a softmax over the classes."""
     pixels = keras.Input((SIZE, SIZE, 3))
     scaled = keras.applications.mobilenet_v2.preprocess_input(pixels)
     backbone = keras.applications.MobileNetV2(input_shape=(SIZE, SIZE, 3), include_top=False, weights=weights)
@@ -43,8 +43,8 @@ def build_network(weights: str, classes: int) -> keras.Model:
     return keras.Model(pixels, keras.layers.Dense(classes, activation="softmax")(pooled))
 
 
-class Clock(keras.callbacks.Callback):
-    """Says how far it is after every epoch."""
+class ProgressReporter(keras.callbacks.Callback):
+    """Prints a line of JSON after each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         line = {"epoch": epoch + 1, "seconds": perf_counter() - START, "accuracy": logs["val_accuracy"]}
@@ -57,9 +57,9 @@ def main() -> None:
     parser.add_argument("archive")
     parser.add_argument("weights")
     parser.add_argument("--epochs", type=int, default=20)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     keras.utils.set_random_seed(SEED)
-    with unpacked(asked.archive) as folder, redirect_stdout(sys.stderr):  # it tells how many files there are
+    with unpacked(args.archive) as folder, redirect_stdout(sys.stderr):  # Keras prints the number of files
         train, validation = keras.utils.image_dataset_from_directory(
             folder,
             label_mode="categorical",
@@ -70,9 +70,9 @@ def main() -> None:
             seed=SEED,
             verbose=False,
         )
-        network = build_network(asked.weights, len(train.class_names))
+        network = build_network(args.weights, len(train.class_names))
         network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-        network.fit(train, validation_data=validation, epochs=asked.epochs, verbose=0, callbacks=[Clock()])
+        network.fit(train, validation_data=validation, epochs=args.epochs, verbose=0, callbacks=[ProgressReporter()])
 
 
 if __name__ == "__main__":

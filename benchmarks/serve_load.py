@@ -1,9 +1,9 @@
-"""How `landuse serve` bears 8 clients at once: time to ready, latency, errors, memory.
+"""Load-test `landuse serve` with 8 concurrent clients: startup time, latency, errors, memory.
 
     python benchmarks/serve_load.py --int8 --ready 6 --median 30 --slowest 120 --memory 500
 
-Run it in a project with data/ and a registered champion; needs wrk (`apt install wrk`). Exit code 1 where it is slower
-or larger than asked.
+Run it in a project with data/ and a registered champion; needs wrk (`apt install wrk`). Exit code 1 if a limit is
+exceeded.
 """
 
 import argparse
@@ -38,32 +38,32 @@ end
 
 
 @contextmanager
-def running(*options: str) -> Iterator[tuple[subprocess.Popen, str, float]]:
-    """A server of its own: its process, its address, and the seconds until it answered."""
+def run_server(*options: str) -> Iterator[tuple[subprocess.Popen, str, float]]:
+    """Run a server; yields its process, its address, and the seconds until its first reply."""
     start = perf_counter()
     server = subprocess.Popen(["landuse", "serve", "--port", "0", *options], stdout=subprocess.PIPE, text=True)
     try:
         line = server.stdout.readline()
-        place = re.search(r"http://([\d.:]+)/", line)[1]
-        connection = HTTPConnection(place)
+        address = re.search(r"http://([\d.:]+)/", line)[1]
+        connection = HTTPConnection(address)
         connection.request("GET", "/ping")
         assert connection.getresponse().status == 200
-        yield server, place, perf_counter() - start
+        yield server, address, perf_counter() - start
     finally:
         server.terminate()
         server.wait(30)
 
 
-def load(place: str, script: Path, seconds: int) -> dict[str, float]:
-    """8 clients at once, as fast as they are answered; what wrk counted, latencies in milliseconds."""
+def run_load(address: str, script: Path, seconds: int) -> dict[str, float]:
+    """Send requests from 8 clients in a closed loop; returns what wrk measured, latencies in milliseconds."""
     command = ["wrk", f"-t{THREADS}", f"-c{CLIENTS}", f"-d{seconds}s", "--timeout", "60s", "-s", script]
-    said = subprocess.run([*command, f"http://{place}/invocations"], check=True, capture_output=True, text=True)
-    return json.loads(said.stdout.splitlines()[-1])
+    output = subprocess.run([*command, f"http://{address}/invocations"], check=True, capture_output=True, text=True)
+    return json.loads(output.stdout.splitlines()[-1])
 
 
 @contextmanager
-def written(image: bytes) -> Iterator[Path]:
-    """The script that tells wrk what to send, and how to say what came of it."""
+def wrk_script(image: bytes) -> Iterator[Path]:
+    """Write the wrk script that sends an image and prints the results as JSON."""
     body = json.dumps({"inputs": [base64.b64encode(image).decode()]})
     with TemporaryDirectory() as folder:
         script = Path(folder, "post.lua")
@@ -72,32 +72,35 @@ def written(image: bytes) -> Iterator[Path]:
 
 
 def main() -> None:
-    """Measure, print, judge."""
+    """Measure, print, and check the limits."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--model", help="in place of the champion")
+    parser.add_argument("--model", help="instead of the champion")
     parser.add_argument("--int8", action="store_true")
-    for goal in ("ready", "median", "slowest", "memory"):
-        parser.add_argument(f"--{goal}", type=float, default=float("inf"))
-    asked = parser.parse_args()
-    options = [*(["--model", asked.model] if asked.model else []), *(["--int8"] if asked.int8 else [])]
+    for limit in ("ready", "median", "slowest", "memory"):
+        parser.add_argument(f"--{limit}", type=float, default=float("inf"))
+    args = parser.parse_args()
+    options = [*(["--model", args.model] if args.model else []), *(["--int8"] if args.int8 else [])]
     image = (DATA / image_paths(DATA)[0]).read_bytes()
-    with running(*options) as (server, place, ready), written(image) as script:
+    with run_server(*options) as (server, address, ready), wrk_script(image) as script:
         process, memory = psutil.Process(server.pid), {}
-        load(place, script, WARM_UP)
+        run_load(address, script, WARM_UP)
         memory["before"] = process.memory_info().rss / 1e6
-        found = load(place, script, asked.seconds)
+        results = run_load(address, script, args.seconds)
         memory["after"] = process.memory_info().rss / 1e6
-    print(f"ready after {ready:.1f} s; {found['requests']:,} requests of {CLIENTS} clients, {found['errors']} errors")
     print(
-        f"median {found['median']:.1f} ms, 99 of 100 within {found['slowest']:.1f} ms; "
-        f"{found['requests'] / found['seconds']:.0f} requests/s"
+        f"ready after {ready:.1f} s; {results['requests']:,} requests of {CLIENTS} clients, {results['errors']} errors"
+    )
+    print(
+        f"median {results['median']:.1f} ms, 99 of 100 within {results['slowest']:.1f} ms; "
+        f"{results['requests'] / results['seconds']:.0f} requests/s"
     )
     print("memory " + ", ".join(f"{when} {size:.0f} MB" for when, size in memory.items()))
-    if found["errors"] or ready > asked.ready or found["median"] > asked.median or found["slowest"] > asked.slowest:
-        sys.exit("that is worse than asked for")
-    if max(memory.values()) > asked.memory:
-        sys.exit("that is more memory than asked for")
+    slow = ready > args.ready or results["median"] > args.median or results["slowest"] > args.slowest
+    if results["errors"] or slow:
+        sys.exit("that is slower than allowed, or had errors")
+    if max(memory.values()) > args.memory:
+        sys.exit("that is more memory than allowed")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Where the time goes: of every step, how much is work, and how much is importing libraries.
+"""Measure how much of each step's time is work and how much is importing libraries.
 
     LANDUSE_SOURCE=UCMerced_LandUse.zip LANDUSE_WEIGHTS=weights.h5 python benchmarks/startup.py ucmerced --at-most 0.25
 
-A fresh clone, `landuse ingest` and `dvc repro`. Every Python process that takes part, DVC's too, has to tell how long
-it took and how long it imported. Exit code 1 where imports are a larger share of the whole than asked.
+Runs `landuse ingest` and `dvc repro` in a fresh clone. Every Python process involved, DVC's included, records its total
+and its import time. Exit code 1 if imports are a larger share of the whole than `--at-most`.
 """
 
 import argparse
@@ -20,10 +20,10 @@ from time import perf_counter
 
 from real_job import STAGES, environment, fresh_clone, write_params
 
-WATCH = """
+TIME_IMPORTS = """
 import atexit, builtins, importlib, json, os, sys, threading, time
-begun, total, inside = time.perf_counter(), 0.0, threading.local()
-def watched(load):
+started, total, inside = time.perf_counter(), 0.0, threading.local()
+def time_calls(load):
     def timed(*args, **options):
         global total
         if getattr(inside, "importing", False):
@@ -35,66 +35,68 @@ def watched(load):
             inside.importing = False
             total += time.perf_counter() - start
     return timed
-builtins.__import__ = watched(builtins.__import__)
-importlib.import_module = watched(importlib.import_module)
-def tell():
-    told = {"command": sys.argv, "seconds": time.perf_counter() - begun, "imports": total}
+builtins.__import__ = time_calls(builtins.__import__)
+importlib.import_module = time_calls(importlib.import_module)
+def write_record():
+    record = {"command": sys.argv, "seconds": time.perf_counter() - started, "imports": total}
     with open(os.path.join(os.path.dirname(__file__), f"{os.getpid()}.json"), "w") as file:
-        json.dump(told, file)
-atexit.register(tell)
+        json.dump(record, file)
+atexit.register(write_record)
 """
 
 
 @dataclass(frozen=True)
-class Took:
-    """Wall seconds, and those of them that went to imports."""
+class Duration:
+    """Wall seconds, and how many of them were spent on imports."""
 
     seconds: float
     imports: float
 
-    def __add__(self, other: "Took") -> "Took":
-        return Took(self.seconds + other.seconds, self.imports + other.imports)
+    def __add__(self, other: "Duration") -> "Duration":
+        return Duration(self.seconds + other.seconds, self.imports + other.imports)
 
-    def __sub__(self, other: "Took") -> "Took":
-        return Took(self.seconds - other.seconds, self.imports - other.imports)
+    def __sub__(self, other: "Duration") -> "Duration":
+        return Duration(self.seconds - other.seconds, self.imports - other.imports)
 
 
-def measure(clone: Path, *command: str) -> tuple[Took, dict[str, Took]]:
-    """What a command took with all Python processes it consists of, and each stage among them."""
+def measure(clone: Path, *command: str) -> tuple[Duration, dict[str, Duration]]:
+    """Return the duration of a command with all its Python processes, and of each stage among them."""
     with TemporaryDirectory() as folder:
-        Path(folder, "sitecustomize.py").write_text(WATCH)
+        Path(folder, "sitecustomize.py").write_text(TIME_IMPORTS)
         env = environment(clone)
         env["PYTHONPATH"] = os.pathsep.join((folder, env["PYTHONPATH"]))
         start = perf_counter()
         subprocess.run(command, cwd=clone, env=env, check=True)
         seconds = perf_counter() - start
-        told = [json.loads(file.read_text()) for file in Path(folder).glob("*.json")]
-    stages = {name: Took(one["seconds"], one["imports"]) for one in told if (name := one["command"][-1]) in STAGES}
-    return Took(seconds, sum(one["imports"] for one in told)), stages
+        records = [json.loads(file.read_text()) for file in Path(folder).glob("*.json")]
+    stages = {
+        name: Duration(record["seconds"], record["imports"])
+        for record in records
+        if (name := record["command"][-1]) in STAGES
+    }
+    return Duration(seconds, sum(record["imports"] for record in records)), stages
 
 
 def main() -> None:
-    """Run, print the table, judge."""
+    """Run, print the table, and check the share."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preset")
     parser.add_argument("--at-most", type=float, default=1.0, metavar="SHARE")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with fresh_clone() as clone:
-        write_params(clone, asked.preset)
+        write_params(clone, args.preset)
         ingest, _ = measure(clone, "landuse", "ingest")
         repro, stages = measure(clone, "dvc", "repro", "--quiet")
-    everything, beside = ingest + repro, reduce(sub, stages.values(), repro)
-    found = (
-        {"ingest": ingest}
-        | {stage: stages[stage] for stage in STAGES if stage in stages}
-        | {"dvc": beside, "all": everything}
+    total, dvc = ingest + repro, reduce(sub, stages.values(), repro)
+    durations = (
+        {"ingest": ingest} | {stage: stages[stage] for stage in STAGES if stage in stages} | {"dvc": dvc, "all": total}
     )
     print("| step | all | imports | work |\n|---|---|---|---|")
-    for step, took in found.items():
-        share, work = took.imports / took.seconds, took.seconds - took.imports
-        print(f"| {step} | {took.seconds:.1f} s | {took.imports:.1f} s, {share:.0%} | {work:.1f} s |")
-    if everything.imports > asked.at_most * everything.seconds:
-        sys.exit(f"that is more than {asked.at_most:.0%}")
+    for step, duration in durations.items():
+        share, work = duration.imports / duration.seconds, duration.seconds - duration.imports
+        print(f"| {step} | {duration.seconds:.1f} s | {duration.imports:.1f} s, {share:.0%} | {work:.1f} s |")
+    if total.imports > args.at_most * total.seconds:
+        sys.exit(f"that is more than {args.at_most:.0%}")
 
 
 if __name__ == "__main__":

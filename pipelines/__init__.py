@@ -1,1 +1,1 @@
-"""Prefect flows: when things run, what is tried again, and what is told to whom. What they run is landuse."""
+"""Prefect flows: schedules, retries and notifications around the steps of landuse."""

@@ -1,4 +1,4 @@
-"""Ingestion: new images are fetched, validated beside the old ones, swapped in, versioned and pushed."""
+"""Ingestion flow: fetch new images, validate them beside the current ones, swap them in, version and push them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,39 +14,47 @@ from landuse.project.dvc_repo import has_remote
 from landuse.project.lineage import data_record
 from pipelines.services import attempts, inbox
 from pipelines.steps.artifacts import show_refused_images
-from pipelines.steps.commands import TEMPORARY, CommandFailed, TookTooLong, alone, patient, run, when_free
-from pipelines.steps.notifications import tell_failure
+from pipelines.steps.commands import (
+    TEMPORARY,
+    CommandFailed,
+    CommandTimeout,
+    flow_lock,
+    retry_while_busy,
+    run,
+    with_retries,
+)
+from pipelines.steps.notifications import notify_failure
 from pipelines.steps.parameters import Text
 
-NOT_ITS_FAULT = frozenset({TEMPORARY, NotReady.exit_code})
+UNRELATED_EXIT_CODES = frozenset({TEMPORARY, NotReady.exit_code})  # failures for which the input is not to blame
 
 
-@flow(flow_run_name="ingest", on_failure=[tell_failure])
+@flow(flow_run_name="ingest", on_failure=[notify_failure])
 def ingestion(source: Text | None = None) -> bool:
-    """Bring in `source`, else the newest arrival in inbox/, else `data.source`; whether data/ changed.
+    """Ingest `source`, else the newest arrival in inbox/, else `data.source`; return True if data/ changed.
 
-    Fails with the first failed expectation where the images are not let in; everything is then as before.
+    Fails with the first failed expectation if the images are refused; data/ then stays as it was.
     """
-    with alone():
-        arrival, before = source or inbox.newest(), version()
-        with counting_failures(arrival):
-            patient(fetch)(arrival)
-            patient(take_in)(arrival)
-        patient(push)()
-        return version() != before
+    with flow_lock():
+        arrival, before = source or inbox.next_arrival(), data_version()
+        with tracked_attempt(arrival):
+            with_retries(fetch)(arrival)
+            with_retries(ingest)(arrival)
+        with_retries(push)()
+        return data_version() != before
 
 
-def version() -> str | None:
-    """The md5 in data.dvc, if there is one yet."""
+def data_version() -> str | None:
+    """Return the MD5 in data.dvc; None before the first ingestion."""
     return data_record()["md5"] if DATA_DVC.exists() else None
 
 
 @contextmanager
-def counting_failures(arrival: str | None) -> Iterator[None]:
-    """Take in an arrival of the inbox, and set it aside where that failed twice, for whatever reason.
+def tracked_attempt(arrival: str | None) -> Iterator[None]:
+    """Count failed attempts to ingest an arrival of the inbox, and quarantine it after the last one.
 
-    A kill counts; a run that is stopped on purpose does not, nor does one that fails for another reason than this
-    arrival, as far as that can be told.
+    A killed run counts as failed; a run that is stopped on purpose, or fails for a reason that is known to be
+    unrelated to the arrival, does not.
     """
     path = Path(arrival or "")
     if path.parent != INBOX:
@@ -56,63 +64,63 @@ def counting_failures(arrival: str | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if may_be_its_fault(error):
+        if may_be_caused_by_input(error):
             attempts.fail(path, printable(error))
         else:
-            attempts.take_back(path)
-        if path.exists() and attempts.is_hopeless(path):
-            inbox.give_up(path)
+            attempts.cancel(path)
+        if path.exists() and attempts.is_exhausted(path):
+            inbox.quarantine_exhausted(path)
         raise
     except BaseException:
-        attempts.take_back(path)
+        attempts.cancel(path)
         raise
-    attempts.forget(path)
+    attempts.clear(path)
 
 
-def may_be_its_fault(error: Exception) -> bool:
-    """Whether a run may have failed because of what it was given: neither the project, a server nor others at work."""
-    if isinstance(error, TookTooLong):
+def may_be_caused_by_input(error: Exception) -> bool:
+    """Return False if the project, a server or another process is known to have caused the error."""
+    if isinstance(error, CommandTimeout):
         return True
-    return not (isinstance(error, HTTPError) or getattr(error, "exit_code", None) in NOT_ITS_FAULT)
+    return not (isinstance(error, HTTPError) or getattr(error, "exit_code", None) in UNRELATED_EXIT_CODES)
 
 
 @task(task_run_name="fetch")
 def fetch(arrival: str | None) -> None:
-    """Have the archive on this machine, its checksum verified, within a time limit."""
-    with setting_aside(arrival):
-        run("landuse", "fetch", *filter(None, [arrival]), seconds=60 * load_params().pipelines.fetch_minutes)
+    """Fetch the archive to this machine and verify its checksum, within a time limit."""
+    with quarantined_if_refused(arrival):
+        run("landuse", "fetch", *filter(None, [arrival]), timeout=60 * load_params().pipelines.fetch_minutes)
 
 
 @task(task_run_name="ingest")
-def take_in(arrival: str | None) -> None:
-    """Build beside the old images, validate, swap in, version; what is refused goes to quarantine/ with its report."""
-    with setting_aside(arrival):
-        when_free(lambda: run("landuse", "ingest", *filter(None, [arrival])))
+def ingest(arrival: str | None) -> None:
+    """Build beside the current images, validate, swap in, version; refused data goes to quarantine/ with its report."""
+    with quarantined_if_refused(arrival):
+        retry_while_busy(lambda: run("landuse", "ingest", *filter(None, [arrival])))
     if arrival:
-        inbox.let_in(arrival)
+        inbox.mark_ingested(arrival)
 
 
 @contextmanager
-def setting_aside(arrival: str | None) -> Iterator[None]:
-    """Move an arrival that is refused out of the way of the next one, and show why."""
+def quarantined_if_refused(arrival: str | None) -> Iterator[None]:
+    """Move a refused arrival out of the inbox, and show why it was refused."""
     try:
         yield
     except CommandFailed as error:
         if error.exit_code == Refused.exit_code:
             show_refused_images(str(error))
             if arrival:
-                inbox.set_aside(arrival, str(error))
+                inbox.quarantine(arrival, str(error))
         raise
 
 
 @task(task_run_name="push")
 def push() -> None:
-    """Copy the data set to the DVC remote, if one is set; nothing to do where it is there already.
+    """Copy the data set to the DVC remote, if one is configured.
 
-    DVC does not tell a remote that is away for now from one that is not there: either is tried again.
+    DVC does not distinguish an unreachable remote from one that does not exist: both are retried.
     """
     if has_remote():
         try:
-            when_free(lambda: run("dvc", "push", str(DATA_DVC)))
+            retry_while_busy(lambda: run("dvc", "push", str(DATA_DVC)))
         except CommandFailed as error:
             raise CommandFailed(f"dvc push: {error}", TEMPORARY) from None

@@ -1,43 +1,48 @@
-"""Retraining: what keeps the model fresh. New images are taken in, learned from, judged and, if better, promoted."""
+"""Retraining flow: ingest new images, train on them, judge the new version and promote it if it is better."""
 
-from prefect import flow
-from prefect.states import Completed, State
+from prefect import State, flow
+from prefect.states import Completed
 
 from landuse.core.errors import LanduseError
 from landuse.core.files import read_record
 from landuse.core.paths import REGISTRATION
 from landuse.params import load_params
-from pipelines.ingestion import ingestion, version
+from pipelines.ingestion import data_version, ingestion
 from pipelines.promotion import promotion
 from pipelines.steps.artifacts import rename_run, show_summary
-from pipelines.steps.commands import alone, patient
-from pipelines.steps.notifications import tell_failure
+from pipelines.steps.commands import flow_lock, with_retries
+from pipelines.steps.notifications import notify_failure
 from pipelines.steps.parameters import Text
-from pipelines.steps.pending import what_is_new
+from pipelines.steps.pending import find_reason
 from pipelines.training import training
 
 
-def first_name() -> str:
-    """The name of a run until it knows what is new; what is wrong with data.dvc the run itself will say."""
+def initial_name() -> str:
+    """Return the name of a run until its reason is known; the run itself reports an invalid data.dvc."""
     try:
-        return f"retrain-{(version() or 'no-data')[:6]}"
+        return f"retrain-{short_data_version()}"
     except LanduseError:
         return "retrain"
 
 
-@flow(flow_run_name=first_name, on_failure=[tell_failure])
-def retraining(source: Text | None = None, force: bool = False) -> State:
-    """Ingest, and where that or anything else is new, train and judge; promote if `promote.automatic` says so.
+def short_data_version() -> str:
+    """Return the first characters of the data version."""
+    return (data_version() or "no-data")[:6]
 
-    Judged is the version that this project registered last, whatever else challenges in the registry.
-    `source` is taken in instead of the newest arrival in inbox/ or `data.source`. `force` goes on where nothing is new.
+
+@flow(flow_run_name=initial_name, on_failure=[notify_failure])
+def retraining(source: Text | None = None, force: bool = False) -> State[str]:
+    """Ingest, then train and judge if anything is new; promote if `promote.automatic` is set.
+
+    The version judged is the one that this project registered last, whatever the challenger in the registry.
+    `source` replaces the newest arrival in inbox/ and `data.source`. `force` trains even if nothing is new.
     """
-    with alone():
-        before = version()
-        reason = patient(what_is_new)(ingestion(source), force)
-        rename_run(f"retrain-{version()[:6]}-{reason or 'nothing-new'}")
+    with flow_lock():
+        before = data_version()
+        reason = with_retries(find_reason)(ingestion(source), force)
+        rename_run(f"retrain-{short_data_version()}-{reason or 'nothing-new'}")
         if reason is None:
             return Completed(name="NothingNew", message="Nothing new to learn from")
         outcomes = training()
         blessing = promotion(version=read_record(REGISTRATION)["version"], dry_run=not load_params().promote.automatic)
-        return Completed(message=patient(show_summary)(reason, before, outcomes, blessing))
+        return Completed(message=with_retries(show_summary)(reason, before, outcomes, blessing))

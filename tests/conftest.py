@@ -1,4 +1,4 @@
-"""What the tests share: an empty project to work in, and one in which every stage ran."""
+"""Shared fixtures: an empty project, and projects in which the stages have run."""
 
 import os
 import subprocess
@@ -11,62 +11,62 @@ import pytest
 import tiny
 from xdist.scheduler import LoadScopeScheduling
 
-from landuse.core.environment import AT_START, own_environment
+from landuse.core.environment import PYTHON_STARTUP, sanitize_environment
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-APART = ("test_killed.py",)  # it takes as long as all other flows
-OF_THE_USER = (
-    *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),  # a pipe is no terminal
-    *AT_START,  # else the tests would begin anew
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+ON_THEIR_OWN = ("test_killed.py",)  # takes as long as all other flow tests together
+USER_VARIABLES = (
+    *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),  # they would treat a pipe as a terminal
+    *PYTHON_STARTUP,  # these would restart the tests
 )
-for variable in OF_THE_USER:
+for variable in USER_VARIABLES:
     os.environ.pop(variable, None)
-os.environ |= {"GIT_CONFIG_GLOBAL": str(HERE / "gitconfig"), "GIT_CONFIG_NOSYSTEM": "1", "PYTHONUTF8": "1"}
-own_environment()
+os.environ |= {"GIT_CONFIG_GLOBAL": str(TESTS / "gitconfig"), "GIT_CONFIG_NOSYSTEM": "1", "PYTHONUTF8": "1"}
+sanitize_environment()
 
 
-class Together(LoadScopeScheduling):
-    """Tests of one file, or of one folder beside this one, share servers and projects: they run in one process.
+class FolderScheduling(LoadScopeScheduling):
+    """Runs the tests of a file, or of a subfolder, in one process, since they share servers and projects.
 
-    Files of `APART` have servers of their own, and run beside the rest of their folder.
+    Files in ON_THEIR_OWN have their own servers and run in parallel with the rest of their folder.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = ROOT / nodeid.partition("::")[0]
-        return file.name if file.parent == HERE or file.name in APART else file.parent.name
+        return file.name if file.parent == TESTS or file.name in ON_THEIR_OWN else file.parent.name
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable) -> Together:
-    """Which test runs in which process, where there are several: `pytest -n 2`."""
-    return Together(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable) -> FolderScheduling:
+    """Return the scheduler for `pytest -n 2`."""
+    return FolderScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
-def same_environment() -> Iterator[None]:
-    """What a test changes in the environment of this process does not reach the next one."""
+def restore_environment() -> Iterator[None]:
+    """Restore the environment variables of this process after each test."""
     with mock.patch.dict(os.environ):
         yield
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    """Chromium; where it is not on the path, the test is skipped."""
+    """Chromium; skips the test if it is not on the path."""
     if (chromium := which("chromium")) is None:
         pytest.skip("chromium is not on the path")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as engine:
-        opened = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+        instance = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield instance
+        instance.close()
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh clone before anything ran, and the folder in use: git and DVC set up, the sample preset, no data.
+    """A fresh clone as the working directory: git and DVC set up, the sample preset, no data.
 
-    Its name has a space and a letter that is not ASCII, as a user's may have.
+    Its name has a space and a non-ASCII letter, as a user's may have.
     """
     folder = tmp_path / "pr\N{LATIN SMALL LETTER O WITH DIAERESIS} ject"
     (folder / ".dvc").mkdir(parents=True)
@@ -77,7 +77,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         copytree(ROOT / name, folder / name, ignore=ignore_patterns("uncommitted", "*.h5", "__pycache__"))
     subprocess.run(["git", "init", "--quiet", folder], check=True)
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "dvc-site-cache"))
-    monkeypatch.setattr("landuse.cli.run_own_code", lambda: None)  # a command within this process stays within it
+    monkeypatch.setattr("landuse.cli.reexec_from_working_tree", lambda: None)  # keep commands in this process
     monkeypatch.chdir(folder)
     return folder
 
@@ -97,85 +97,85 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     tiny.make_project(folder)
     with pytest.MonkeyPatch.context() as patch:
-        enter(folder, folder, patch)
+        use_folder(folder, folder, patch)
         params = load_params()
         validate(params.validate)
         extract(params.extract, params.train.unfreeze_from)
         split(params.split)
-        keras.utils.clear_session()  # layers are numbered from 1, as in a process of its own
+        keras.utils.clear_session()  # number layers from 1, as in a new process
         train(params.train)
         evaluate(params.evaluate)
     return folder
 
 
-def enter(folder: Path, finished: Path, patch: pytest.MonkeyPatch) -> None:
-    """Work in a folder, with the MLflow store of the finished project: a store of its own takes seconds to make."""
+def use_folder(folder: Path, finished: Path, patch: pytest.MonkeyPatch) -> None:
+    """Work in a folder, with the MLflow store of the finished project: creating another store takes seconds."""
     patch.chdir(folder)
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished}/mlflow.db")
-    patch.setenv("MLFLOW_EXPERIMENT_ID", "0")  # MLflow sets it for its children; undone with the patch
+    patch.setenv("MLFLOW_EXPERIMENT_ID", "0")  # MLflow sets it for child processes; the patch undoes that
 
 
 @pytest.fixture
 def trained(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The finished project as the folder in use: to look at, not to change."""
-    enter(finished, finished, monkeypatch)
+    """The finished project as the working directory. Read-only."""
+    use_folder(finished, finished, monkeypatch)
     return finished
 
 
 @pytest.fixture
 def trained_copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished project as the folder in use, to change at will."""
+    """A writable copy of the finished project as the working directory."""
     folder = copytree(finished, tmp_path / "copy", ignore=ignore_patterns("mlflow.db", "mlruns"))
-    enter(folder, finished, monkeypatch)
+    use_folder(folder, finished, monkeypatch)
     return folder
 
 
 @pytest.fixture(scope="session")
 def gallery_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a project whose registry holds four models and no champion: see `gallery`."""
+    """The folder of a project whose registry holds four models and no champion; see `gallery`."""
     import gallery
 
     folder = tmp_path_factory.mktemp("gallery")
     with pytest.MonkeyPatch.context() as patch:
-        enter(folder, folder, patch)
+        use_folder(folder, folder, patch)
         gallery.make_project(folder)
-        gallery.fill()
+        gallery.register_all()
     return folder
 
 
 @pytest.fixture
 def registry_copy(gallery_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that project and of its store as the folder in use: versions 1 to 4, good, confused, blind, timid."""
+    """A writable copy of that project and its store as the working directory; versions 1 to 4: see `gallery`."""
     folder = copytree(gallery_store, tmp_path / "gallery", ignore=ignore_patterns("mlruns"))
     (folder / "mlruns").symlink_to(gallery_store / "mlruns")
-    enter(folder, folder, monkeypatch)
+    use_folder(folder, folder, monkeypatch)
     return folder
 
 
 @pytest.fixture(scope="module")
-def judged(gallery_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Such a copy as the folder in use, in which version 1 replaced version 3 as champion, with its report."""
+def promoted(gallery_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Such a copy as the working directory, in which version 1 replaced version 3 as champion, with its report."""
     import gallery
 
     from landuse.registry import load_and_predict, smoke_test
 
-    folder = tmp_path_factory.mktemp("judged") / "project"
+    folder = tmp_path_factory.mktemp("promoted") / "project"
     copytree(gallery_store, folder, ignore=ignore_patterns("mlruns"))
     (folder / "mlruns").symlink_to(gallery_store / "mlruns")
     with pytest.MonkeyPatch.context() as patch:
-        enter(folder, folder, patch)
-        patch.setattr(smoke_test, "ask", load_and_predict.answers)
-        gallery.crown(3)
-        gallery.judge("1")
+        use_folder(folder, folder, patch)
+        patch.setattr(smoke_test, "predict_in_subprocess", load_and_predict.predict_example)
+        gallery.make_champion(3)
+        gallery.promote_version("1")
         yield folder
 
 
 @pytest.fixture
-def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry's models are loaded and asked in this very process, which saves the seconds of a fresh one."""
+def smoke_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smoke-test registered models in this process, which saves the seconds of starting another."""
     from landuse.registry import load_and_predict, smoke_test
 
-    monkeypatch.setattr(smoke_test, "ask", load_and_predict.answers)
+    monkeypatch.setattr(smoke_test, "predict_in_subprocess", load_and_predict.predict_example)
 
 
 @pytest.fixture(scope="session")
@@ -187,9 +187,9 @@ def registered(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     folder = tmp_path_factory.mktemp("registered") / "project"
     copytree(finished, folder, ignore=ignore_patterns("mlflow.db", "mlruns"))
-    tiny.write_params(folder, tiny.changed({}) | {"register": {"model": "served"}})
+    tiny.write_params(folder, tiny.params_with({}) | {"register": {"model": "served"}})
     with pytest.MonkeyPatch.context() as patch:
-        enter(folder, finished, patch)
+        use_folder(folder, finished, patch)
         version = register(load_params().register)
         set_alias(version.name, CHAMPION, version.version)
     return folder
@@ -197,14 +197,14 @@ def registered(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def served(registered: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project with a champion as the folder in use: to look at, not to change."""
-    enter(registered, finished, monkeypatch)
+    """The project with a champion as the working directory. Read-only."""
+    use_folder(registered, finished, monkeypatch)
     return registered
 
 
 @pytest.fixture(scope="session")
 def fine_tuned(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the finished project whose last blocks were trained on cached activations."""
+    """A copy of the finished project whose last blocks were fine-tuned on cached activations."""
     from landuse.extract import extract
     from landuse.params import load_params
     from landuse.train import train
@@ -212,9 +212,9 @@ def fine_tuned(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("fine_tuned") / "project"
     copytree(finished, folder, ignore=ignore_patterns("mlflow.db", "mlruns"))
     changes = {"extract": {"views": 2}, "train": {"unfreeze_from": "block_16", "epochs": 2}}
-    tiny.write_params(folder, tiny.changed(changes))
+    tiny.write_params(folder, tiny.params_with(changes))
     with pytest.MonkeyPatch.context() as patch:
-        enter(folder, finished, patch)
+        use_folder(folder, finished, patch)
         params = load_params()
         extract(params.extract, params.train.unfreeze_from)
         train(params.train)

@@ -1,4 +1,4 @@
-"""Small real models in a real registry: they tell three kinds of drawn images apart by mean colour, or fail to."""
+"""Small real models in a real registry that classify drawn images by mean colour, correctly or with a known fault."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pandas as pd
 import tiny
-from landuse.ml.litert import to_litert
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
@@ -19,7 +18,8 @@ from landuse.evaluate import write_tables
 from landuse.gate.blessing import Blessing
 from landuse.ml.classifier import CARD_FILE, MODEL_FILE, Classifier
 from landuse.ml.images import read_image
-from landuse.ml.metrics import held_out_images, scores
+from landuse.ml.litert import to_litert
+from landuse.ml.metrics import classification_metrics, held_out_images
 from landuse.ml.network import KERAS_FILE
 from landuse.params import RegisterParams, load_params
 from landuse.project import lineage
@@ -35,27 +35,27 @@ SIDE = 32
 IMAGES, HELD_OUT = 40, 20
 BINS = tiny.CHANGES["evaluate"]["calibration_bins"]
 PROMOTE = {
-    "images": 50,
-    "accuracy": 0.9,
-    "macro_f1": 0.9,
-    "class_recall": 0.8,
-    "slice_accuracy": 0.8,
-    "slice_images": 10,
+    "min_images": 50,
+    "min_accuracy": 0.9,
+    "min_macro_f1": 0.9,
+    "min_class_recall": 0.8,
+    "min_slice_accuracy": 0.8,
+    "min_slice_images": 10,
     "families": [["field", "water"]],
-    "calibration_error": 0.1,
-    "disturbed_fall": 0.4,
+    "max_calibration_error": 0.1,
+    "max_robustness_drop": 0.4,
     "margin": 0.1,
     "significance": 0.05,
-    "class_fall": 0.1,
-    "latency_ms": 1000,
-    "size_mb": 1,
+    "max_class_recall_drop": 0.1,
+    "max_latency_ms": 1000,
+    "max_size_mb": 1,
 }
 
 Head = tuple[NDArray, NDArray]
 
 
 def make_project(folder: Path) -> None:
-    """A project in which all but a model is there: images, params, split, manifest, history, what validation said."""
+    """Make a project with everything but a model: images, params, splits, manifest, history and validation results."""
     tiny.make_project(folder, IMAGES)
     tiny.write_params(folder, tiny.CHANGES | {"promote": PROMOTE, "register": {"model": NAME}})
     paths.PICTURES.mkdir(parents=True)
@@ -68,9 +68,9 @@ def make_project(folder: Path) -> None:
 
 
 def write_splits(first_held_out: int, groups: NDArray | None = None) -> None:
-    """Twenty images of each class from a number on are held out; of the others, three are for validation.
+    """Hold out twenty images of each class, starting at `first_held_out`; three of the others are for validation.
 
-    No image looks like another, unless `groups` [images] says so.
+    Every image is its own group of near-duplicates unless `groups` [images] is given.
     """
     rows = pd.read_parquet(paths.MANIFEST, columns=["path", "label"])
     rows["group"] = range(len(rows)) if groups is None else groups
@@ -81,76 +81,76 @@ def write_splits(first_held_out: int, groups: NDArray | None = None) -> None:
 
 
 def colour_head() -> Head:
-    """Weights and bias of a head that tells the classes apart by the mean colour."""
+    """Fit weights and bias of a head that classifies by the mean colour."""
     rows = pd.read_csv(paths.SPLITS)
-    seen = np.stack([read_image(paths.DATA / path, SIDE).mean((0, 1)) / 127.5 - 1 for path in rows["path"]])
-    fitted = LogisticRegression(C=1e4, max_iter=1000).fit(seen, rows["label"])
+    colours = np.stack([read_image(paths.DATA / path, SIDE).mean((0, 1)) / 127.5 - 1 for path in rows["path"]])
+    fitted = LogisticRegression(C=1e4, max_iter=1000).fit(colours, rows["label"])
     return fitted.coef_.T.astype(np.float32), fitted.intercept_.astype(np.float32)
 
 
 def confused(head: Head) -> Head:
-    """Takes fields for forests and forests for fields."""
+    """Swap fields and forests."""
     return head[0][:, [1, 0, 2]], head[1][[1, 0, 2]]
 
 
 def blind(head: Head) -> Head:
-    """Never sees water."""
+    """Never predict water."""
     return head[0], head[1] + np.array([0, 0, -1000], np.float32)
 
 
-def timid(head: Head) -> Head:
-    """Always right, and never sure."""
+def underconfident(head: Head) -> Head:
+    """Keep the predictions correct, but lower the confidence."""
     return head[0] / 1000, head[1] / 1000
 
 
-def same(head: Head) -> Head:
-    """Without change."""
+def unchanged(head: Head) -> Head:
+    """Return the head as it is."""
     return head
 
 
 def network(head: Head) -> keras.Model:
-    """Pixels → mean colour → probabilities."""
+    """Build a network: pixels → mean colour → probabilities."""
     pixels = keras.Input((SIDE, SIDE, 3), dtype="uint8")
     colour = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels))
-    made = keras.Model(pixels, keras.layers.Dense(len(head[1]), activation="softmax")(colour))
-    made.layers[-1].set_weights(head)
-    return made
+    model = keras.Model(pixels, keras.layers.Dense(len(head[1]), activation="softmax")(colour))
+    model.layers[-1].set_weights(head)
+    return model
 
 
-def export(made: keras.Model, folder: Path, labels: tuple[str, ...] = tiny.LABELS, side: int = SIDE) -> Classifier:
-    """A model folder as `train` writes it."""
+def export(model: keras.Model, folder: Path, labels: tuple[str, ...] = tiny.LABELS, side: int = SIDE) -> Classifier:
+    """Write a model folder as `train` does."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_keras(made, folder / KERAS_FILE)
-    (folder / MODEL_FILE).write_bytes(to_litert(made))
+    save_keras(model, folder / KERAS_FILE)
+    (folder / MODEL_FILE).write_bytes(to_litert(model))
     (folder / CARD_FILE).write_text(json.dumps({"labels": labels, "image_size": side, "unsure_below": 0.5}))
     return Classifier(folder)
 
 
-def fill() -> None:
-    """Register four models: one that is always right, and three with a fault of their own."""
+def register_all() -> None:
+    """Register four models: one that is always right, and three with different faults."""
     head = colour_head()
-    for change in (same, confused, blind, timid):
+    for change in (unchanged, confused, blind, underconfident):
         export(network(change(head)), paths.MODEL)
-        hang()
-        if change is same:
+        register_model()
+        if change is unchanged:
             copytree(paths.MODEL, GOOD)
 
 
-def hang_twin(number: int) -> ModelVersion:
-    """Register another model that is as good as the first: the same but for bytes without a meaning."""
+def register_twin(number: int) -> ModelVersion:
+    """Register a copy of the first model that differs only in meaningless bytes at the end."""
     copytree(GOOD, paths.MODEL, dirs_exist_ok=True)
     with (paths.MODEL / MODEL_FILE).open("ab") as file:
         file.write(b"\0" * 4 * number)
-    return hang()
+    return register_model()
 
 
-def hang() -> ModelVersion:
-    """Register what is in `artifacts/model/`: the next version, and the challenger."""
+def register_model() -> ModelVersion:
+    """Register the model in `artifacts/model/` as the next version and the challenger."""
     classifier, held_out = Classifier(paths.MODEL), held_out_images(pd.read_csv(paths.SPLITS))
-    answers = np.stack(list(classifier.probabilities_of(paths.DATA / path for path in held_out["path"])))
-    probabilities = np.nan_to_num(answers)  # some models are broken on purpose
+    predicted = np.stack(list(classifier.probabilities_of(paths.DATA / path for path in held_out["path"])))
+    probabilities = np.nan_to_num(predicted)  # some models are broken on purpose
     actual = np.array([tiny.LABELS.index(label) for label in held_out["label"]])
-    metrics = {"subset": "test", "images": len(held_out)} | scores(actual, probabilities, BINS)
+    metrics = {"subset": "test", "images": len(held_out)} | classification_metrics(actual, probabilities, BINS)
     write_tables(metrics, held_out, actual, probabilities, list(tiny.LABELS))
     tags = lineage.tags() | {"weights": "none", "model.sha256": classifier.digest}
     record = {"tags": tags, "params": lineage.params_record(), "versions": lineage.versions()}
@@ -158,31 +158,31 @@ def hang() -> ModelVersion:
     return register(RegisterParams(model=NAME))
 
 
-def crown(number: object, action: str = "promote") -> None:
-    """Hand over to a version as the commands do."""
+def make_champion(number: object, action: str = "promote") -> None:
+    """Make a version champion as the commands do."""
     with tracking.store():
-        transition.hand_over(
-            NAME, str(number), action, "a test", transition.settled_champion(NAME), {"version": str(number)}
+        transition.change_champion(
+            NAME, str(number), action, "a test", transition.current_champion(NAME), {"version": str(number)}
         )
 
 
-def judge(number: str) -> Blessing:
-    """Promote a version by the params at hand, if it passes."""
+def promote_version(number: str) -> Blessing:
+    """Promote a version by the current params, if it passes the gate."""
     params = load_params()
-    return promote(params.promote, params.evaluate, NAME, number, tell=lambda check: None)
+    return promote(params.promote, params.evaluate, NAME, number, notify=lambda check: None)
 
 
 def aliases() -> dict[str, str]:
-    """The versions that are champion and previous champion."""
-    held = registry.aliases(NAME)
-    return {alias: held[alias] for alias in ("champion", "previous_champion") if alias in held}
+    """Return the versions that are champion and previous champion, by alias."""
+    current = registry.aliases(NAME)
+    return {alias: current[alias] for alias in ("champion", "previous_champion") if alias in current}
 
 
-def assert_sound() -> str:
-    """Ledger and aliases agree, nothing is open, and the champion loads and answers; returns the champion."""
+def assert_consistent() -> str:
+    """Assert that ledger and aliases agree, no entry is open and the champion loads; returns the champion."""
     with tracking.store():
         assert audit_log.entries(NAME, audit_log.OPEN) == []
-        stack = audit_log.champions(audit_log.done(NAME))
+        stack = audit_log.champions(audit_log.finished_entries(NAME))
         assert aliases() == dict(zip(("champion", "previous_champion"), stack[:-3:-1], strict=False))
-        transition.prove(NAME, stack[-1])
+        transition.check_loads(NAME, stack[-1])
     return stack[-1]

@@ -1,4 +1,4 @@
-"""Run as a process: hand over to a version of the gallery and, before a step of a given number, be killed."""
+"""Script: make a version of the gallery the champion, and kill this process before the step of a given number."""
 
 import os
 import signal
@@ -8,31 +8,31 @@ from typing import Any
 from landuse import registry, tracking
 from landuse.registry import audit_log, load_and_predict, smoke_test, transition
 
-left = int(sys.argv[1])
+steps_left = int(sys.argv[1])
 
 
-def deadly(module: Any, name: str) -> None:
-    """Let a function count as a step."""
+def count_as_step(module: Any, name: str) -> None:
+    """Patch a function to count as a step."""
     function = getattr(module, name)
 
-    def step(*arguments: Any, **more: Any) -> Any:
-        global left
-        if left == 0:
+    def step(*args: Any, **kwargs: Any) -> Any:
+        global steps_left
+        if steps_left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        left -= 1
-        return function(*arguments, **more)
+        steps_left -= 1
+        return function(*args, **kwargs)
 
     setattr(module, name, step)
 
 
 for module, names in (
-    (audit_log, ("open_entry", "write", "attach", "close")),
+    (audit_log, ("open_entry", "add_tags", "attach_blessing", "close_entry")),
     (registry, ("set_alias",)),
-    (transition, ("prove",)),
+    (transition, ("check_loads",)),
 ):
     for name in names:
-        deadly(module, name)
-smoke_test.ask = load_and_predict.answers
+        count_as_step(module, name)
+smoke_test.predict_in_subprocess = load_and_predict.predict_example
 with tracking.store():
-    champion = transition.settled_champion("gallery")
-    transition.hand_over("gallery", sys.argv[2], "promote", "to be killed", champion, {"version": sys.argv[2]})
+    champion = transition.current_champion("gallery")
+    transition.change_champion("gallery", sys.argv[2], "promote", "to be killed", champion, {"version": sys.argv[2]})

@@ -4,12 +4,12 @@ import socket
 from contextlib import suppress
 from random import sample
 
-OURS = range(20_000, 32_000)  # below those that Linux gives to whoever connects, which would take it between two starts
+TEST_PORTS = range(20_000, 32_000)  # below Linux's ephemeral ports, which a client could take between two starts
 
 
 def free_port() -> str:
-    """A port of 127.0.0.1 on which nobody listens, also after the server on it was stopped and before it is back."""
-    for port in sample(OURS, len(OURS)):
+    """Return a free port of 127.0.0.1 that stays free while a server on it restarts."""
+    for port in sample(TEST_PORTS, len(TEST_PORTS)):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return str(port)
     raise OSError("no port is free")

@@ -1,4 +1,4 @@
-"""Which part of an address is public, and how a secret part of one is found again in a text."""
+"""The public part of an address, and redaction of its secret parts in text."""
 
 import os
 from base64 import b64encode
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from landuse.core.addresses import public, public_values, redacted, without_addresses
+from landuse.core.addresses import public, public_values, redact, without_addresses
 from landuse.core.errors import LanduseError, one_line
 
 PUBLIC = {
@@ -25,7 +25,7 @@ PUBLIC = {
     "sqlite:////home/me@work/a#b/mlflow.db?mode=ro": "sqlite:////home/me@work/a#b/mlflow.db",
     "sqlite+pysqlcipher://:word@/kept.db": "sqlite+pysqlcipher:///kept.db",
     "s3://bucket/key": "s3://bucket/key",
-    # where it may be read in several ways, nothing but its kind
+    # of an ambiguous address, only the scheme
     "https://user:pa/ss@host/a.zip": "https://…",
     "https://user:12/34@host/a.zip": "https://…",
     "https://user:pa#ss@host/a.zip": "https://…",
@@ -40,24 +40,24 @@ PUBLIC = {
     "databricks-uc://token": "databricks-uc://…",
     "user:pw@https://host/a.zip": "…",
     " https://user:pw@host": "…",
-    # and what was meant to be one
+    # mistyped addresses
     "https:/user:pw@host/a.zip": "…",
     "//user:pw@host/a.zip": "…",
     "user:pw@host:/a.zip": "…",
     "host/a.zip?token=x": "…",
-    # a path is none
+    # paths
     "sample": "sample",
     "/data/set #2 @home/a.zip": "/data/set #2 @home/a.zip",
 }
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_neither_login_nor_query_nor_fragment_of_an_address_is_public(address: str) -> None:
+def test_login_query_and_fragment_of_an_address_are_not_public(address: str) -> None:
     assert public(address) == PUBLIC[address]
     assert public(public(address)) == public(address)
 
 
-def test_params_are_recorded_with_what_is_public_of_them() -> None:
+def test_params_are_recorded_with_public_addresses_only() -> None:
     params = {"data": {"source": "user:pw@host:a.zip", "checksum": None}, "more": [{"x": "http://u:p@h/?q"}, 3, "a#b"]}
     assert public_values(params) == {"data": {"source": "…", "checksum": None}, "more": [{"x": "http://h/"}, 3, "a#b"]}
     assert public_values({"data.source": "http://u:p@h/a?b=c"}) == {"data.source": "http://h/a"}
@@ -76,7 +76,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-SAID = {
+REDACTIONS = {
     'could not translate host name "ss/word[1@host"': 'could not translate host name "…@host"',
     "'me:pa@ss/word[1' failed": "'…' failed",
     "password pa@ss/word[1": "password …",
@@ -93,10 +93,10 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("said", SAID)
-def test_a_secret_of_an_address_in_use_is_left_out_of_a_text_in_every_form(store: None, said: str) -> None:
-    assert redacted(said) == SAID[said]
-    assert str(LanduseError(said)) == SAID[said]
+@pytest.mark.parametrize("text", REDACTIONS)
+def test_a_secret_of_a_configured_address_is_redacted_in_every_spelling(store: None, text: str) -> None:
+    assert redact(text) == REDACTIONS[text]
+    assert str(LanduseError(text)) == REDACTIONS[text]
 
 
 @pytest.mark.parametrize(
@@ -107,28 +107,28 @@ def test_a_secret_of_an_address_in_use_is_left_out_of_a_text_in_every_form(store
         '"source": "https://u:pa ss@h"  # mine\n  x: [',
     ],
 )
-def test_a_secret_is_known_although_the_params_are_damaged(store: None, params: str) -> None:
+def test_a_secret_in_damaged_params_is_redacted(store: None, params: str) -> None:
     Path("params.yaml").write_text(params)
-    assert redacted("it says pa ss") == "it says …"
+    assert redact("it says pa ss") == "it says …"
 
 
-def test_what_is_changed_in_the_params_is_known_at_once(store: None) -> None:
-    assert redacted("brand-new") == "brand-new"
+def test_a_change_of_the_params_takes_effect_at_once(store: None) -> None:
+    assert redact("brand-new") == "brand-new"
     Path("params.yaml").write_text("data:\n  source: ftp://u:brand-new@host/a-longer-file.zip\n")
-    assert redacted("brand-new") == "…"
+    assert redact("brand-new") == "…"
 
 
-def test_a_secret_is_left_out_before_a_text_is_cut(store: None) -> None:
+def test_a_secret_is_redacted_before_a_text_is_shortened(store: None) -> None:
     assert one_line("it is pa@ss/word[1", 10) == "it is …"
 
 
-def test_a_setting_that_is_no_secret_hides_no_word(store: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_that_is_not_secret_redacts_nothing(store: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("SOME_TOKEN", "true")
     monkeypatch.setenv("SOME_URL", "see https://debuginfod.example.org and others")
-    said = "false, true, see debuginfod.example.org and others"
-    assert redacted(said) == said and os.environ["SOME_TOKEN"] not in redacted("truest")[4:]
+    text = "false, true, see debuginfod.example.org and others"
+    assert redact(text) == text and os.environ["SOME_TOKEN"] not in redact("truest")[4:]
 
 
-def test_of_a_webhook_nothing_is_left() -> None:
+def test_the_address_of_a_webhook_is_removed_entirely() -> None:
     assert without_addresses("404 for https://hooks.example.org/T0/B0/key") == "404 for …"

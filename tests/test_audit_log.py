@@ -1,4 +1,4 @@
-"""The ledger tells who became champion, and who may move the champion next."""
+"""Tests of the ledger: the history of champions, and the lock on changing them."""
 
 import socket
 from pathlib import Path
@@ -16,15 +16,16 @@ from landuse.registry import audit_log
 from landuse.registry.audit_log import DONE, OPEN, UNDONE, Entry
 
 NAME = "gallery"
-ELSEWHERE = {HOST: "elsewhere", BOOT: "another start"}
+OTHER_HOST = {HOST: "elsewhere", BOOT: "another start"}
 
 
 @pytest.fixture(autouse=True)
 def in_use(registry_copy: Path) -> None:
-    """Every test has a store of its own."""
+    """Give every test a copy of the store."""
 
 
 def entry(action: str, before: str | None, after: str | None, opened: float | None = None, **tags: str) -> Entry:
+    """An entry of this process, opened now unless a time is given."""
     opened = time() if opened is None else opened
     moves = {key: value for key, value in {"from": before, "to": after}.items() if value is not None}
     return Entry("id", DONE, opened, identity() | {"action": action, "model": NAME} | moves | tags)
@@ -44,107 +45,109 @@ def entry(action: str, before: str | None, after: str | None, opened: float | No
         ([("promote", None, "1"), ("repair", None, None)], ["1"]),
     ],
 )  # fmt: skip
-def test_the_champions_follow_from_the_entries(moves: list[tuple], champions: list[str]) -> None:
+def test_champions_are_replayed_from_the_entries(moves: list[tuple], champions: list[str]) -> None:
     assert audit_log.champions([entry(*move) for move in moves]) == champions
 
 
-def test_entries_come_back_by_model_and_status_the_oldest_first() -> None:
+def test_entries_are_filtered_by_model_and_status_and_sorted_by_age() -> None:
     with tracking.store():
         first = audit_log.open_entry(NAME, "promote", "one")
-        audit_log.close(first, DONE, "well done")
+        audit_log.close_entry(first, DONE, "well done")
         second = audit_log.open_entry(NAME, "rollback", "two")
         audit_log.open_entry("another", "promote", "three")
-        assert [found.id for found in audit_log.entries(NAME)] == [first.id, second.id]
-        assert [found.id for found in audit_log.entries(NAME, OPEN)] == [second.id]
+        assert [entry.id for entry in audit_log.entries(NAME)] == [first.id, second.id]
+        assert [entry.id for entry in audit_log.entries(NAME, OPEN)] == [second.id]
         (done,) = audit_log.entries(NAME, DONE)
     assert done.tags["note"] == "well done" and done.tags["who"].endswith(f"@{socket.gethostname()}")
     assert (done.action, done.before, done.after) == ("promote", None, None)
 
 
-def test_finished_entries_come_back_in_the_order_of_the_moves_whatever_the_clocks_said() -> None:
+def test_finished_entries_are_sorted_by_number_regardless_of_clocks() -> None:
     with tracking.store():
         for number in ("2", "1"):
             opened = audit_log.open_entry(NAME, "promote", number)
-            audit_log.write(opened, {"number": number, "to": number})
-            audit_log.close(opened, DONE)
-        assert [found.after for found in audit_log.done(NAME)] == ["1", "2"]
+            audit_log.add_tags(opened, {"number": number, "to": number})
+            audit_log.close_entry(opened, DONE)
+        assert [entry.after for entry in audit_log.finished_entries(NAME)] == ["1", "2"]
 
 
-def test_more_entries_than_a_page_holds_are_all_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_are_read_from_all_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     search = MlflowClient.search_runs
-    monkeypatch.setattr(MlflowClient, "search_runs", lambda *args, **more: search(*args, **more, max_results=2))
+    monkeypatch.setattr(MlflowClient, "search_runs", lambda *args, **kwargs: search(*args, **kwargs, max_results=2))
     with tracking.store():
         opened = [audit_log.open_entry(NAME, "promote", str(number)).id for number in range(5)]
-        assert sorted(opened) == sorted(found.id for found in audit_log.entries(NAME))
+        assert sorted(opened) == sorted(entry.id for entry in audit_log.entries(NAME))
 
 
-def test_an_entry_is_an_orphan_once_its_process_is_dead() -> None:
+def test_an_entry_becomes_an_orphan_when_its_process_dies() -> None:
     process = psutil.Popen(["sleep", "60"])
     tags = identity(process.pid)
-    assert not entry("promote", None, None, **tags).orphaned()
+    assert not entry("promote", None, None, **tags).is_orphan()
     process.kill()
     process.wait()
-    assert entry("promote", None, None, **tags).orphaned()
+    assert entry("promote", None, None, **tags).is_orphan()
 
 
-def test_another_process_with_the_same_number_is_not_taken_for_the_one_that_died() -> None:
-    assert not entry("promote", None, None).orphaned()
-    assert entry("promote", None, None, **{STARTED: "1.0"}).orphaned()
+def test_a_reused_process_id_does_not_keep_an_entry_alive() -> None:
+    assert not entry("promote", None, None).is_orphan()
+    assert entry("promote", None, None, **{STARTED: "1.0"}).is_orphan()
 
 
-def test_a_ledger_that_was_deleted_is_no_empty_ledger() -> None:
-    id = audit_log.experiment_id()
-    MlflowClient().delete_experiment(id)
-    with pytest.raises(LanduseError, match=f"was deleted in MLflow: mlflow experiments restore --experiment-id {id}$"):
+def test_a_deleted_ledger_is_an_error_and_not_an_empty_ledger() -> None:
+    experiment = audit_log.ensure_experiment()
+    MlflowClient().delete_experiment(experiment)
+    remedy = f"mlflow experiments restore --experiment-id {experiment}$"
+    with pytest.raises(LanduseError, match=f"was deleted in MLflow: {remedy}"):
         audit_log.entries(NAME)
-    MlflowClient().restore_experiment(id)
+    MlflowClient().restore_experiment(experiment)
     assert audit_log.entries(NAME) == []
 
 
-def test_an_entry_of_another_host_is_an_orphan_after_an_hour() -> None:
+def test_an_entry_of_another_host_becomes_an_orphan_after_an_hour() -> None:
     now = time()
-    assert not entry("promote", None, None, now - 3500, **ELSEWHERE).orphaned()
-    assert entry("promote", None, None, now - 3700, **ELSEWHERE).orphaned()
-    assert entry("promote", None, None, now - 3700).orphaned(), "a process that lives on forgot about it"
+    assert not entry("promote", None, None, now - 3500, **OTHER_HOST).is_orphan()
+    assert entry("promote", None, None, now - 3700, **OTHER_HOST).is_orphan()
+    assert entry("promote", None, None, now - 3700).is_orphan(), "even if its process is alive"
 
 
-def turn_of(mine: Entry) -> list[str]:
+def wait_for_turn(mine: Entry) -> list[str]:
+    """Wait for the lock; return the ids of orphans."""
     return [orphan.id for orphan in audit_log.wait_for_turn(mine)]
 
 
-def test_the_younger_of_two_live_entries_gives_way_and_is_told_to_whom() -> None:
+def test_the_younger_of_two_live_entries_fails_and_names_the_older() -> None:
     with tracking.store():
         older = audit_log.open_entry(NAME, "rollback", "older")
         younger = audit_log.open_entry(NAME, "promote", "younger")
         with pytest.raises(LanduseError, match="another rollback of gallery is under way, by .* since 20.*try again"):
-            turn_of(younger)
-        audit_log.close(younger, UNDONE)
-        assert turn_of(older) == []
+            wait_for_turn(younger)
+        audit_log.close_entry(younger, UNDONE)
+        assert wait_for_turn(older) == []
 
 
-def test_the_older_of_two_live_entries_waits_until_the_younger_is_over() -> None:
+def test_the_older_of_two_live_entries_waits_for_the_younger() -> None:
     with tracking.store():
         older = audit_log.open_entry(NAME, "promote", "older")
         younger = audit_log.open_entry(NAME, "promote", "younger")
-        timer = Timer(0.2, audit_log.close, (younger, UNDONE))
+        timer = Timer(0.2, audit_log.close_entry, (younger, UNDONE))
         timer.start()
-        assert turn_of(older) == []
+        assert wait_for_turn(older) == []
         timer.join()
         assert audit_log.entries(NAME, OPEN) == [older]
 
 
-def test_who_waits_in_vain_gives_way_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "PATIENCE", 0.1)
+def test_the_older_entry_fails_after_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_log, "WAIT_SECONDS", 0.1)
     with tracking.store():
         older = audit_log.open_entry(NAME, "promote", "older")
         audit_log.open_entry(NAME, "promote", "younger")
         with pytest.raises(LanduseError, match="is under way"):
-            turn_of(older)
+            wait_for_turn(older)
 
 
-def test_orphans_and_other_models_do_not_hold_anyone_up() -> None:
+def test_orphans_and_entries_of_other_models_do_not_block() -> None:
     with tracking.store():
         orphan = audit_log.open_entry(NAME, "promote", "left behind")
         MlflowClient().set_tag(orphan.id, STARTED, "1.0")
         audit_log.open_entry("another", "promote", "of another model")
-        assert turn_of(audit_log.open_entry(NAME, "promote", "mine")) == [orphan.id]
+        assert wait_for_turn(audit_log.open_entry(NAME, "promote", "mine")) == [orphan.id]

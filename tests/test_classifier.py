@@ -1,4 +1,4 @@
-"""The exported model at work: from an image to probabilities, without TensorFlow."""
+"""Inference with the exported model: from an image to probabilities, without TensorFlow."""
 
 import io
 import json
@@ -31,7 +31,7 @@ def test_labels_and_input_size_travel_with_the_model(classifier: Classifier) -> 
     assert classifier.megabytes == len(content) / 1e6
 
 
-def test_the_digest_is_another_where_the_network_or_what_is_said_of_it_is(trained_copy: Path) -> None:
+def test_the_digest_changes_with_the_network_or_its_card(trained_copy: Path) -> None:
     digest = Classifier(MODEL).digest
     assert digest == sha256((MODEL / "model.tflite").read_bytes() + (MODEL / "model.json").read_bytes()).hexdigest()
     card = json.loads((MODEL / "model.json").read_text())
@@ -39,7 +39,7 @@ def test_the_digest_is_another_where_the_network_or_what_is_said_of_it_is(traine
     assert Classifier(MODEL).digest != digest
 
 
-def test_it_tells_the_classes_apart_in_images_it_was_not_trained_on(classifier: Classifier) -> None:
+def test_it_classifies_images_it_was_not_trained_on(classifier: Classifier) -> None:
     splits = pd.read_csv(SPLITS)
     unseen = splits[splits["subset"] == "test"]
     probabilities = np.stack(list(classifier.probabilities_of(DATA / path for path in unseen["path"])))
@@ -55,24 +55,26 @@ def test_a_file_and_its_bytes_give_the_same_probabilities(classifier: Classifier
     assert np.array_equal(classifier.probabilities(io.BytesIO(path.read_bytes())), expected)
 
 
-def test_many_images_at_once_come_back_in_order_and_as_one_by_one(classifier: Classifier) -> None:
+def test_many_images_in_parallel_give_the_same_results_in_order(classifier: Classifier) -> None:
     paths = sorted(DATA.glob("*/*.png"))
-    alone = [classifier.probabilities(path) for path in paths]
-    assert np.array_equal(np.stack(list(classifier.probabilities_of(paths))), alone)
+    expected = [classifier.probabilities(path) for path in paths]
+    assert np.array_equal(np.stack(list(classifier.probabilities_of(paths))), expected)
     with ThreadPoolExecutor(4) as pool:
-        assert np.array_equal(np.stack(list(pool.map(classifier.probabilities, paths))), alone)
+        assert np.array_equal(np.stack(list(pool.map(classifier.probabilities, paths))), expected)
 
 
-def test_a_prediction_says_label_confidence_top_classes_and_all_probabilities(classifier: Classifier) -> None:
+def test_a_prediction_holds_label_confidence_top_classes_and_all_probabilities(classifier: Classifier) -> None:
     path = DATA / "forest" / "05.png"
-    said, expected = classifier.predict(path), classifier.probabilities(path)
-    assert list(said.probabilities) == classifier.labels and list(said.probabilities.values()) == expected.tolist()
-    assert said.confidence == expected.max() and said.label == classifier.labels[expected.argmax()]
-    assert [candidate.probability for candidate in said.top] == sorted(expected.tolist(), reverse=True)
-    assert said.top[0].label == said.label and set(said.model_dump()) == set(Prediction.model_fields)
+    prediction, expected = classifier.predict(path), classifier.probabilities(path)
+    assert list(prediction.probabilities) == classifier.labels
+    assert list(prediction.probabilities.values()) == expected.tolist()
+    assert prediction.confidence == expected.max() and prediction.label == classifier.labels[expected.argmax()]
+    assert [candidate.probability for candidate in prediction.top] == sorted(expected.tolist(), reverse=True)
+    assert prediction.top[0].label == prediction.label
+    assert set(prediction.model_dump()) == set(Prediction.model_fields)
 
 
-def test_a_prediction_is_unsure_below_the_confidence_of_the_card_and_sure_from_it_on(classifier: Classifier) -> None:
+def test_a_prediction_is_unsure_only_below_the_threshold_of_the_card(classifier: Classifier) -> None:
     path = DATA / "forest" / "05.png"
     confidence = classifier.predict(path).confidence
     classifier.unsure_below = confidence
@@ -81,7 +83,7 @@ def test_a_prediction_is_unsure_below_the_confidence_of_the_card_and_sure_from_i
     assert classifier.predict(path).unsure
 
 
-def test_a_model_without_a_trusted_confidence_still_gives_probabilities(trained_copy: Path) -> None:
+def test_a_model_without_a_confidence_threshold_still_gives_probabilities(trained_copy: Path) -> None:
     card = json.loads((MODEL / "model.json").read_text("utf-8"))
     del card["unsure_below"]
     (MODEL / "model.json").write_text(json.dumps(card), "utf-8")
@@ -91,20 +93,18 @@ def test_a_model_without_a_trusted_confidence_still_gives_probabilities(trained_
         resolve.load("artifacts/model")
 
 
-def test_what_is_no_image_is_refused_and_the_next_one_is_answered(classifier: Classifier) -> None:
+def test_a_file_that_is_no_image_is_refused_and_the_next_image_is_classified(classifier: Classifier) -> None:
     with pytest.raises(LanduseError, match="image cannot be decoded"):
         classifier.probabilities(io.BytesIO(b"rubbish"))
     assert classifier.probabilities(DATA / "water" / "00.png").shape == (3,)
 
 
-def test_the_card_names_data_and_split_so_that_the_same_weights_on_other_images_are_another_model(
-    classifier: Classifier,
-) -> None:
+def test_the_card_records_digests_of_data_and_split(classifier: Classifier) -> None:
     assert classifier.card["data_md5"] == tiny.DATA_MD5
     assert classifier.card["split_sha256"] == sha256(SPLITS.read_bytes()).hexdigest()
 
 
-def test_the_card_says_where_the_model_comes_from(classifier: Classifier) -> None:
+def test_the_card_records_how_the_model_was_made(classifier: Classifier) -> None:
     card = json.loads((MODEL / "model.json").read_text("utf-8"))
     assert (
         card["backbone"] == "mobilenet_v2" and card["alpha"] == 0.35 and card["weights"].endswith("scenes.weights.h5")
@@ -114,7 +114,7 @@ def test_the_card_says_where_the_model_comes_from(classifier: Classifier) -> Non
 
 
 def modules_after(code: str) -> set[str]:
-    """Every package that a fresh interpreter has imported after this code."""
+    """Return the packages that a fresh interpreter has imported after running the code."""
     code += "\nimport sys; print('modules', *{name.partition('.')[0] for name in sys.modules})"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(answer.stdout.splitlines()[-1].split())
@@ -123,14 +123,14 @@ def modules_after(code: str) -> set[str]:
 HEAVY = {"tensorflow", "keras", "mlflow", "great_expectations", "prefect", "dvc", "sklearn", "matplotlib"}
 
 
-def test_serving_needs_neither_tensorflow_nor_mlflow_nor_pandas(trained: Path) -> None:
-    ask = "from pathlib import Path; from landuse.ml.classifier import Classifier\n"
-    ask += f"Classifier(Path({str(MODEL)!r})).probabilities(Path({str(DATA / 'field' / '00.png')!r}))"
-    loaded = modules_after(ask)
+def test_inference_needs_neither_tensorflow_nor_mlflow_nor_pandas(trained: Path) -> None:
+    code = "from pathlib import Path; from landuse.ml.classifier import Classifier\n"
+    code += f"Classifier(Path({str(MODEL)!r})).probabilities(Path({str(DATA / 'field' / '00.png')!r}))"
+    loaded = modules_after(code)
     assert "ai_edge_litert" in loaded and not loaded & (HEAVY | {"pandas"})
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
-def test_asking_for_help_loads_nothing_heavy(words: list[str]) -> None:
-    ask = f"import sys; sys.argv = ['landuse', *{words}]\nfrom landuse.cli import app; app(standalone_mode=False)"
-    assert not modules_after(ask) & (HEAVY | {"numpy", "pandas", "PIL", "ai_edge_litert", "yaml"})
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_showing_help_imports_no_heavy_packages(arguments: list[str]) -> None:
+    code = f"import sys; sys.argv = ['landuse', *{arguments}]\nfrom landuse.cli import app; app(standalone_mode=False)"
+    assert not modules_after(code) & (HEAVY | {"numpy", "pandas", "PIL", "ai_edge_litert", "yaml"})

@@ -1,4 +1,4 @@
-"""The command line: instant help, and one line for every mistake of a user."""
+"""The command line: instant help, and one line for every user error."""
 
 import json
 import os
@@ -36,8 +36,8 @@ def landuse(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def complaint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
-    """A function from a verb to the one line with which `landuse` refuses it, in this process."""
+def refusal_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
+    """Return a function that runs a verb in this process and returns the one-line error it fails with."""
 
     def refused(verb: str) -> str:
         monkeypatch.setattr(sys, "argv", ["landuse", verb, *ARGUMENTS.get(verb, ())])
@@ -51,7 +51,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     return refused
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     answer = subprocess.run(
         [sys.executable, "-c", "import json, sys, landuse.cli; print(json.dumps(sorted(sys.modules)))"],
         capture_output=True, text=True, check=True,
@@ -60,8 +60,8 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.fixture
-def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A second copy of the code, edited, in a folder that is in use."""
+def edited_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an edited copy of the code below the current folder."""
     code = copytree(ROOT / "src" / "landuse", tmp_path / "src" / "landuse", ignore=ignore_patterns("__pycache__"))
     for name in ("cli.py", "info.py"):
         (code / name).write_text((code / name).read_text().replace("this folder stands for", "this branch stands for"))
@@ -69,22 +69,22 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return code
 
 
-def test_in_a_copy_of_the_project_its_own_code_runs_wherever_landuse_was_installed_from(copied: Path) -> None:
+def test_in_a_copy_of_the_project_the_code_of_that_copy_runs(edited_copy: Path) -> None:
     answer = landuse("info", "--help")
     assert "this branch stands for" in answer.stdout and answer.returncode == 0 and answer.stderr == ""
-    copied.rename("elsewhere")
+    edited_copy.rename("elsewhere")
     assert "this folder stands for" in landuse("info", "--help").stdout
 
 
-def test_a_copy_whose_code_python_does_not_let_run_is_not_credited_with_the_result(
-    copied: Path,
+def test_a_copy_whose_code_cannot_take_precedence_is_refused(
+    edited_copy: Path,
 ) -> None:
     answer = subprocess.run([sys.executable, "-E", LANDUSE, "info"], capture_output=True, text=True)
     assert (answer.returncode, answer.stdout) == (1, "")
     assert answer.stderr == "landuse: src/landuse is not the code that runs: Python was told to ignore PYTHONPATH\n"
 
 
-def test_help_says_what_every_verb_does() -> None:
+def test_help_describes_every_verb() -> None:
     page = landuse("--help").stdout
     commands = typer.main.get_command(app).commands
     for verb in VERBS:
@@ -98,11 +98,11 @@ def test_without_a_verb_help_is_shown() -> None:
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "info"])
-def test_outside_the_project_a_verb_says_where_to_run_it_and_leaves_nothing(
-    complaint: Refusal, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_outside_the_project_a_verb_says_where_to_run_it_and_writes_nothing(
+    refusal_of: Refusal, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert complaint(verb) == "landuse: params.yaml is not here: run landuse in the project's folder\n"
+    assert refusal_of(verb) == "landuse: params.yaml is not here: run landuse in the project's folder\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,7 +112,7 @@ def test_the_real_command_ends_with_one_line_and_exit_code_1(tmp_path: Path) -> 
     assert done.stderr == "landuse: params.yaml is not here: run landuse in the project's folder\n"
 
 
-def test_a_full_disk_is_named_with_the_file_and_the_remedy(trained_copy: Path) -> None:
+def test_a_full_disk_is_reported_with_the_remedy(trained_copy: Path) -> None:
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))"
     limited = f"import os, resource, sys; {limit}; os.execv(sys.argv[1], sys.argv[1:])"
     done = subprocess.run(
@@ -122,10 +122,10 @@ def test_a_full_disk_is_named_with_the_file_and_the_remedy(trained_copy: Path) -
     assert done.stderr == "landuse: File too large: free some space, then the same command goes on\n"
 
 
-def test_a_disk_that_gets_full_in_the_middle_of_many_files_is_named_with_the_first_of_them(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_during_a_tree_copy_is_reported_with_the_first_file(tmp_path: Path) -> None:
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))"
-    copy = "import resource, shutil; from landuse.core.errors import in_one_line\n"
-    copy += f"{limit}\nwith in_one_line(): shutil.copytree('from', 'to')"
+    copy = "import resource, shutil; from landuse.core.errors import report_errors\n"
+    copy += f"{limit}\nwith report_errors(): shutil.copytree('from', 'to')"
     (tmp_path / "from" / "deep").mkdir(parents=True)
     (tmp_path / "from" / "deep" / "file").write_bytes(b"0" * 20)
     done = subprocess.run([sys.executable, "-c", copy], cwd=tmp_path, capture_output=True, text=True)
@@ -134,71 +134,65 @@ def test_a_disk_that_gets_full_in_the_middle_of_many_files_is_named_with_the_fir
 
 
 @pytest.mark.parametrize("verb", ["promote", "rollback", "history", "compare", "verify", "predict", "export"])
-def test_before_anything_was_registered_a_verb_of_the_registry_says_so_and_makes_none(
-    complaint: Refusal, project: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+def test_before_any_registration_a_registry_verb_says_so_and_creates_no_registry(
+    refusal_of: Refusal, project: Path, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     (project / "a.png").write_bytes(b"")
     before = sorted(project.iterdir())
-    assert "there is no registry at sqlite:///mlflow.db yet: dvc repro makes it" in complaint(verb)
+    assert "there is no registry at sqlite:///mlflow.db yet: dvc repro makes it" in refusal_of(verb)
     assert sorted(project.iterdir()) == before
 
 
-def test_variables_that_name_the_repository_or_run_of_somebody_else_are_not_heeded(
-    trained_copy: Path, tmp_path: Path
-) -> None:
+def test_variables_that_name_another_repository_or_run_are_ignored(trained_copy: Path, tmp_path: Path) -> None:
     subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "other.git"], check=True)
     others = {"GIT_DIR": str(tmp_path / "other.git"), "MLFLOW_RUN_ID": "0" * 32}
-    said = [
+    outputs = [
         subprocess.run([LANDUSE, "info"], env=os.environ | more, capture_output=True, text=True, check=True).stdout
         for more in ({}, others)
     ]
-    assert said[0] == said[1] and "not in git" not in said[0]
+    assert outputs[0] == outputs[1] and "not in git" not in outputs[0]
 
 
-def test_mlflow_is_not_asked_to_count_its_users(trained_copy: Path, tmp_path: Path) -> None:
-    counted = []
+def test_mlflow_telemetry_is_off(trained_copy: Path, tmp_path: Path) -> None:
+    has_telemetry = []
     for command in ([LANDUSE, "info"], [sys.executable, "-c", "import mlflow"]):
         (home := tmp_path / Path(command[0]).name).mkdir()
         env = {"HOME": str(home), "PATH": os.environ["PATH"], "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
         subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=True)
-        counted.append(bool(list(home.rglob("telemetry.json"))))
-    assert counted == [False, True], "the second shows that it would be seen"
+        has_telemetry.append(bool(list(home.rglob("telemetry.json"))))
+    assert has_telemetry == [False, True], "the second shows that the test would notice"
 
 
-def test_info_before_any_ingest_says_what_to_run(complaint: Refusal, project: Path) -> None:
-    assert complaint("info") == "landuse: data.dvc is not here: bring in a data set with landuse ingest\n"
+def test_info_before_any_ingest_says_what_to_run(refusal_of: Refusal, project: Path) -> None:
+    assert refusal_of("info") == "landuse: data.dvc is not here: bring in a data set with landuse ingest\n"
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "info"])
-def test_a_mistyped_key_is_named_with_the_likely_one_by_every_verb(
-    complaint: Refusal, project: Path, verb: str
-) -> None:
+def test_every_verb_reports_a_mistyped_key_with_the_likely_one(refusal_of: Refusal, project: Path, verb: str) -> None:
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("learning_rate:", "learning_rte:"))
-    found = complaint(verb)
-    assert "params.yaml: " in found and "train.learning_rte: unknown key (did you mean learning_rate?)" in found
+    message = refusal_of(verb)
+    assert "params.yaml: " in message and "train.learning_rte: unknown key (did you mean learning_rate?)" in message
 
 
-def test_a_bad_value_is_named_with_what_is_allowed(complaint: Refusal, project: Path) -> None:
+def test_a_bad_value_is_reported_with_what_is_allowed(refusal_of: Refusal, project: Path) -> None:
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("backbone: mobilenet_v2", "backbone: resnet"))
-    found = complaint("split")
-    assert "extract.backbone = 'resnet'" in found and "'mobilenet_v2'" in found
+    message = refusal_of("split")
+    assert "extract.backbone = 'resnet'" in message and "'mobilenet_v2'" in message
 
 
-def test_info_reads_the_params_too(complaint: Refusal, trained_copy: Path) -> None:
+def test_info_validates_the_params_too(refusal_of: Refusal, trained_copy: Path) -> None:
     Path("params.yaml").write_text("train: [")
-    assert "params.yaml is not valid YAML" in complaint("info")
+    assert "params.yaml is not valid YAML" in refusal_of("info")
 
 
 @pytest.mark.parametrize("verb", ["validate", "extract", "split", "train", "evaluate", "register"])
-def test_a_stage_whose_input_is_not_there_names_it_and_how_to_make_it(
-    complaint: Refusal, project: Path, verb: str
-) -> None:
-    found = complaint(verb)
-    assert "data" in found or "artifacts/" in found
-    assert "dvc repro" in found or "landuse ingest" in found
+def test_a_stage_without_its_input_names_it_and_how_to_make_it(refusal_of: Refusal, project: Path, verb: str) -> None:
+    message = refusal_of(verb)
+    assert "data" in message or "artifacts/" in message
+    assert "dvc repro" in message or "landuse ingest" in message
 
 
 @pytest.mark.parametrize(
@@ -214,12 +208,12 @@ def test_a_stage_whose_input_is_not_there_names_it_and_how_to_make_it(
         ("register", "metrics.json"),
     ],
 )
-def test_a_missing_file_of_an_earlier_stage_is_named_with_the_way_to_have_it_again(
-    complaint: Refusal, trained_copy: Path, verb: str, name: str
+def test_a_missing_output_of_an_earlier_stage_is_named_with_how_to_restore_it(
+    refusal_of: Refusal, trained_copy: Path, verb: str, name: str
 ) -> None:
     Path("artifacts", name).unlink()
-    found = complaint(verb)
-    assert f"artifacts/{name}" in found and "dvc" in found
+    message = refusal_of(verb)
+    assert f"artifacts/{name}" in message and "dvc" in message
 
 
 @pytest.mark.parametrize(
@@ -234,16 +228,16 @@ def test_a_missing_file_of_an_earlier_stage_is_named_with_the_way_to_have_it_aga
         ("register", "run.json"),
     ],
 )
-def test_a_truncated_file_of_an_earlier_stage_is_named_with_the_way_to_have_it_again(
-    complaint: Refusal, trained_copy: Path, verb: str, name: str
+def test_a_truncated_output_of_an_earlier_stage_is_named_with_how_to_restore_it(
+    refusal_of: Refusal, trained_copy: Path, verb: str, name: str
 ) -> None:
     path = Path("artifacts", name)
     for length in (20, 0):
         path.write_bytes(path.read_bytes()[:length])
-        assert f"artifacts/{name} is damaged: dvc repro makes it again" in complaint(verb)
+        assert f"artifacts/{name} is damaged: dvc repro makes it again" in refusal_of(verb)
 
 
-def test_a_parquet_file_of_which_any_byte_is_wrong_is_read_or_named_as_damaged(trained_copy: Path) -> None:
+def test_a_parquet_file_with_any_wrong_byte_is_read_or_reported_as_damaged(trained_copy: Path) -> None:
     path = Path("artifacts/manifest.parquet")
     whole, damaged = path.read_bytes(), 0
     for place in range(0, len(whole), 7):
@@ -265,11 +259,11 @@ def test_a_parquet_file_of_which_any_byte_is_wrong_is_read_or_named_as_damaged(t
         ("info", "registration.json", "model"),
     ],
 )
-def test_a_file_that_another_one_took_the_place_of_is_named_with_what_it_lacks(
-    complaint: Refusal, trained_copy: Path, verb: str, name: str, key: str
+def test_a_file_with_other_content_is_reported_with_the_key_it_lacks(
+    refusal_of: Refusal, trained_copy: Path, verb: str, name: str, key: str
 ) -> None:
     path = Path("artifacts", name)
     path.write_text("{}")
-    assert f"artifacts/{name} has no {key}: dvc repro makes it again" in complaint(verb)
+    assert f"artifacts/{name} has no {key}: dvc repro makes it again" in refusal_of(verb)
     path.write_text("3")
-    assert f"artifacts/{name} is damaged: dvc repro makes it again" in complaint(verb)
+    assert f"artifacts/{name} is damaged: dvc repro makes it again" in refusal_of(verb)

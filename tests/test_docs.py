@@ -1,4 +1,4 @@
-"""The README tells the truth: what it names is there, and what is there is named."""
+"""The README matches the project: what it names exists, and what exists is named."""
 
 import os
 import re
@@ -19,56 +19,56 @@ VERBS = set(typer.main.get_command(app).commands)
 SECTIONS = {name: set(field.type.__dataclass_fields__) for name, field in Params.__dataclass_fields__.items()}
 
 
-def code() -> list[str]:
-    """Every line of a code block, and everything in backticks."""
+def code_snippets() -> list[str]:
+    """Return every line of a code block and all inline code."""
     blocks = re.findall(r"^```[^\n]*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
     return [line for block in blocks for line in block.splitlines()] + re.findall(r"`([^`\n]+)`", prose)
 
 
-def named(pattern: str) -> set[str]:
-    return {match for text in code() for match in re.findall(pattern, text)}
+def mentions(pattern: str) -> set[str]:
+    return {match for text in code_snippets() for match in re.findall(pattern, text)}
 
 
 def make_targets() -> set[str]:
     return set(re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split())
 
 
-def test_every_make_target_is_in_the_readme_and_no_other() -> None:
-    assert named(r"(?:^|[;&$] ?)make ([a-z]+)") == make_targets()
+def test_the_readme_names_exactly_the_make_targets() -> None:
+    assert mentions(r"(?:^|[;&$] ?)make ([a-z]+)") == make_targets()
 
 
-def test_every_verb_is_in_the_readme_and_no_other() -> None:
-    assert named(r"(?:^|[;&$] ?)landuse ([a-z]+)") | named(r"^([a-z]+)$") & VERBS == VERBS
+def test_the_readme_names_exactly_the_verbs() -> None:
+    assert mentions(r"(?:^|[;&$] ?)landuse ([a-z]+)") | mentions(r"^([a-z]+)$") & VERBS == VERBS
 
 
-def test_every_preset_is_in_the_readme_and_no_other() -> None:
-    assert named(r"presets/\w+\.yaml") == {f"presets/{path.name}" for path in (ROOT / "presets").glob("*.yaml")}
+def test_the_readme_names_exactly_the_presets() -> None:
+    assert mentions(r"presets/\w+\.yaml") == {f"presets/{path.name}" for path in (ROOT / "presets").glob("*.yaml")}
 
 
-def test_every_key_of_the_params_that_the_readme_names_exists() -> None:
-    for section, key in named(rf"\b({'|'.join(SECTIONS)})\.([a-z_0-9]+)"):
+def test_every_params_key_in_the_readme_exists() -> None:
+    for section, key in mentions(rf"\b({'|'.join(SECTIONS)})\.([a-z_0-9]+)"):
         assert key in SECTIONS[section] or (ROOT / f"{section}.{key}").exists(), f"{section}.{key}"
 
 
-def test_every_picture_and_link_into_the_project_leads_somewhere() -> None:
+def test_every_picture_and_relative_link_exists() -> None:
     links = re.findall(r"\]\(([^)#\s]+)", README) + re.findall(r'(?:src|href)="([^"#]+)"', README)
     for link in links:
         assert link.startswith(("http://", "https://")) or (ROOT / link).exists(), link
 
 
-def test_every_script_that_the_readme_names_exists() -> None:
-    for path in named(r"(?:benchmarks|src|tests|pipelines)/[\w./]+\.py"):
+def test_every_script_in_the_readme_exists() -> None:
+    for path in mentions(r"(?:benchmarks|src|tests|pipelines)/[\w./]+\.py"):
         assert (ROOT / path).exists(), path
 
 
-def test_what_the_readme_frees_the_cache_by_keeps_the_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [command] = named(r"^dvc gc .*")
+def test_the_cache_cleanup_in_the_readme_keeps_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [command] = mentions(r"^dvc gc .*")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
 
-    def run(line: str) -> None:
-        subprocess.run(line.split(), check=True, capture_output=True, env=os.environ | IDENTITY, timeout=120)
+    def run(command_line: str) -> None:
+        subprocess.run(command_line.split(), check=True, capture_output=True, env=os.environ | IDENTITY, timeout=120)
 
     for line in ("git init --quiet .", "dvc init --quiet"):
         run(line)
@@ -79,7 +79,7 @@ def test_what_the_readme_frees_the_cache_by_keeps_the_tries(tmp_path: Path, monk
         run(line)
     for line in ("git checkout params.yaml dvc.lock", "dvc checkout"):
         run(line)
-    kept = {path.read_text() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()}
+    before = {path.read_text() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()}
     run(f"{command} --force")
-    assert {path.read_text() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()} == kept
-    assert kept == {"value: 1\n", "value: 2\n"}
+    assert {path.read_text() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()} == before
+    assert before == {"value: 1\n", "value: 2\n"}

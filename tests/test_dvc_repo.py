@@ -1,4 +1,4 @@
-"""DVC's list of which process reads and writes what, after a process was killed."""
+"""DVC's list of which process reads and writes what, and its locks, after a process was killed."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import psutil
 import pytest
 from workspace import small_project
 
-from landuse.project.dvc_repo import release_the_lost, repository
+from landuse.project.dvc_repo import release_stale_locks, repository
 
 STAGE = """
 import time
@@ -26,18 +26,18 @@ MINE = {"pid": os.getpid(), "cmd": "dvc repro"}
 
 @pytest.fixture
 def holders(project: Path) -> Path:
-    """The file that DVC keeps its list in."""
+    """The file that contains DVC's list."""
     (project / ".dvc" / "tmp").mkdir()
     return project / ".dvc" / "tmp" / "rwlock"
 
 
 def release() -> None:
-    """As every ingest does, and a flow that DVC keeps waiting."""
+    """Release stale locks, as every ingest does, and a flow while DVC makes it wait."""
     with repository() as repo:
-        release_the_lost(repo)
+        release_stale_locks(repo)
 
 
-def test_where_there_is_no_list_or_nobody_in_it_nothing_happens(holders: Path) -> None:
+def test_a_missing_or_empty_list_is_left_alone(holders: Path) -> None:
     release()
     assert not holders.exists()
     holders.write_text("{}")
@@ -52,17 +52,17 @@ def test_a_damaged_list_is_removed(holders: Path, damaged: str) -> None:
     assert not holders.exists()
 
 
-@pytest.mark.parametrize("found", [{"write": {"/a": MINE}}, {"read": {"/a": [MINE]}, "write": {}}])
-def test_a_process_that_began_after_the_list_was_written_is_not_the_one_in_it(holders: Path, found: dict) -> None:
-    holders.write_text(json.dumps(found))
+@pytest.mark.parametrize("content", [{"write": {"/a": MINE}}, {"read": {"/a": [MINE]}, "write": {}}])
+def test_a_process_that_started_after_the_list_was_written_holds_no_lock(holders: Path, content: dict) -> None:
+    holders.write_text(json.dumps(content))
     release()
-    assert holders.exists(), "this process was there when it was written"
+    assert holders.exists(), "this process was running when the list was written"
     os.utime(holders, (0, 0))
     release()
     assert not holders.exists()
 
 
-def test_a_process_at_work_keeps_what_it_holds_whatever_the_clock_was_set_to(holders: Path) -> None:
+def test_a_running_process_keeps_its_lock_even_if_the_clock_was_changed(holders: Path) -> None:
     command = " ".join(psutil.Process().cmdline()[1:])
     holders.write_text(json.dumps({"write": {"/a": MINE | {"cmd": command}}}))
     os.utime(holders, (0, 0))
@@ -70,7 +70,7 @@ def test_a_process_at_work_keeps_what_it_holds_whatever_the_clock_was_set_to(hol
     assert holders.exists()
 
 
-def test_a_stage_at_work_keeps_what_it_holds_and_one_that_was_killed_does_not(holders: Path) -> None:
+def test_a_running_stage_keeps_its_lock_and_a_killed_one_loses_it(holders: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", STAGE], stdout=subprocess.PIPE) as stage:
         stage.stdout.readline()
         release()
@@ -81,9 +81,9 @@ def test_a_stage_at_work_keeps_what_it_holds_and_one_that_was_killed_does_not(ho
 
 
 @pytest.mark.slow
-def test_dvc_keeps_its_state_where_no_other_user_can_write(tmp_path: Path) -> None:
+def test_dvc_keeps_its_state_in_a_folder_that_only_its_user_can_access(tmp_path: Path) -> None:
     work = small_project(tmp_path)
-    (work.folder / ".dvc" / "tmp").mkdir(mode=0o755, exist_ok=True)  # as DVC would have made it
+    (work.folder / ".dvc" / "tmp").mkdir(mode=0o755, exist_ok=True)  # as DVC would create it
     work.ok("landuse", "ingest", DVC_SITE_CACHE_DIR="")
     assert list((work.folder / ".dvc" / "tmp" / "site" / "repo").iterdir())
     assert (work.folder / ".dvc" / "tmp").stat().st_mode & 0o077 == 0

@@ -1,4 +1,4 @@
-"""Settings of shell and home that count: each row of the table, and what libraries make of it in the end."""
+"""The policy for environment variables and user-wide settings: each row, and its effect on the libraries."""
 
 import os
 import shlex
@@ -15,17 +15,26 @@ from unittest.mock import patch
 import pytest
 
 from landuse.core import environment
-from landuse.core.environment import AT_START, FILES, FIXED, OBEYED, VARIABLES, Row, own_environment, row_of
+from landuse.core.environment import (
+    FILES,
+    FIXED,
+    OBEYED,
+    PYTHON_STARTUP,
+    VARIABLES,
+    Row,
+    find_row,
+    sanitize_environment,
+)
 from landuse.core.errors import LanduseError
 from landuse.core.paths import FEATURES
-from landuse.tracking.backend_store import approach
+from landuse.tracking.backend_store import prepare_connection
 
 ROOT = Path(__file__).parents[1]
 LANDUSE = Path(sys.executable).with_name("landuse")
-OWN = "from landuse.core.environment import own_environment; own_environment()\n"
+SANITIZE = "from landuse.core.environment import sanitize_environment; sanitize_environment()\n"
 KERAS = """
-from landuse.core.streams import tensorflow_starts
-with tensorflow_starts():
+from landuse.core.streams import quiet_tensorflow_import
+with quiet_tensorflow_import():
     import keras
 from keras import config
 print(config.backend(), config.floatx(), config.epsilon(), config.image_data_format(), config.max_epochs())
@@ -35,7 +44,7 @@ import hashlib, sys
 import pandas as pd
 from pathlib import Path
 from landuse.report.charts import curves
-from landuse.report.style import save
+from landuse.report.style import save_png
 columns = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 rows = dict.fromkeys(columns, [1, 2])
 save(curves(pd.DataFrame(rows)), Path("figure.png"))
@@ -45,115 +54,117 @@ STUDY = """
 import hashlib, warnings
 import optuna
 from pathlib import Path
-from landuse.tune.pictures import draw
+from landuse.tune.plots import plot_study
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
 study.optimize(lambda trial: trial.suggest_float("x", 0, 1) * 0, 2)  # no importances, which take long
-draw(study, Path())
+plot_study(study, Path())
 print(hashlib.sha256(Path("parallel_coordinates.png").read_bytes()).hexdigest())
 """
 
 
-def line(row: Row) -> str:
-    """A row as the README shows it."""
+def table_line(row: Row) -> str:
+    """Return a row as the README shows it."""
     names = ", ".join(f"`{name}`" for name in row.names)
-    return f"| {row.of} | {names} | {row.rule} | {row.how} |"
+    return f"| {row.library} | {names} | {row.rule} | {row.effect} |"
 
 
 def example(name: str) -> str:
-    """A variable that a pattern stands for."""
+    """Return a variable that matches a pattern."""
     return name.replace("*", "ANY")
 
 
-def after(before: dict[str, str]) -> dict[str, str]:
-    """The environment that a program of ours makes of another."""
-    with patch.dict(os.environ, {"PATH": os.environ["PATH"]} | before, clear=True), patch.object(os, "execv"):
-        own_environment()
+def sanitized(variables: dict[str, str]) -> dict[str, str]:
+    """Return the environment that one of our programs makes of the given variables."""
+    with patch.dict(os.environ, {"PATH": os.environ["PATH"]} | variables, clear=True), patch.object(os, "execv"):
+        sanitize_environment()
         return dict(os.environ)
 
 
-def printed(code: str, folder: Path, **more: str) -> str:
-    """The output of a fresh Python in a folder, that keeps to the table, whatever the shell says."""
-    command = [sys.executable, "-c", OWN + code]
+def output_of(code: str, folder: Path, **more: str) -> str:
+    """Return the output of code in a fresh Python that applies the policy to these variables."""
+    command = [sys.executable, "-c", SANITIZE + code]
     done = subprocess.run(command, cwd=folder, env=os.environ | more, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize("row", VARIABLES, ids=lambda row: f"{row.of}: {row.names[0]}")
+@pytest.mark.parametrize("row", VARIABLES, ids=lambda row: f"{row.library}: {row.names[0]}")
 def test_a_variable_becomes_what_its_row_says(row: Row) -> None:
     for name in map(example, row.names):
-        found = after({name: "/nowhere"})
+        found = sanitized({name: "/nowhere"})
         if row.rule != OBEYED:
             assert found.get(name) == dict(row.values).get(name)
-        elif row.of not in ("certificates", "proxies"):  # these are looked into
+        elif row.library not in ("certificates", "proxies"):  # their values are checked, too
             assert found[name] == "/nowhere"
 
 
 def test_the_readme_shows_the_table() -> None:
     shown = [text for text in (ROOT / "README.md").read_text().splitlines() if text.startswith("| ")]
-    assert [line(row) for row in (*VARIABLES, *FILES) if line(row) not in shown] == []
+    assert [table_line(row) for row in (*VARIABLES, *FILES) if table_line(row) not in shown] == []
 
 
-def test_the_home_of_keras_is_none_of_the_user() -> None:
-    found = after({"KERAS_HOME": "/nowhere", "XDG_CACHE_HOME": "/cache"})
+def test_the_home_of_keras_is_not_the_users() -> None:
+    found = sanitized({"KERAS_HOME": "/nowhere", "XDG_CACHE_HOME": "/cache"})
     assert found["KERAS_HOME"] == "/cache/landuse/keras"
 
 
-def test_what_is_fixed_is_fixed_in_letters_of_either_size() -> None:
-    assert "prefect_api_url" not in after({"prefect_api_url": "http://127.0.0.1:1/api"})
-    assert "prometheus_multiproc_dir" not in after({"prometheus_multiproc_dir": "/nowhere"})
+def test_fixed_variables_are_removed_whatever_their_case() -> None:
+    assert "prefect_api_url" not in sanitized({"prefect_api_url": "http://127.0.0.1:1/api"})
+    assert "prometheus_multiproc_dir" not in sanitized({"prometheus_multiproc_dir": "/nowhere"})
 
 
-def test_a_program_that_another_one_of_ours_started_finds_all_as_it_should_be() -> None:
-    once = after({"PYTHONWARNINGS": "error", "ALL_PROXY": "socks5://127.0.0.1:1", "KERAS_HOME": "/nowhere"})
-    assert after(once) == once
+def test_applying_the_policy_twice_changes_nothing() -> None:
+    once = sanitized({"PYTHONWARNINGS": "error", "ALL_PROXY": "socks5://127.0.0.1:1", "KERAS_HOME": "/nowhere"})
+    assert sanitized(once) == once
 
 
-def test_every_variable_that_mlflow_knows_by_its_own_name_has_a_row() -> None:
+def test_every_mlflow_variable_has_a_row() -> None:
     from mlflow import environment_variables
 
     names = [getattr(found, "name", None) for found in vars(environment_variables).values()]
     known = [name for name in names if isinstance(name, str) and name.isupper() and "MLFLOW" in name]
-    assert len(known) > 200 and {name for name in known if row_of(name) is None} == {"DISABLE_MLFLOWDBFS"}
+    assert len(known) > 200 and {name for name in known if find_row(name) is None} == {"DISABLE_MLFLOWDBFS"}
 
 
-def test_a_user_without_a_name_goes_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_goes_by_user_id(monkeypatch: pytest.MonkeyPatch) -> None:
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 1001")
 
     monkeypatch.setattr(environment, "getuser", nameless)
-    assert after({"USER": ""})["USER"] == str(os.getuid())
+    assert sanitized({"USER": ""})["USER"] == str(os.getuid())
 
 
 # Python itself
 
 
 @pytest.mark.parametrize(
-    "more", [{name: "1"} for name in AT_START if "ENCODING" not in name] + [{"PYTHONUTF8": "0", "LC_ALL": "C"}], ids=str
+    "more",
+    [{name: "1"} for name in PYTHON_STARTUP if "ENCODING" not in name] + [{"PYTHONUTF8": "0", "LC_ALL": "C"}],
+    ids=str,
 )
-def test_what_python_read_at_its_start_is_undone(more: dict[str, str], tmp_path: Path) -> None:
+def test_startup_settings_of_python_are_undone(more: dict[str, str], tmp_path: Path) -> None:
     code = "import sys; print(sys.flags.optimize, sys.flags.safe_path, sys.flags.inspect, sys.stdout.encoding.lower())"
-    assert printed(code, tmp_path, **{"PYTHONIOENCODING": "ascii"} | more) == "0 False 0 utf-8\n"
+    assert output_of(code, tmp_path, **{"PYTHONIOENCODING": "ascii"} | more) == "0 False 0 utf-8\n"
 
 
 @pytest.mark.parametrize("value", ["ascii", "latin-1", "utf-16"])
-def test_every_name_can_be_printed_whatever_encoding_the_shell_names(value: str, project: Path) -> None:
+def test_every_name_can_be_printed_whatever_encoding_is_configured(value: str, project: Path) -> None:
     env = os.environ | {"PYTHONIOENCODING": value}
     done = subprocess.run([LANDUSE, "fetch", "b\u00e4ume \u6811.zip"], env=env, capture_output=True)
     assert done.returncode == 1 and "b\u00e4ume \u6811.zip: there is no such file" in done.stderr.decode("utf-8")
 
 
 @pytest.mark.parametrize("more", [{"PYTHONWARNINGS": "error"}, {"PYTHONOPTIMIZE": "2"}], ids=str)
-def test_the_real_command_works_whatever_python_was_told(more: dict[str, str], project: Path) -> None:
+def test_the_real_command_works_whatever_the_python_settings(more: dict[str, str], project: Path) -> None:
     done = subprocess.run([LANDUSE, "--help"], env=os.environ | more, capture_output=True, text=True)
     assert done.returncode == 0 and "Fine-tune and export the model" in done.stdout and done.stderr == ""
 
 
-def test_the_flows_are_found_where_python_was_told_to_look_elsewhere(tmp_path: Path) -> None:
+def test_the_flows_of_the_current_folder_are_found_whatever_the_python_settings(tmp_path: Path) -> None:
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "__init__.py").touch()
-    (tmp_path / "pipelines" / "__main__.py").write_text(OWN + "print('those of this folder')")
+    (tmp_path / "pipelines" / "__main__.py").write_text(SANITIZE + "print('those of this folder')")
     env = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
     command = [sys.executable, "-m", "pipelines", "status"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
@@ -164,7 +175,7 @@ def test_the_flows_are_found_where_python_was_told_to_look_elsewhere(tmp_path: P
 
 
 @pytest.mark.slow
-def test_keras_works_as_the_project_says_whatever_the_user_set(tmp_path: Path) -> None:
+def test_keras_ignores_the_settings_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "keras.json").write_text(
         '{"backend": "jax", "floatx": "float16", "epsilon": 1, "image_data_format": "channels_first"}'
     )
@@ -177,11 +188,11 @@ def test_keras_works_as_the_project_says_whatever_the_user_set(tmp_path: Path) -
         "XLA_FLAGS": "--no_such_flag",
     }
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "KERAS_HOME": str(tmp_path)}
-    assert printed(KERAS, tmp_path, **home, **more) == "tensorflow float32 1e-07 channels_last None\n"
+    assert output_of(KERAS, tmp_path, **home, **more) == "tensorflow float32 1e-07 channels_last None\n"
 
 
 @pytest.mark.slow
-def test_what_the_network_sees_is_the_same_in_every_home(finished: Path, tmp_path: Path) -> None:
+def test_features_are_the_same_whatever_the_settings_of_the_user(finished: Path, tmp_path: Path) -> None:
     project = tmp_path / "project"
     copytree(finished, project, symlinks=True)
     (tmp_path / "keras.json").write_text('{"floatx": "float16", "image_data_format": "channels_first"}')
@@ -195,8 +206,8 @@ def test_what_the_network_sees_is_the_same_in_every_home(finished: Path, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [FIGURE, STUDY], ids=["a figure", "pictures of a search"])
-def test_figures_are_the_same_whatever_a_matplotlibrc_says(code: str, tmp_path: Path) -> None:
-    expected = printed(code, tmp_path)
+def test_figures_are_the_same_whatever_the_matplotlibrc(code: str, tmp_path: Path) -> None:
+    expected = output_of(code, tmp_path)
     rc = (
         "text.usetex: True\nsavefig.transparent: True\nfigure.facecolor: red\naxes.prop_cycle: cycler('color', ['k'])\n"
     )
@@ -204,7 +215,7 @@ def test_figures_are_the_same_whatever_a_matplotlibrc_says(code: str, tmp_path: 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "matplotlibrc").write_text(rc)
     more = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "XDG_CONFIG_HOME": str(tmp_path / "config")}
-    assert printed(code, tmp_path, MATPLOTLIBRC=str(tmp_path / "matplotlibrc"), **more) == expected
+    assert output_of(code, tmp_path, MATPLOTLIBRC=str(tmp_path / "matplotlibrc"), **more) == expected
 
 
 @pytest.mark.parametrize(
@@ -219,29 +230,27 @@ def test_figures_are_the_same_whatever_a_matplotlibrc_says(code: str, tmp_path: 
     ],
     ids=["NumPy", "Prometheus", "Pillow", "uvicorn's workers", "uvicorn's proxies", "SQLAlchemy"],
 )
-def test_a_library_starts_as_it_does_by_itself(code: str, name: str, value: str, tmp_path: Path) -> None:
-    assert printed("import warnings; warnings.simplefilter('error')\n" + code, tmp_path, **{name: value}) == ""
+def test_a_library_starts_with_its_defaults(code: str, name: str, value: str, tmp_path: Path) -> None:
+    assert output_of("import warnings; warnings.simplefilter('error')\n" + code, tmp_path, **{name: value}) == ""
 
 
-def test_dvc_does_what_the_project_says_before_what_the_user_does_everywhere(project: Path, tmp_path: Path) -> None:
+def test_the_dvc_config_of_the_project_precedes_that_of_the_user(project: Path, tmp_path: Path) -> None:
     (tmp_path / "config").write_text("[core]\n    autostage = true\n    no_scm = true\n")
     code = "from dvc.config import Config; core = Config('.dvc')['core']; print(core['autostage'], core['no_scm'])"
-    assert printed(code, project, DVC_GLOBAL_CONFIG_DIR=str(tmp_path)) == "False False\n"
+    assert output_of(code, project, DVC_GLOBAL_CONFIG_DIR=str(tmp_path)) == "False False\n"
 
 
 # The store of runs
 
 
-def test_a_registry_beside_the_store_of_runs_is_refused_by_name() -> None:
+def test_a_registry_apart_from_the_store_of_runs_is_refused() -> None:
     with pytest.raises(LanduseError, match="^MLFLOW_REGISTRY_URI: [^\n]*$"):
-        after({"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_REGISTRY_URI": "http://127.0.0.1:2"})
-    same = after({"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_REGISTRY_URI": "http://127.0.0.1:1/"})
-    assert "MLFLOW_REGISTRY_URI" not in same | after({"MLFLOW_REGISTRY_URI": "databricks-uc"})
+        sanitized({"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_REGISTRY_URI": "http://127.0.0.1:2"})
+    same = sanitized({"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_REGISTRY_URI": "http://127.0.0.1:1/"})
+    assert "MLFLOW_REGISTRY_URI" not in same | sanitized({"MLFLOW_REGISTRY_URI": "databricks-uc"})
 
 
-def test_a_server_on_this_machine_is_sent_no_login_that_is_meant_for_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_local_server_is_sent_no_login_meant_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     headers = []
 
     class Server(BaseHTTPRequestHandler):
@@ -260,7 +269,7 @@ def test_a_server_on_this_machine_is_sent_no_login_that_is_meant_for_others(
         Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         requests.get(address, timeout=5)
-        approach(address)
+        prepare_connection(address)
         requests.get(address, timeout=5)
         server.shutdown()
     assert b64decode(headers[0].split()[1]) == b"me:secret" and headers[1:] == [None]
@@ -270,7 +279,7 @@ def test_a_server_on_this_machine_is_sent_no_login_that_is_meant_for_others(
 
 
 def make(folder: Path, target: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run `make` in a folder with a `.venv` whose Python tells how it is called."""
+    """Run `make` in a folder with a `.venv` whose Python prints how it is called."""
     for name in ("requirements", ".venv/bin"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     copy(ROOT / "Makefile", folder)
@@ -283,7 +292,7 @@ def make(folder: Path, target: str, **more: str) -> subprocess.CompletedProcess[
     return subprocess.run(["make", "--silent", target], cwd=folder, env=env, capture_output=True, text=True)
 
 
-def test_make_installs_into_the_environment_of_the_project_alone(tmp_path: Path) -> None:
+def test_make_installs_into_the_environment_of_the_project_only(tmp_path: Path) -> None:
     more = {"PIP_USER": "1", "PIP_DRY_RUN": "1", "PIP_CONSTRAINT": "/nowhere", "PYTHON": "/bin/false", "MAKEFLAGS": "e"}
     folder = tmp_path / "a b"
     folder.mkdir()
@@ -295,20 +304,20 @@ def test_make_installs_into_the_environment_of_the_project_alone(tmp_path: Path)
         assert f" --no-user --target= --prefix={folder}/.venv --root=/ " in text
 
 
-def test_make_refuses_a_path_that_no_search_path_can_hold(tmp_path: Path) -> None:
+def test_make_refuses_a_project_path_with_a_colon(tmp_path: Path) -> None:
     (tmp_path / "a:b").mkdir()
     done = make(tmp_path / "a:b", "status")
     assert done.returncode == 2 and "a:b has a colon" in done.stderr and done.stdout == ""
 
 
-def test_make_starts_the_flows_whatever_python_was_told(tmp_path: Path) -> None:
+def test_make_starts_the_flows_whatever_the_python_settings(tmp_path: Path) -> None:
     (tmp_path / ".venv").mkdir()
     assert make(tmp_path, "status", PYTHONSAFEPATH="1").stdout.splitlines()[-1] == ".venv -m pipelines status"
 
 
-def test_the_python_that_makes_the_environment_is_named_on_the_command_line(tmp_path: Path) -> None:
+def test_the_python_that_creates_the_environment_is_set_on_the_command_line(tmp_path: Path) -> None:
     make(tmp_path, "status")
     command = shlex.split("make --dry-run .venv/dev PYTHON=another")
     (tmp_path / "requirements" / "dev.txt").touch()
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
-    assert "another -m venv .venv" in shown and row_of("PYTHON").rule == FIXED
+    assert "another -m venv .venv" in shown and find_row("PYTHON").rule == FIXED

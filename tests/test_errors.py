@@ -1,4 +1,4 @@
-"""Whatever comes from outside is printed on one line that neither a terminal nor a console library takes for more."""
+"""Untrusted text is printed as one line without anything that a terminal or console library would interpret."""
 
 import os
 import subprocess
@@ -12,65 +12,65 @@ from zipfile import ZipFile
 import pytest
 import yaml
 
-from landuse.core.errors import LONGEST_LINE, LanduseError, Refused, escaped, in_one_line, one_line, printable
+from landuse.core.errors import MAX_LINE, LanduseError, Refused, escape, one_line, printable, report_errors
 
 LANDUSE = str(Path(sys.executable).with_name("landuse"))
-COMMANDS = (
-    "\x1b]8;;http://evil\x07\x1b[99999999999999999999;;mclick\x1b[2J"  # a link, a colour there is not, a clean screen
+ESCAPES = (
+    "\x1b]8;;http://evil\x07\x1b[99999999999999999999;;mclick\x1b[2J"  # a link, an invalid colour, a cleared screen
 )
 HOSTILE = {
-    "escape sequences": COMMANDS,
+    "escape sequences": ESCAPES,
     "control characters": "".join(map(chr, range(32))) + "\x7f" + "".join(map(chr, range(0x80, 0xA0))),
-    "turned text": "\u202egpj.exe\u2066\u200f\u061c",
-    "unseen characters": "\u200b\ufeff\u00ad\U000e0041",
-    "line ends": "a\u2028b\u2029c\x85d\x0be\r\nf",
-    "half a character": "a\udcff\ud800",
+    "text direction": "\u202egpj.exe\u2066\u200f\u061c",
+    "invisible characters": "\u200b\ufeff\u00ad\U000e0041",
+    "line breaks": "a\u2028b\u2029c\x85d\x0be\r\nf",
+    "lone surrogates": "a\udcff\ud800",
 }
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_what_is_no_visible_character_is_escaped_in_every_line(kind: str) -> None:
-    for said in (printable(HOSTILE[kind]), str(LanduseError(HOSTILE[kind])), one_line(HOSTILE[kind])):
-        assert said.isprintable() and said.encode()
+def test_invisible_characters_are_escaped_in_every_message(kind: str) -> None:
+    for line in (printable(HOSTILE[kind]), str(LanduseError(HOSTILE[kind])), one_line(HOSTILE[kind])):
+        assert line.isprintable() and line.encode()
     assert printable(printable(HOSTILE[kind])) == printable(HOSTILE[kind])
 
 
-def test_letters_of_every_language_signs_and_spaces_stay_as_they_are() -> None:
-    said = "Bl\u00e4tter \u6811 \u05e2\u05e5 … → 10\u202f% \U0001f333 [/red]"
-    assert printable(said) == escaped(said) == said
+def test_letters_of_all_languages_symbols_and_spaces_are_kept() -> None:
+    line = "Bl\u00e4tter \u6811 \u05e2\u05e5 … → 10\u202f% \U0001f333 [/red]"
+    assert printable(line) == escape(line) == line
 
 
-def test_what_is_long_is_shortened_in_the_middle() -> None:
-    said = printable(f"set.zip is refused: {'x' * 5000} lies in no class folder; use <class>/<image>")
-    assert len(said) < 300 and said.startswith("set.zip is refused: xxx") and said.endswith("use <class>/<image>")
-    said = printable("a name with spaces " * 300 + "; rename it")
-    assert len(said) <= LONGEST_LINE + 1 and said.endswith("; rename it")
-    assert escaped("x" * 5000) == "x" * 5000, "data are not shortened"
+def test_long_text_is_shortened_in_the_middle() -> None:
+    line = printable(f"set.zip is refused: {'x' * 5000} lies in no class folder; use <class>/<image>")
+    assert len(line) < 300 and line.startswith("set.zip is refused: xxx") and line.endswith("use <class>/<image>")
+    line = printable("a name with spaces " * 300 + "; rename it")
+    assert len(line) <= MAX_LINE + 1 and line.endswith("; rename it")
+    assert escape("x" * 5000) == "x" * 5000, "data are not shortened"
 
 
-def test_an_error_that_nobody_foresaw_is_told_without_control_characters(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as end, in_one_line():
-        raise KeyError(f"https://user:word@host/{COMMANDS}")
-    told = capsys.readouterr().err
-    assert end.value.code == 1 and "Traceback" in told and "word@" not in told
-    assert all(line.isprintable() for line in told.split("\n"))
+def test_an_unexpected_error_is_printed_without_secrets_and_control_characters(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as end, report_errors():
+        raise KeyError(f"https://user:word@host/{ESCAPES}")
+    printed = capsys.readouterr().err
+    assert end.value.code == 1 and "Traceback" in printed and "word@" not in printed
+    assert all(line.isprintable() for line in printed.split("\n"))
 
 
-def test_a_file_whose_name_is_hostile_is_named_in_one_line(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as end, in_one_line():
-        raise PermissionError(13, "Permission denied", f"{COMMANDS}\n{'y' * 5000}")
-    told = capsys.readouterr().err.rstrip("\n").split("\n")[-1]
-    assert end.value.code == 1 and told.isprintable() and len(told) < 600
+def test_a_hostile_file_name_is_printed_on_one_line(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as end, report_errors():
+        raise PermissionError(13, "Permission denied", f"{ESCAPES}\n{'y' * 5000}")
+    printed = capsys.readouterr().err.rstrip("\n").split("\n")[-1]
+    assert end.value.code == 1 and printed.isprintable() and len(printed) < 600
 
 
 class Reason(BaseHTTPRequestHandler):
-    """Answers with a status whose reason is hostile."""
+    """Respond with a hostile reason phrase."""
 
     def do_GET(self) -> None:
-        self.wfile.write(f"HTTP/1.0 404 {COMMANDS}{'z' * 5000}\r\n\r\n".encode("latin-1"))
+        self.wfile.write(f"HTTP/1.0 404 {ESCAPES}{'z' * 5000}\r\n\r\n".encode("latin-1"))
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -81,34 +81,32 @@ def site() -> Iterator[str]:
         server.shutdown()
 
 
-def fails(*command: str) -> tuple[int, str]:
-    """Exit code and the one line that the real command prints."""
+def run_failing(*command: str) -> tuple[int, str]:
+    """Return the exit code and the one line that the real command prints."""
     done = subprocess.run([LANDUSE, *command], capture_output=True, text=True, errors="surrogateescape")
     assert done.stderr.startswith("landuse: ") and done.stderr.count("\n") == 1, done.stderr
     return done.returncode, done.stderr.rstrip("\n")
 
 
-def test_a_hostile_reason_of_a_web_server_is_one_short_line_of_the_real_command(project: Path, site: str) -> None:
+def test_a_hostile_reason_of_a_web_server_becomes_one_short_line(project: Path, site: str) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["data"] = {"source": f"{site}/a.zip", "checksum": "md5:" + "0" * 32}
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    code, said = fails("fetch")
-    assert code == 1 and said.isprintable() and len(said) < 400 and "check data.source" in said
+    code, line = run_failing("fetch")
+    assert code == 1 and line.isprintable() and len(line) < 400 and "check data.source" in line
 
 
-@pytest.mark.parametrize(
-    "name", [f"field/{COMMANDS}{'n' * 5000}.png", f"{COMMANDS}{'n' * 5000}/a.png", f"{COMMANDS}.png"]
-)
-def test_a_hostile_name_in_an_archive_is_one_short_line_of_the_real_command(project: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [f"field/{ESCAPES}{'n' * 5000}.png", f"{ESCAPES}{'n' * 5000}/a.png", f"{ESCAPES}.png"])
+def test_a_hostile_name_in_an_archive_becomes_one_short_line(project: Path, name: str) -> None:
     with ZipFile("set.zip", "w") as archive:
         archive.writestr(name, b"no image")
-    code, said = fails("ingest", "set.zip")
-    assert code == Refused.exit_code and said.isprintable() and len(said) < 800
-    assert "\x1b" not in said and "set.zip" in said
+    code, line = run_failing("ingest", "set.zip")
+    assert code == Refused.exit_code and line.isprintable() and len(line) < 800
+    assert "\x1b" not in line and "set.zip" in line
 
 
-def test_an_archive_whose_own_name_is_hostile_is_named_in_one_line(project: Path) -> None:
+def test_an_archive_with_a_hostile_name_is_reported_on_one_line(project: Path) -> None:
     path = project / os.fsdecode(b"\x1b[2J\xe2\x80\xae\n.zip")
     path.write_bytes(b"no archive")
-    code, said = fails("ingest", str(path))
-    assert code == Refused.exit_code and said.isprintable() and "is no zip or tar" in said
+    code, line = run_failing("ingest", str(path))
+    assert code == Refused.exit_code and line.isprintable() and "is no zip or tar" in line

@@ -1,4 +1,4 @@
-"""Scores of the exported model on held-out images, and the tables and pictures of them."""
+"""Metrics of the exported model on held-out images, and their tables and pictures."""
 
 import json
 from pathlib import Path
@@ -30,15 +30,15 @@ def metrics() -> dict:
     return json.loads(paths.METRICS.read_text("utf-8"))
 
 
-def test_the_metrics_are_those_of_the_exported_model_on_the_held_out_images(trained: Path) -> None:
+def test_the_metrics_are_of_the_exported_model_on_held_out_images(trained: Path) -> None:
     classifier, splits = Classifier(paths.MODEL), pd.read_csv(paths.SPLITS)
-    rows, found = splits[splits["subset"] == "test"], metrics()
+    rows, actual = splits[splits["subset"] == "test"], metrics()
     probabilities = np.stack([classifier.probabilities(paths.DATA / path) for path in rows["path"]])
-    right = np.array(classifier.labels)[probabilities.argmax(axis=1)] == rows["label"]
-    assert (found["subset"], found["images"]) == ("test", 9)
-    assert found["accuracy"] == pytest.approx(right.mean()) and found["accuracy"] >= 0.8
-    assert found["size_mb"] == (paths.MODEL / "model.tflite").stat().st_size / 1e6
-    assert found["dead_kernels"] == classifier.card["dead_kernels"]
+    correct = np.array(classifier.labels)[probabilities.argmax(axis=1)] == rows["label"]
+    assert (actual["subset"], actual["images"]) == ("test", 9)
+    assert actual["accuracy"] == pytest.approx(correct.mean()) and actual["accuracy"] >= 0.8
+    assert actual["size_mb"] == (paths.MODEL / "model.tflite").stat().st_size / 1e6
+    assert actual["dead_kernels"] == classifier.card["dead_kernels"]
 
 
 def test_there_is_one_prediction_per_held_out_image(trained: Path) -> None:
@@ -51,7 +51,7 @@ def test_there_is_one_prediction_per_held_out_image(trained: Path) -> None:
     assert table["predicted"].tolist() == [tiny.LABELS[code] for code in probabilities.argmax(axis=1)]
 
 
-def test_there_is_one_row_per_class_with_its_figures(trained: Path) -> None:
+def test_there_is_one_row_per_class_with_its_scores(trained: Path) -> None:
     table, predictions = pd.read_csv(paths.PER_CLASS), pd.read_csv(paths.PREDICTIONS)
     assert list(table.columns) == ["class", "precision", "recall", "f1", "support"]
     assert table["class"].tolist() == list(tiny.LABELS) and table["support"].tolist() == [3, 3, 3]
@@ -59,7 +59,7 @@ def test_there_is_one_row_per_class_with_its_figures(trained: Path) -> None:
     assert table["recall"].tolist() == pytest.approx(recalls.tolist())
 
 
-def test_evaluating_again_writes_the_same_bytes_and_continues_the_same_run(trained_copy: Path) -> None:
+def test_evaluating_again_gives_the_same_files_and_continues_the_run(trained_copy: Path) -> None:
     before = [path.read_bytes() for path in TABLES]
     runs = mlflow.search_runs(experiment_names=["landuse"], output_format="list")
     returned = evaluate(EVALUATE)
@@ -67,7 +67,7 @@ def test_evaluating_again_writes_the_same_bytes_and_continues_the_same_run(train
     assert len(mlflow.search_runs(experiment_names=["landuse"], output_format="list")) == len(runs)
 
 
-def test_the_run_of_the_training_holds_scores_latency_and_pictures(trained: Path) -> None:
+def test_the_training_run_has_metrics_latency_and_pictures(trained: Path) -> None:
     runs = mlflow.search_runs(experiment_names=["landuse"], output_format="list")
     run = next(run for run in runs if run.data.tags.get("model.sha256") == Classifier(paths.MODEL).digest)
     assert run.data.metrics["accuracy"] == metrics()["accuracy"] and run.data.tags["evaluated.subset"] == "test"
@@ -77,7 +77,7 @@ def test_the_run_of_the_training_holds_scores_latency_and_pictures(trained: Path
     assert {"metrics.json", "predictions.csv", "per_class.csv", "history.csv", "pictures/confusion.png"} <= names
 
 
-def test_without_a_test_subset_the_validation_images_are_scored(trained_copy: Path) -> None:
+def test_without_a_test_subset_the_validation_images_are_evaluated(trained_copy: Path) -> None:
     splits = pd.read_csv(paths.SPLITS)
     splits[splits["subset"] != "test"].to_csv(paths.SPLITS, index=False)
     evaluate(EVALUATE)
@@ -86,7 +86,7 @@ def test_without_a_test_subset_the_validation_images_are_scored(trained_copy: Pa
     assert pd.read_csv(paths.PREDICTIONS)["path"].tolist() == expected
 
 
-def test_data_that_was_replaced_since_the_training_is_not_evaluated_on(trained_copy: Path) -> None:
+def test_data_replaced_since_the_training_is_refused(trained_copy: Path) -> None:
     before = [path.read_bytes() for path in TABLES]
     paths.DATA_DVC.write_text(paths.DATA_DVC.read_text().replace(tiny.DATA_MD5, "f" * 32 + ".dir"))
     with pytest.raises(LanduseError, match=f"trained on version {tiny.DATA_MD5} of data/, which is f{{32}}.dir now"):
@@ -94,29 +94,29 @@ def test_data_that_was_replaced_since_the_training_is_not_evaluated_on(trained_c
     assert [path.read_bytes() for path in TABLES] == before
 
 
-def test_the_run_holds_the_params_it_was_trained_by_however_the_file_was_edited_since(trained_copy: Path) -> None:
-    learned, bins = tiny.CHANGES["train"]["learning_rate"], EVALUATE.calibration_bins + 1
+def test_the_run_keeps_its_training_params_after_the_file_was_edited(trained_copy: Path) -> None:
+    learning_rate, bins = tiny.CHANGES["train"]["learning_rate"], EVALUATE.calibration_bins + 1
     tiny.write_params(
-        trained_copy, tiny.changed({"train": {"learning_rate": 0.5}, "evaluate": {"calibration_bins": bins}})
+        trained_copy, tiny.params_with({"train": {"learning_rate": 0.5}, "evaluate": {"calibration_bins": bins}})
     )
     evaluate(load_params().evaluate)
     run = tracking.find_run(json.loads(paths.RUN.read_text("utf-8"))["tags"]["model.sha256"])
     logged = yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/params.yaml"))
-    assert (logged["train"]["learning_rate"], logged["evaluate"]["calibration_bins"]) == (learned, bins)
+    assert (logged["train"]["learning_rate"], logged["evaluate"]["calibration_bins"]) == (learning_rate, bins)
     assert logged.keys() == yaml.safe_load(paths.PARAMS.read_text("utf-8")).keys()
 
 
 @pytest.mark.slow
-def test_classes_may_have_the_names_of_numbers_and_of_nothing(trained_copy: Path) -> None:
+def test_class_names_may_look_like_numbers_or_missing_values(trained_copy: Path) -> None:
     names = dict(zip(tiny.LABELS, ("1", "NA", "None"), strict=True))
     for label, name in names.items():
         (paths.DATA / label).rename(paths.DATA / name)
-    tiny.write_params(trained_copy, tiny.changed({"validate": {"classes": list(names.values())}}))
+    tiny.write_params(trained_copy, tiny.params_with({"validate": {"classes": list(names.values())}}))
     params = load_params()
     validate(params.validate)
-    tiny.take_for_extracted()
+    tiny.mark_features_current()
     split(params.split)
     train(params.train)
-    found = evaluate(params.evaluate)
-    assert Classifier(paths.MODEL).labels == ["1", "NA", "None"] and found["accuracy"] > 0.8
+    actual = evaluate(params.evaluate)
+    assert Classifier(paths.MODEL).labels == ["1", "NA", "None"] and actual["accuracy"] > 0.8
     assert set(read_table(paths.PREDICTIONS)["actual"]) == {"1", "NA", "None"}

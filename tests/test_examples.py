@@ -1,4 +1,4 @@
-"""Training images that travel with the model: those that look most like an image are found without data/."""
+"""Training images shipped with the model: the ones most similar to an image are found without data/."""
 
 import io
 from collections import Counter
@@ -15,51 +15,51 @@ from pyarrow import parquet
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DATA, MODEL, SPLITS
 from landuse.ml.classifier import INT8_FILE, Classifier, LiteModel
-from landuse.ml.examples import EXAMPLES_FILE, PER_CLASS, Examples, choose
+from landuse.ml.examples import EXAMPLES_FILE, PER_CLASS, Examples, select_examples
 
 
-def test_the_examples_are_training_images_of_every_class_with_a_small_picture_of_each(trained: Path) -> None:
+def test_examples_are_training_images_of_every_class_with_thumbnails(trained: Path) -> None:
     rows = parquet.read_table(MODEL / EXAMPLES_FILE).to_pylist()
     splits = pd.read_csv(SPLITS)
-    known = splits[splits["subset"] == "train"].set_index("path")["label"].to_dict()
-    assert {row["path"]: row["label"] for row in rows} == known and len(rows) == len(known)
+    labels = splits[splits["subset"] == "train"].set_index("path")["label"].to_dict()
+    assert {row["path"]: row["label"] for row in rows} == labels and len(rows) == len(labels)
     for row in rows:
         with Image.open(io.BytesIO(row["thumbnail"])) as picture:
             assert picture.format == "JPEG" and max(picture.size) <= 64
         assert len(row["embedding"]) == 1280
 
 
-def test_an_image_is_most_like_itself_and_then_like_its_own_class(trained: Path) -> None:
+def test_an_image_is_most_similar_to_itself_and_then_to_its_own_class(trained: Path) -> None:
     classifier, examples = Classifier(MODEL), Examples(MODEL)
     for label in tiny.LABELS:
-        path = next(row["path"] for row in examples.texts if row["label"] == label)
-        _, embedding = classifier.look(DATA / path)
-        found = examples.nearest(embedding, 3)
-        assert found[0].path == path and found[0].similarity == pytest.approx(1, abs=1e-3)
-        assert {example.label for example in found} == {label}
-        assert [example.similarity for example in found] == sorted((x.similarity for x in found), reverse=True)
+        path = next(row["path"] for row in examples.rows if row["label"] == label)
+        _, embedding = classifier.predict_with_embedding(DATA / path)
+        nearest = examples.nearest(embedding, 3)
+        assert nearest[0].path == path and nearest[0].similarity == pytest.approx(1, abs=1e-3)
+        assert {example.label for example in nearest} == {label}
+        assert [example.similarity for example in nearest] == sorted((x.similarity for x in nearest), reverse=True)
 
 
-def test_no_class_gets_more_than_its_share_and_the_choice_is_always_the_same() -> None:
+def test_no_class_exceeds_its_share_and_the_selection_is_deterministic() -> None:
     rows = [{"label": label, "subset": "train"} for label in "ab" for _ in range(PER_CLASS + 5)]
     splits = pd.DataFrame([{"label": "c", "subset": "test"}, *rows, {"label": "c", "subset": "train"}])
-    chosen = choose(splits)
-    assert np.array_equal(chosen, choose(splits)) and len(set(chosen)) == len(chosen)
-    assert Counter(splits["label"].iloc[chosen]) == {"a": PER_CLASS, "b": PER_CLASS, "c": 1}
-    assert set(splits["subset"].iloc[chosen]) == {"train"}
+    selected = select_examples(splits)
+    assert np.array_equal(selected, select_examples(splits)) and len(set(selected)) == len(selected)
+    assert Counter(splits["label"].iloc[selected]) == {"a": PER_CLASS, "b": PER_CLASS, "c": 1}
+    assert set(splits["subset"].iloc[selected]) == {"train"}
 
 
-def test_a_look_gives_the_prediction_and_the_embedding_in_float32_and_int8(trained: Path) -> None:
+def test_embeddings_come_with_predictions_in_float32_and_int8(trained: Path) -> None:
     classifier, path = Classifier(MODEL), DATA / "forest" / "05.png"
-    said, embedding = classifier.look(path)
-    assert said == classifier.predict(path) and embedding.shape == (1280,) and embedding.dtype == np.float32
+    prediction, embedding = classifier.predict_with_embedding(path)
+    assert prediction == classifier.predict(path) and embedding.shape == (1280,) and embedding.dtype == np.float32
     classifier.model = LiteModel((MODEL / INT8_FILE).read_bytes())
-    _, rough = classifier.look(path)
-    assert embedding @ rough / np.linalg.norm(embedding) / np.linalg.norm(rough) > 0.9
+    _, quantized = classifier.predict_with_embedding(path)
+    assert embedding @ quantized / np.linalg.norm(embedding) / np.linalg.norm(quantized) > 0.9
 
 
 def garble(path: Path) -> None:
-    """The beginning of the first column is another."""
+    """Overwrite bytes near the start of the first column."""
     content = path.read_bytes()
     path.write_bytes(content[:60] + b"\xff" * 40 + content[100:])
 

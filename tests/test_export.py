@@ -1,4 +1,4 @@
-"""A model as plain files, that work where this project is not."""
+"""Tests of the export: plain files that work without this project."""
 
 import json
 import subprocess
@@ -18,21 +18,20 @@ FILES = MODELS | {"model.json", "examples.parquet", "labels.txt", "example.py"}
 
 
 @pytest.mark.parametrize("model", ["models:/served@champion", "artifacts/model"])
-def test_the_files_of_a_model_are_all_in_the_new_folder(served: Path, tmp_path: Path, model: str) -> None:
+def test_the_new_folder_has_all_files_of_the_model(served: Path, tmp_path: Path, model: str) -> None:
     folder = tmp_path / "deep" / "exported"
-    said = export(folder, model)
+    sentence = export(folder, model)
     assert {path.name for path in folder.iterdir()} == FILES
     for name in FILES - {"labels.txt", "example.py"}:
         assert (folder / name).read_bytes() == (MODEL / name).read_bytes()
     classifier = Classifier(folder)
     assert (folder / "labels.txt").read_text().splitlines() == classifier.labels
-    found = classifier.card["validation"]
-    assert (
-        f"float32 gets {found['accuracy']:.1%} of 9 validation images right, int8 {found['int8_accuracy']:.1%}" in said
-    )
+    validation = classifier.card["validation"]
+    float32, int8 = (f"{validation[name]:.1%}" for name in ("accuracy", "int8_accuracy"))
+    assert f"float32 gets {float32} of 9 validation images right, int8 {int8}" in sentence
 
 
-def test_the_example_answers_as_the_classifier_does_without_this_project(served: Path, tmp_path: Path) -> None:
+def test_the_example_predicts_like_the_classifier_without_this_project(served: Path, tmp_path: Path) -> None:
     export(tmp_path / "exported", "artifacts/model")
     images = [served / DATA / label / "02.png" for label in ("water", "forest")]
     block = "import sys; sys.modules['landuse'] = None; sys.argv[0] = 'example.py'; import runpy; "
@@ -42,7 +41,8 @@ def test_the_example_answers_as_the_classifier_does_without_this_project(served:
     )
     expected = [(path, Classifier(MODEL).predict(path)) for path in images]
     assert done.stdout.splitlines() == [
-        f"{path} {said.label} {said.confidence:.4f}{' unsure' if said.unsure else ''}" for path, said in expected
+        f"{path} {prediction.label} {prediction.confidence:.4f}{' unsure' if prediction.unsure else ''}"
+        for path, prediction in expected
     ]
 
 
@@ -52,22 +52,22 @@ def test_the_example_is_short() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda path: path.touch(), lambda path: (path / "mine").mkdir(parents=True)])
-def test_what_is_there_is_not_overwritten(served: Path, tmp_path: Path, make) -> None:
+def test_existing_files_are_not_overwritten(served: Path, tmp_path: Path, make) -> None:
     make(folder := tmp_path / "taken")
     with pytest.raises(LanduseError, match="taken is there and not empty: name a new folder"):
         export(folder, "artifacts/model")
 
 
-def test_a_folder_that_cannot_be_written_is_named(served: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(served: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LanduseError, match="file/new cannot be written: Not a directory"):
         export(tmp_path / "file" / "new", "artifacts/model")
 
 
-@pytest.mark.parametrize("was_there", [True, False])
-def test_where_the_disk_is_full_nothing_is_left_of_the_folder(served: Path, tmp_path: Path, was_there: bool) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_full_disk_leaves_no_partial_export(served: Path, tmp_path: Path, exists: bool) -> None:
     folder = tmp_path / "new"
-    if was_there:
+    if exists:
         folder.mkdir()
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
     script = f"{limit}; from landuse.export import export; export(Path('{folder}'), 'artifacts/model')"
@@ -78,10 +78,10 @@ def test_where_the_disk_is_full_nothing_is_left_of_the_folder(served: Path, tmp_
         env=tiny.WITHOUT_BYTECODE,
     )
     assert f"{folder} cannot be written: [Errno 27] File too large; mend that" in done.stderr
-    assert folder.exists() == was_there and not list(folder.glob("*"))
+    assert folder.exists() == exists and not list(folder.glob("*"))
 
 
-def test_a_model_of_before_int8_was_scored_is_refused(trained_copy: Path, tmp_path: Path) -> None:
+def test_a_model_without_int8_scores_is_refused(trained_copy: Path, tmp_path: Path) -> None:
     card = json.loads((MODEL / "model.json").read_text())
     del card["validation"]
     (MODEL / "model.json").write_text(json.dumps(card))
@@ -95,7 +95,7 @@ def test_an_empty_folder_is_filled(served: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == FILES
 
 
-def test_a_model_that_there_is_not_leaves_no_folder(served: Path, tmp_path: Path) -> None:
+def test_a_missing_model_leaves_no_folder(served: Path, tmp_path: Path) -> None:
     with pytest.raises(LanduseError, match="no version of served is nobody"):
         export(tmp_path / "new", "models:/served@nobody")
     assert not (tmp_path / "new").exists()

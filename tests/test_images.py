@@ -1,4 +1,4 @@
-"""From an image file to the pixels a network sees, whatever the file is like."""
+"""From an image file of any kind to the pixels a network gets."""
 
 import io
 import os
@@ -16,14 +16,23 @@ from tiffs import RGB, tiff
 
 from landuse.core.errors import LanduseError
 from landuse.ml import images
-from landuse.ml.images import QUOTA, READ_AHEAD, cores, image_paths, map_ahead, orientation, read_image, upright, view
+from landuse.ml.images import (
+    READ_AHEAD,
+    cores,
+    exif_orientation,
+    image_paths,
+    parallel_map,
+    read_image,
+    to_upright_rgb,
+    view,
+)
 
 QUARTERS = np.kron(np.array([[[200, 30, 30], [30, 200, 30]], [[30, 30, 200], [120, 120, 120]]]), np.ones((16, 16, 1)))
-COLOURS = Image.fromarray(QUARTERS.astype(np.uint8))  # another colour in every quarter
+COLOURS = Image.fromarray(QUARTERS.astype(np.uint8))  # a different colour in every quarter
 
 
 def corners(pixels: np.ndarray) -> np.ndarray:
-    """The middle of each quarter."""
+    """Return the centre pixel of each quarter."""
     quarter = len(pixels) // 4
     return pixels[quarter :: 2 * quarter, quarter :: 2 * quarter].astype(int)
 
@@ -66,7 +75,7 @@ def test_cmyk_becomes_rgb() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_what_is_transparent_becomes_white(mode: str) -> None:
+def test_transparent_pixels_become_white(mode: str) -> None:
     image = Image.new("RGB", (16, 16), (20, 20, 20)).convert(mode)
     image.putalpha(Image.fromarray(np.repeat(np.uint8([[0], [255]]), 8, axis=0).repeat(16, axis=1)))
     pixels = read_image(saved(image, "PNG"), 16)
@@ -97,7 +106,7 @@ def test_grey_and_black_and_white_become_three_equal_channels(mode: str) -> None
 
 @pytest.mark.parametrize("number", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
-def test_an_image_is_turned_upright_as_its_exif_orientation_says(number: int, kind: str) -> None:
+def test_an_image_is_rotated_upright_by_its_exif_orientation(number: int, kind: str) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = number
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -111,7 +120,7 @@ def test_an_image_is_turned_upright_as_its_exif_orientation_says(number: int, ki
 
 
 @pytest.mark.parametrize("number", [0, 9, 77])
-def test_an_orientation_that_there_is_not_is_passed_over(number: int) -> None:
+def test_an_invalid_orientation_is_ignored(number: int) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = number
     assert np.array_equal(read_image(saved(COLOURS, "PNG", exif=exif), 32), QUARTERS)
@@ -121,14 +130,14 @@ def test_an_orientation_that_there_is_not_is_passed_over(number: int) -> None:
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"rubbish"]
 )
-def test_a_damaged_exif_block_does_no_harm_to_the_pixels(exif: bytes) -> None:
+def test_a_damaged_exif_block_does_not_affect_the_pixels(exif: bytes) -> None:
     file = saved(COLOURS, "JPEG", quality=95, subsampling=0, exif=exif)
-    assert orientation(Image.open(io.BytesIO(file.getvalue()))) == 1
+    assert exif_orientation(Image.open(io.BytesIO(file.getvalue()))) == 1
     assert np.abs(corners(read_image(file, 32)) - corners(QUARTERS)).max() <= 12
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-def test_of_several_frames_the_first_is_taken(kind: str) -> None:
+def test_the_first_of_several_frames_is_used(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     file = saved(COLOURS, kind, save_all=True, append_images=[Image.new("RGB", (32, 32), "black")], **options)
     assert np.array_equal(read_image(file, 32), QUARTERS)
@@ -149,7 +158,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", SVG, POSTSCRIPT, b"RIFF\0\0\0\0WEBP"])
-def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "image.png").write_bytes(content)
     with pytest.raises(LanduseError, match=r"image\.png cannot be decoded: not a TIFF, JPEG, PNG or WebP image$"):
         read_image(tmp_path / "image.png", 32)
@@ -158,32 +167,34 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(("kind", "content"), [("PNG", b"\x89PNG\r\n\x1a\n"), ("JPEG", b"\xff\xd8\xff\xe0")])
-def test_the_beginning_of_an_image_is_said_to_be_one_that_breaks_off(kind: str, content: bytes) -> None:
-    with pytest.raises(LanduseError, match=f"a {kind} image that is damaged, .*: it breaks off or is garbled$"):
+def test_an_image_cut_off_after_its_signature_is_reported_as_truncated(kind: str, content: bytes) -> None:
+    with pytest.raises(
+        LanduseError, match=f"a {kind} image that is damaged or of an unsupported kind: it is truncated or garbled$"
+    ):
         read_image(io.BytesIO(content), 32)
 
 
 @pytest.mark.parametrize("content", [b"II*\0", tiff(np.zeros((8, 8, 13), int), 16, RGB)])
-def test_a_tiff_of_another_kind_is_said_to_be_one(tmp_path: Path, content: bytes) -> None:
+def test_an_unsupported_tiff_is_reported_as_a_tiff(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "image.tif").write_bytes(content)
     for source in (tmp_path / "image.tif", io.BytesIO(content)):
-        with pytest.raises(LanduseError, match="a TIFF of bands or levels that cannot be used.*; save it with 8 or 16"):
+        with pytest.raises(LanduseError, match="a TIFF with unsupported bands or levels.*; save it with 8 or 16"):
             read_image(source, 32)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "JPEG2000"])
-def test_formats_beyond_the_four_are_refused_although_they_could_be_read(kind: str) -> None:
+def test_other_formats_are_refused_even_if_pillow_reads_them(kind: str) -> None:
     with pytest.raises(LanduseError, match="not a TIFF, JPEG, PNG or WebP image"):
         read_image(saved(COLOURS, kind), 32)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LanduseError, match=r"gone\.png cannot be decoded: .*No such file"):
         read_image(tmp_path / "gone.png", 32)
 
 
 @pytest.mark.parametrize(("side", "words"), [(7_072, "it has 7,072 x 7,072 pixels"), (40_000, "1600000000 pixels")])
-def test_an_image_that_would_unpack_beyond_all_measure_is_refused_at_once(side: int, words: str) -> None:
+def test_a_decompression_bomb_is_refused_at_once(side: int, words: str) -> None:
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
@@ -192,7 +203,7 @@ def test_an_image_that_would_unpack_beyond_all_measure_is_refused_at_once(side: 
         read_image(io.BytesIO(bomb), 32)
 
 
-def test_numbers_of_colours_without_a_palette_are_refused_by_name(tmp_path: Path) -> None:
+def test_palette_indices_without_a_palette_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     Image.new("P", (8, 8)).save(path)
     content = path.read_bytes()
@@ -214,7 +225,7 @@ def test_a_single_pixel_is_an_image() -> None:
 
 
 def mutated(content: bytes, random: np.random.Generator) -> bytes:
-    """A file with some bytes changed, cut out or put in, mostly near its beginning."""
+    """Change, remove or insert some bytes of a file, mostly near its start."""
     damaged = bytearray(content)
     for _ in range(random.integers(1, 6)):
         where = int(random.integers(min(len(damaged), random.choice([100, 10_000]))))
@@ -238,13 +249,13 @@ def test_a_damaged_image_is_either_read_or_refused_in_one_line(kind: str) -> Non
     assert 50 < refused < 500
 
 
-def test_an_image_that_is_not_square_is_squeezed_not_cut() -> None:
+def test_an_image_that_is_not_square_is_stretched_not_cropped() -> None:
     wide = COLOURS.resize((96, 24), Image.Resampling.NEAREST)
     pixels = read_image(saved(wide, "PNG"), 32)
     assert pixels.shape == (32, 32, 3) and np.array_equal(corners(pixels), corners(QUARTERS))
 
 
-def test_what_shrinks_is_averaged_not_sampled() -> None:
+def test_downsizing_averages_pixels_instead_of_sampling_them() -> None:
     board = Image.fromarray((np.indices((128, 128)).sum(axis=0) % 2 * 255).astype(np.uint8))
     assert np.abs(read_image(saved(board, "PNG"), 16).astype(int) - 127).max() <= 2
 
@@ -257,29 +268,29 @@ def test_images_are_found_by_suffix_in_class_folders_only_and_sorted(tmp_path: P
     assert [path.as_posix() for path in image_paths(tmp_path)] == ["a/3.Tif", "b/1.jpeg", "b/2.PNG", "c/6.webp"]
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are given cores on Linux alone")
-def test_a_process_that_was_given_one_core_counts_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "QUOTA", tmp_path / "cpu.max")
-    given = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(given)})
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux has CPU affinity")
+def test_a_process_pinned_to_one_core_uses_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "CPU_QUOTA", tmp_path / "cpu.max")
+    affinity = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(affinity)})
     try:
         assert cores() == 1
     finally:
-        os.sched_setaffinity(0, given)
-    assert cores() == len(given)
+        os.sched_setaffinity(0, affinity)
+    assert cores() == len(affinity)
 
 
-@pytest.mark.parametrize(("quota", "fewer"), [("50000 100000", 1), ("99900000 100000", None), ("max 100000", None)])
-def test_a_container_that_was_given_less_counts_on_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, fewer: int | None
+@pytest.mark.parametrize(("quota", "expected"), [("50000 100000", 1), ("99900000 100000", None), ("max 100000", None)])
+def test_a_container_uses_no_more_cores_than_its_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int | None
 ) -> None:
-    monkeypatch.setattr(images, "QUOTA", tmp_path / "cpu.max")
-    here = cores()
-    QUOTA.write_text(f"{quota}\n")
-    assert cores() == (fewer or here)
+    monkeypatch.setattr(images, "CPU_QUOTA", tmp_path / "cpu.max")
+    available = cores()
+    images.CPU_QUOTA.write_text(f"{quota}\n")
+    assert cores() == (expected or available)
 
 
-def test_map_ahead_keeps_the_order_although_threads_do_not() -> None:
+def test_parallel_map_keeps_the_order_of_its_items() -> None:
     waits = [threading.Event() for _ in range(2)]
 
     def slow_first(number: int) -> int:
@@ -289,11 +300,11 @@ def test_map_ahead_keeps_the_order_although_threads_do_not() -> None:
             waits[0].set()
         return number * number
 
-    assert list(map_ahead(slow_first, range(200))) == [number * number for number in range(200)]
-    assert list(map_ahead(slow_first, [])) == []
+    assert list(parallel_map(slow_first, range(200))) == [number * number for number in range(200)]
+    assert list(parallel_map(slow_first, [])) == []
 
 
-def test_map_ahead_takes_only_a_bounded_number_of_items_before_its_results_are_asked_for() -> None:
+def test_parallel_map_reads_ahead_a_bounded_number_of_items() -> None:
     taken = []
 
     def items() -> Iterator[int]:
@@ -301,57 +312,57 @@ def test_map_ahead_takes_only_a_bounded_number_of_items_before_its_results_are_a
             taken.append(number)
             yield number
 
-    farthest = max(len(taken) - number for number in map_ahead(lambda number: number, items()))
+    farthest = max(len(taken) - number for number in parallel_map(lambda number: number, items()))
     assert farthest <= READ_AHEAD + 1 and len(taken) == 1000
 
 
-def test_map_ahead_passes_an_error_on_where_it_belongs_and_starts_no_more_work() -> None:
+def test_parallel_map_raises_an_error_in_its_place_and_stops() -> None:
     def fail_at_five(number: int) -> int:
-        begun.append(number)
+        started.append(number)
         if number == 5:
             raise LanduseError("five")
         return number
 
-    begun: list[int] = []
-    results, seen = map_ahead(fail_at_five, range(10_000)), []
+    started: list[int] = []
+    results, collected = parallel_map(fail_at_five, range(10_000)), []
     with pytest.raises(LanduseError, match="five"):
         for result in results:
-            seen.append(result)
-    assert seen == [0, 1, 2, 3, 4] and len(begun) <= READ_AHEAD + 6
+            collected.append(result)
+    assert collected == [0, 1, 2, 3, 4] and len(started) <= READ_AHEAD + 6
 
 
-def test_map_ahead_does_not_begin_what_nobody_asks_for_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parallel_map_cancels_pending_work_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "cores", lambda: 1)
-    begun: list[int] = []
+    started: list[int] = []
 
     def fail_slowly(number: int) -> None:
-        begun.append(number)
+        started.append(number)
         time.sleep(0.02)
         raise LanduseError("all of them")
 
     with pytest.raises(LanduseError):
-        list(map_ahead(fail_slowly, range(10_000)))
-    assert len(begun) < READ_AHEAD // 2
+        list(parallel_map(fail_slowly, range(10_000)))
+    assert len(started) < READ_AHEAD // 2
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 23), (1, 301), (301, 1), (50, 1)])
-def test_transparency_is_laid_on_white_by_tiles_as_all_at_once(monkeypatch, size: tuple[int, int]) -> None:
+def test_compositing_by_tiles_gives_the_same_pixels_as_all_at_once(monkeypatch, size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), np.uint8)
     image = Image.fromarray(pixels)
     expected = Image.alpha_composite(Image.new("RGBA", size, "white"), image).convert("RGB")
     monkeypatch.setattr(images, "TILE_PIXELS", 50)
-    assert upright(image).tobytes() == expected.tobytes()
+    assert to_upright_rgb(image).tobytes() == expected.tobytes()
 
 
 def test_the_eight_views_differ_and_the_first_is_the_image_itself() -> None:
     image = np.random.default_rng(1).integers(0, 256, (6, 6, 3), np.uint8)
     views = [view(image, number) for number in range(8)]
     assert np.array_equal(views[0], image)
-    assert len({one.tobytes() for one in views}) == 8
-    assert all(sorted(one.reshape(-1, 3).tolist()) == sorted(image.reshape(-1, 3).tolist()) for one in views)
+    assert len({each.tobytes() for each in views}) == 8
+    assert all(sorted(each.reshape(-1, 3).tolist()) == sorted(image.reshape(-1, 3).tolist()) for each in views)
 
 
-def test_views_come_in_pairs_of_image_and_mirror_image_each_a_quarter_further() -> None:
+def test_views_are_pairs_of_image_and_mirror_image_rotated_by_quarter_turns() -> None:
     image = np.arange(9).reshape(3, 3, 1)
     mirror = image[:, ::-1]
     for number in range(8):

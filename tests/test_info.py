@@ -1,4 +1,4 @@
-"""Info says what the folder stands for, and what to do where the registry has lost it."""
+"""Info describes the folder, and says what to do if the registry has lost its version."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from landuse.core.errors import LanduseError
 from landuse.core.paths import REGISTRATION
-from landuse.info import info, scored
+from landuse.info import describe_metrics, info
 from landuse.params import RegisterParams
 from landuse.register import register
 from landuse.tracking import MODEL_TAG
@@ -23,7 +23,7 @@ REMEDY = "dvc repro --single-item --force register"
 
 @pytest.fixture(autouse=True)
 def versioned(trained_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The finished project, its images in DVC's hands."""
+    """Return a finished project whose images are tracked by DVC."""
     subprocess.run(["git", "init", "--quiet"], check=True)
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(trained_copy.parent / "dvc-site-cache"))
     Path(".dvc").mkdir()
@@ -39,18 +39,18 @@ def facts() -> dict[str, str]:
 
 def test_info_names_data_code_packages_training_score_and_model(trained_copy: Path) -> None:
     version = register(RegisterParams(model="shown"))
-    found = facts()
-    assert list(found) == ["data", "code", "packages", "trained", "scored", "model"]
-    assert re.fullmatch(r"[0-9a-f]{32}\.dir \(real, from tiny\.zip\)", found["data"])
-    assert all(name in found["packages"] for name in ("keras", "mlflow", "dvc", "great-expectations"))
+    described = facts()
+    assert list(described) == ["data", "code", "packages", "trained", "scored", "model"]
+    assert re.fullmatch(r"[0-9a-f]{32}\.dir \(real, from tiny\.zip\)", described["data"])
+    assert all(name in described["packages"] for name in ("keras", "mlflow", "dvc", "great-expectations"))
     tags = json.loads(Path("artifacts/run.json").read_text())["tags"]
-    assert f"weights {tags['weights']}, {tags['device']}" in found["trained"]
-    assert not found["trained"].endswith("with changes")
-    assert "test images, macro F1" in found["scored"]
-    assert found["model"].startswith(f"shown version {version.version} (challenger), run {version.run_id}")
+    assert f"weights {tags['weights']}, {tags['device']}" in described["trained"]
+    assert not described["trained"].endswith("with changes")
+    assert "test images, macro F1" in described["scored"]
+    assert described["model"].startswith(f"shown version {version.version} (challenger), run {version.run_id}")
 
 
-def test_a_model_of_code_that_was_not_committed_is_said_to_be_so(trained_copy: Path) -> None:
+def test_a_model_trained_with_uncommitted_code_is_described_as_such(trained_copy: Path) -> None:
     record = json.loads(Path("artifacts/run.json").read_text())
     for commit, words in (("none", "code in no commit"), ("f" * 40, "code ffffffffffff with changes")):
         record["tags"] |= {"git.commit": commit, "git.dirty": "true"}
@@ -61,12 +61,12 @@ def test_a_model_of_code_that_was_not_committed_is_said_to_be_so(trained_copy: P
 @pytest.mark.parametrize(
     ("line", "file"), [("trained", "run.json"), ("scored", "metrics.json"), ("model", "registration.json")]
 )
-def test_what_was_not_made_yet_is_said_with_how_to_make_it(trained_copy: Path, line: str, file: str) -> None:
+def test_a_missing_output_is_described_with_how_to_make_it(trained_copy: Path, line: str, file: str) -> None:
     Path("artifacts", file).unlink(missing_ok=True)
     assert facts()[line] == "not there yet: run dvc repro"
 
 
-def test_images_that_were_edited_or_are_missing_are_said_to_be_so(versioned: Path) -> None:
+def test_edited_and_missing_images_are_described_as_such(versioned: Path) -> None:
     next(Path("data").rglob("*.*g")).unlink()
     assert "; data/ was edited since: " in facts()["data"]
     shutil.rmtree("data")
@@ -84,7 +84,7 @@ def test_a_version_that_the_registry_lost_is_an_error_with_the_remedy(trained_co
     assert "version 1 of lost is not in the registry at sqlite:///" in str(refusal.value)
 
 
-def test_info_makes_no_registry_where_there_is_none(trained_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_creates_no_registry(trained_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///none.db")
     registration = {"model": "landuse", "version": "1", MODEL_TAG: "0" * 64}
     REGISTRATION.write_text(json.dumps(registration))
@@ -93,7 +93,7 @@ def test_info_makes_no_registry_where_there_is_none(trained_copy: Path, monkeypa
     assert not Path("none.db").exists()
 
 
-def test_another_model_under_the_same_number_is_not_taken_for_the_one_that_was_registered(trained_copy: Path) -> None:
+def test_another_model_under_the_same_number_is_refused(trained_copy: Path) -> None:
     register(RegisterParams(model="swapped"))
     MlflowClient().set_model_version_tag("swapped", "1", "model.sha256", "0" * 64)
     with pytest.raises(LanduseError, match=REMEDY):
@@ -101,12 +101,12 @@ def test_another_model_under_the_same_number_is_not_taken_for_the_one_that_was_r
 
 
 @pytest.mark.parametrize("file", ["run.json", "metrics.json", "registration.json"])
-def test_a_damaged_file_is_named_with_the_way_to_have_it_again(trained_copy: Path, file: str) -> None:
+def test_a_damaged_file_is_named_with_how_to_restore_it(trained_copy: Path, file: str) -> None:
     Path("artifacts", file).write_text("{")
     with pytest.raises(LanduseError, match=rf"artifacts/{file}.*dvc"):
         info()
 
 
-def test_how_good_a_model_is_takes_one_line() -> None:
+def test_metrics_are_described_on_one_line() -> None:
     metrics = {"images": 420, "subset": "test", "accuracy": 0.97142, "macro_f1": 0.97101}
-    assert scored(metrics) == "97.1% of 420 test images, macro F1 0.971"
+    assert describe_metrics(metrics) == "97.1% of 420 test images, macro F1 0.971"

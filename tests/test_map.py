@@ -1,6 +1,6 @@
 """One name everywhere: stage, section of params.yaml, module, function, verb, row of the README, flow, deployment.
 
-And honest deps.
+And the dependencies in dvc.yaml are those of the code.
 """
 
 import ast
@@ -23,23 +23,23 @@ SOURCE = Path("src/landuse")
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES = tuple(DVC["stages"])
-AFTER = ("promote", "predict", "serve", "export")  # steps that work on what is registered
+VERSION_STEPS = ("promote", "predict", "serve", "export")  # steps that work on registered versions
 REGISTRY_VERBS = ("rollback", "history", "compare", "verify")
 FLOWS = ("ingestion", "training", "retraining", "promotion")
-LONGEST_FLOW = 12
-# Where files lie, what is shown, which commit and process it was: what a stage may go through without being run again.
-NO_CONTENT = {"core", "params", "project/lineage", "project/stage_guard"}
-WINGS = {"project", "ml", "registry"}  # of which a stage depends on single modules
+MAX_FLOW_STATEMENTS = 12
+# Modules that no result depends on, so that their change does not rerun a stage.
+WITHOUT_EFFECT = {"core", "params", "project/lineage", "project/stage_guard"}
+WINGS = {"project", "ml", "registry"}  # packages whose modules are separate dependencies of a stage
 
 
 def part_of(module: str) -> str:
-    """What a stage depends on of a module `landuse.…`: the module itself in a wing, else the folder it is in."""
+    """Return the dependency unit of a module `landuse.…`: the module itself in a wing, else its top-level package."""
     first, *others = module.split(".")[1:]
     return "/".join([first, *others] if others else [first, "__init__"]) if first in WINGS else first
 
 
 def module_file(name: str) -> Path:
-    """The module, or the folder that holds it, relative to the project."""
+    """Return the path of a module or package, relative to the project."""
     return SOURCE / name if (ROOT / SOURCE / name).is_dir() else SOURCE / f"{name}.py"
 
 
@@ -49,14 +49,14 @@ def source_text(name: str) -> str:
 
 
 def paths_of(stage: dict[str, Any], key: str) -> list[str]:
-    """The deps, outs or metrics of a stage, relative to the project."""
+    """Return the deps, outs or metrics of a stage, relative to the project."""
     weights = PARAMS["extract"]["weights"]
     entries = (next(iter(entry)) if isinstance(entry, dict) else entry for entry in stage.get(key, []))
     return [normpath(Path(stage.get("wdir", ""), entry.replace("${extract.weights}", weights))) for entry in entries]
 
 
-def written() -> dict[str, str]:
-    """Every file or folder that a stage writes, with the stage."""
+def stage_outputs() -> dict[str, str]:
+    """Return every file or folder that a stage writes, with the stage."""
     stages = DVC["stages"].items()
     return {
         path: name for name, stage in stages for key in ("outs", "metrics", "plots") for path in paths_of(stage, key)
@@ -72,7 +72,8 @@ def test_every_step_is_a_section_of_the_params() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ("ingest", *STAGES, *AFTER, "verify", "promote/rollback", "promote/history", "promote/compare", "tune")
+    "name",
+    ("ingest", *STAGES, *VERSION_STEPS, "verify", "promote/rollback", "promote/history", "promote/compare", "tune"),
 )
 def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
     path = ROOT / module_file(name)
@@ -81,7 +82,7 @@ def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
     assert Path(name).name in functions
 
 
-def test_every_step_is_a_verb_of_the_command_line_and_the_other_verbs_are_known() -> None:
+def test_every_step_is_a_verb_and_there_are_no_unknown_verbs() -> None:
     verbs = ["fetch", "ingest", *STAGES, "tune", "promote", *REGISTRY_VERBS, "predict", "serve", "export"]
     verbs += ["info", "flow"]
     assert list(typer.main.get_command(app).commands) == verbs
@@ -92,9 +93,9 @@ def test_every_stage_runs_its_verb(name: str) -> None:
     assert DVC["stages"][name]["cmd"].removeprefix("cd .. && ") == f"landuse {name}"
 
 
-def test_every_step_is_a_row_of_the_table_in_the_readme_in_the_order_it_runs() -> None:
+def test_every_step_is_a_row_of_the_readme_in_the_order_of_execution() -> None:
     rows = re.findall(r"^\|\s*`(\w+)`\s*\|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    steps = ["ingest", *STAGES, *AFTER]
+    steps = ["ingest", *STAGES, *VERSION_STEPS]
     assert [row for row in rows if row in steps][: len(steps)] == steps
 
 
@@ -109,42 +110,44 @@ def test_every_stage_depends_on_its_own_section_of_the_params(name: str) -> None
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_what_a_stage_depends_on_is_there_or_made_by_a_stage_before_it(name: str) -> None:
+def test_every_dependency_of_a_stage_exists_or_is_made_by_an_earlier_stage(name: str) -> None:
     before = set(STAGES[: STAGES.index(name)])
-    made = {path for path, stage in written().items() if stage in before}
+    earlier_outputs = {path for path, stage in stage_outputs().items() if stage in before}
     for path in paths_of(DVC["stages"][name], "deps"):
-        assert path == "data" or within(path, made) or (ROOT / path).exists() or path.startswith("weights/"), path
+        assert (
+            path == "data" or within(path, earlier_outputs) or (ROOT / path).exists() or path.startswith("weights/")
+        ), path
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_every_module_that_decides_what_it_writes_and_on_no_other(name: str) -> None:
+def test_a_stage_depends_on_exactly_the_modules_that_affect_its_output(name: str) -> None:
     graph = grimp.build_graph("landuse")
     modules = graph.find_upstream_modules(f"landuse.{name}", as_package=True) - {"landuse"}
     parts = {name} | {part_of(module) for module in modules} - {f"{wing}/__init__" for wing in WINGS - {"registry"}}
     declared = {Path(path) for path in paths_of(DVC["stages"][name], "deps") if path.startswith("src/")}
-    assert {module_file(part) for part in parts - NO_CONTENT} <= declared
-    handed_over = {path for path in declared if f'"{path.name}"' in source_text(name)}
-    assert declared <= {module_file(part) for part in parts} | handed_over
+    assert {module_file(part) for part in parts - WITHOUT_EFFECT} <= declared
+    mentioned = {path for path in declared if f'"{path.name}"' in source_text(name)}
+    assert declared <= {module_file(part) for part in parts} | mentioned
 
 
-def test_sources_are_the_same_bytes_whatever_git_makes_of_line_ends_elsewhere() -> None:
+def test_git_converts_no_line_endings_of_sources() -> None:
     command = ["git", "-c", "core.autocrlf=true", "check-attr", "text", "dvc.yaml", "src/landuse/cli.py"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert [line.rpartition(" ")[2] for line in answer.stdout.splitlines()] == ["unset", "unset"]
 
 
-def test_everything_that_is_written_lies_below_artifacts_and_has_one_writer() -> None:
+def test_every_output_is_below_artifacts_and_written_by_one_stage() -> None:
     outs = [path for stage in DVC["stages"].values() for key in ("outs", "metrics") for path in paths_of(stage, key)]
     assert all(Path(path).parts[0] == "artifacts" and len(Path(path).parts) > 1 for path in outs)
     assert len(outs) == len(set(outs))
 
 
-def test_every_file_that_is_plotted_is_written_by_a_stage() -> None:
+def test_every_plotted_file_is_written_by_a_stage() -> None:
     files = {path for plot in DVC["plots"] for settings in plot.values() for path in settings["y"]}
-    assert files <= set(written())
+    assert files <= set(stage_outputs())
 
 
-def test_only_one_stage_counts_metrics() -> None:
+def test_only_one_stage_writes_metrics() -> None:
     assert {name for name, stage in DVC["stages"].items() if "metrics" in stage} == {"evaluate"}
 
 
@@ -152,7 +155,7 @@ def test_only_one_stage_counts_metrics() -> None:
 
 
 def flows_of(name: str) -> dict[str, ast.FunctionDef]:
-    """The flows in a module of pipelines/, by name."""
+    """Return the flows in a module of pipelines/, by name."""
     functions = [node for node in ast.parse((ROOT / f"pipelines/{name}.py").read_text()).body if is_flow(node)]
     return {function.name: function for function in functions}
 
@@ -170,7 +173,7 @@ def test_every_flow_is_a_module_of_its_name_and_a_choice_of_the_command_line() -
     assert tuple(Flow) == FLOWS
 
 
-def test_every_flow_is_deployed_from_its_module_and_one_run_at_a_time() -> None:
+def test_every_flow_is_deployed_from_its_module_with_one_run_at_a_time() -> None:
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     assert sorted(each["entrypoint"] for each in deployments) == sorted(f"pipelines/{name}.py:{name}" for name in FLOWS)
     assert all(each["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"} for each in deployments)
@@ -181,11 +184,11 @@ def test_the_body_of_a_flow_is_a_table_of_contents(name: str) -> None:
     body = flows_of(name)[name].body
     statements = [node for part in body for node in ast.walk(part) if isinstance(node, ast.stmt)]
     assert ast.get_docstring(flows_of(name)[name])
-    assert len(statements) - 1 <= LONGEST_FLOW, "what a flow does belongs into tasks and functions"
+    assert len(statements) - 1 <= MAX_FLOW_STATEMENTS, "the work of a flow belongs in tasks and functions"
 
 
 @pytest.mark.parametrize("name", ["__main__", "steps.local_run", "services.processes"])
-def test_what_sets_up_the_environment_of_prefect_does_not_load_it(name: str) -> None:
+def test_modules_that_set_up_the_environment_of_prefect_do_not_import_it(name: str) -> None:
     """Prefect reads its settings when it is imported."""
     probe = f"import sys, pipelines.{name}; print('prefect' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)

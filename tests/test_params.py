@@ -1,4 +1,4 @@
-"""params.yaml is read once, whole and strictly, and says in one line what is wrong with it."""
+"""params.yaml is validated strictly as a whole, and refused with one line that says what is wrong."""
 
 import re
 from dataclasses import FrozenInstanceError, asdict
@@ -11,6 +11,7 @@ import yaml
 
 from landuse.core.errors import LanduseError
 from landuse.params import Params, load_params
+from landuse.params.errors import RENAMED
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
@@ -18,7 +19,7 @@ SECTIONS = {name: list(field.type.__dataclass_fields__) for name, field in Param
 
 
 def changed(path: Path, key: str, value: object) -> Path:
-    """The sample preset with one key, such as `train.epochs`, of another value."""
+    """Write the sample preset with one key, such as `train.epochs`, set to another value."""
     content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
     *sections, name = key.split(".")
     (content[sections[0]] if sections else content)[name] = value
@@ -27,7 +28,7 @@ def changed(path: Path, key: str, value: object) -> Path:
 
 
 def refusal(path: Path) -> str:
-    """The one line with which a file is refused."""
+    """Return the one-line error with which a file is refused, without its path."""
     with pytest.raises(LanduseError) as caught:
         load_params(path)
     message = str(caught.value)
@@ -36,32 +37,32 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_a_preset_loads_and_has_exactly_the_sections_and_keys_there_are_in_their_order(preset: Path) -> None:
+def test_a_preset_loads_and_has_every_section_and_key_in_order(preset: Path) -> None:
     content = yaml.safe_load(preset.read_text("utf-8"))
     assert {name: list(keys) for name, keys in content.items()} == SECTIONS and list(content) == list(SECTIONS)
     assert set(asdict(load_params(preset))) == set(content)
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_every_key_of_a_preset_is_explained_beside_it(preset: Path) -> None:
+def test_every_key_of_a_preset_has_a_comment(preset: Path) -> None:
     lines = re.sub(r"\n {3,}", " ", preset.read_text("utf-8")).splitlines()
     keys = [line for line in lines if line.startswith("  ")]
     assert len(keys) == sum(map(len, SECTIONS.values()))
     assert [line.split(":")[0].strip() for line in keys if "#" not in line] == []
 
 
-def test_the_params_in_the_project_are_the_sample_preset() -> None:
+def test_the_params_of_the_project_are_the_sample_preset() -> None:
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets" / "sample.yaml").read_bytes()
 
 
-def test_a_number_may_be_written_the_short_way(tmp_path: Path) -> None:
+def test_a_number_may_be_written_in_scientific_notation(tmp_path: Path) -> None:
     text = (ROOT / "presets" / "sample.yaml").read_text("utf-8")
     path = tmp_path / "params.yaml"
     path.write_text(re.sub(r"learning_rate: \S+", "learning_rate: 1e-3", text, count=1), "utf-8")
     assert load_params(path).train.learning_rate == 0.001
 
 
-def test_a_class_whose_name_looks_like_something_else_needs_quotes(tmp_path: Path) -> None:
+def test_a_class_name_that_yaml_reads_as_another_type_needs_quotes(tmp_path: Path) -> None:
     words = "validate.classes.{} = {}: String should be in quotes, or YAML takes it for something else"
     for position, name in enumerate((1, 2.5, True, date(2026, 1, 1))):
         names = ["field", "water"]
@@ -78,19 +79,19 @@ def test_a_class_whose_name_looks_like_something_else_needs_quotes(tmp_path: Pat
         ("promote.families", [["a", "a"]], "promote.families.0"),
     ],
 )
-def test_a_class_that_is_named_twice_is_refused(tmp_path: Path, key: str, value: list, where: str) -> None:
+def test_a_class_that_is_listed_twice_is_refused(tmp_path: Path, key: str, value: list, where: str) -> None:
     assert f"{where} = {value if where == key else value[0]}: a is named twice" in refusal(
         changed(tmp_path / "params.yaml", key, value)
     )
 
 
-def test_both_sides_of_a_merge_are_named_as_such(tmp_path: Path) -> None:
+def test_an_unresolved_merge_conflict_is_reported_as_one(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("data:\n<<<<<<< HEAD\n  source: a\n=======\n  source: b\n>>>>>>> theirs\n")
     assert refusal(path).endswith("params.yaml has both sides of a merge: keep one of them where <<<<<<< stands")
 
 
-def test_params_cannot_be_changed_once_they_are_loaded() -> None:
+def test_loaded_params_cannot_be_changed() -> None:
     params = load_params(PRESETS[0])
     with pytest.raises(FrozenInstanceError):
         params.train.epochs = 3
@@ -107,16 +108,16 @@ def test_params_cannot_be_changed_once_they_are_loaded() -> None:
         ("gate", f"gate: unknown key (allowed: {', '.join(SECTIONS)})"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path: Path, key: str, words: str) -> None:
+def test_an_unknown_key_is_refused_with_the_closest_or_all_allowed_keys(tmp_path: Path, key: str, words: str) -> None:
     assert refusal(changed(tmp_path / "params.yaml", key, 1)) == words
 
 
 @pytest.mark.parametrize(
     ("space", "words"),
     [
-        ({"learning_rat": [1, 2]}, "tune.space.learning_rat: no key of train (did you mean learning_rate?)"),
-        ({"averaged_views": [1, 2]}, "tune.space.averaged_views: the score of a trial does not depend on it"),
-        ({"seed": [1, 2]}, "tune.space.seed: the best of several seeds is luck, which no other training has"),
+        ({"learning_rat": [1, 2]}, "tune.space.learning_rat: not a key of train (did you mean learning_rate?)"),
+        ({"tta_views": [1, 2]}, "tune.space.tta_views: the score of a trial does not depend on it"),
+        ({"seed": [1, 2]}, "tune.space.seed: the best of several seeds is luck that does not repeat"),
         ({"epochs": [0, 5]}, "tune.space.epochs = 0: Input should be greater than or equal to 1"),
         ({}, "tune.space = {}: Dictionary should have at least 1 item after validation, not 0"),
         (
@@ -130,21 +131,41 @@ def test_an_unknown_key_is_refused_with_the_likeliest_or_all_known_ones(tmp_path
         ({"dropout": 0.1}, "tune.space.dropout = 0.1: Input should be a valid list"),
         ({"dropout": {"low": 0, "high": 1, "logs": True}}, "tune.space.dropout.logs: unknown key (did you mean log?)"),
         ({"dropout": {"low": 0, "high": 1}}, "tune.space.dropout = 1.0: Input should be less than 1"),
-        ({"dropout": [True, 0.1]}, "tune.space.dropout.0 = True: Input should be a number or a text"),
-        ({"dropout": [None, 0.1]}, "tune.space.dropout.0 = None: Input should be a number or a text"),
+        ({"dropout": [True, 0.1]}, "tune.space.dropout.0 = True: Input should be a number or text"),
+        ({"dropout": [None, 0.1]}, "tune.space.dropout.0 = None: Input should be a number or text"),
         (
             {"unfreeze_from": ["head", "block"]},
             "tune.space.unfreeze_from = 'block': String should be head, all, or block_1 to block_16",
         ),
-        ({"dropout": ["1e-3", 0.1]}, "tune.space.dropout = '1e-3': YAML takes that for a text; write 0.001"),
+        ({"dropout": ["1e-3", 0.1]}, "tune.space.dropout = '1e-3': YAML reads that as text; write 0.001"),
         (
             {"epochs": {"low": 5, "high": 20}},
-            "tune.space.epochs: a range is not of whole numbers; list them, as [5, 10, 20]",
+            "tune.space.epochs: a range has no whole numbers; list them, as in [5, 10, 20]",
         ),
     ],
 )
-def test_values_to_be_tried_that_train_would_not_take_are_refused(tmp_path: Path, space: dict, words: str) -> None:
+def test_a_search_space_with_values_that_train_would_refuse_is_refused(tmp_path: Path, space: dict, words: str) -> None:
     assert refusal(changed(tmp_path / "params.yaml", "tune.space", space)) == words
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_the_old_name_of_a_key_is_refused_with_the_new_name(tmp_path: Path, old: str) -> None:
+    path = tmp_path / "params.yaml"
+    section, name = RENAMED[old].split(".")
+    content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
+    content[section][old.removeprefix(f"{section}.")] = content[section].pop(name)
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    assert refusal(path) == f"{old}: renamed to {section}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("averaged_views", "tta_views"), ("sure_accuracy", "target_selective_accuracy")]
+)
+def test_the_old_name_of_a_key_in_a_search_space_is_refused_with_the_new_name(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    path = changed(tmp_path / "params.yaml", "tune.space", {old: [1, 2]})
+    assert refusal(path) == f"tune.space.{old}: renamed to tune.space.{new}"
 
 
 WRONG_VALUES = {
@@ -176,28 +197,28 @@ WRONG_VALUES = {
     "train.mixup": [-0.1],
     "train.dropout": [1, -0.5],
     "train.patience": [0],
-    "train.sure_accuracy": [0, 1.1, "all"],
-    "train.averaged_views": [0, 9],
+    "train.target_selective_accuracy": [0, 1.1, "all"],
+    "train.tta_views": [0, 9],
     "evaluate.calibration_bins": [0],
     "evaluate.mistakes": [0],
     "evaluate.latency_runs": [0],
     "register.model": ["", "a b", "a/b", None],
     "promote.automatic": [1, "yes", None],
-    "promote.images": [0],
-    "promote.accuracy": [-0.1, 1.1, 95],
-    "promote.macro_f1": [2],
-    "promote.class_recall": [-1],
-    "promote.slice_accuracy": [1.5],
-    "promote.slice_images": [0],
+    "promote.min_images": [0],
+    "promote.min_accuracy": [-0.1, 1.1, 95],
+    "promote.min_macro_f1": [2],
+    "promote.min_class_recall": [-1],
+    "promote.min_slice_accuracy": [1.5],
+    "promote.min_slice_images": [0],
     "promote.families": ["field", [["alone"]]],
-    "promote.disturbed_fall": [-0.1],
-    "promote.calibration_error": [float("nan")],
+    "promote.max_robustness_drop": [-0.1],
+    "promote.max_calibration_error": [float("nan")],
     "promote.margin": [-0.1],
     "promote.significance": [5],
-    "promote.class_fall": [-0.1],
-    "promote.latency_ms": [0],
+    "promote.max_class_recall_drop": [-0.1],
+    "promote.max_latency_ms": [0],
     "tune.trials": [0],
-    "promote.size_mb": [0, "small"],
+    "promote.max_size_mb": [0, "small"],
 }
 
 
@@ -210,7 +231,7 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(tmp_path: Pat
     assert repr(value) in message or isinstance(value, list)
 
 
-def test_every_mistake_is_named_not_only_the_first(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_not_only_the_first(tmp_path: Path) -> None:
     content = yaml.safe_load(changed(tmp_path / "params.yaml", "train.epochs", 0).read_text("utf-8"))
     content["split"]["tset"] = 0.1
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), "utf-8")
@@ -226,7 +247,7 @@ def test_a_block_beyond_the_end_of_the_backbone_is_refused(tmp_path: Path) -> No
     assert refusal(tmp_path / "params.yaml") == "train.unfreeze_from = block_14: mobilenet ends at block_13"
 
 
-def test_a_family_of_classes_that_are_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_family_of_unknown_classes_is_refused(tmp_path: Path) -> None:
     path = changed(tmp_path / "params.yaml", "promote.families", [["forest", "farmland", "desert"]])
     assert refusal(path) == "promote.families: desert is not in validate.classes; [] names none"
 
@@ -240,7 +261,7 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(tmp_path: Path, share
 
 
 @pytest.mark.parametrize("name", [*SECTIONS, *(f"{name}.{key}" for name, keys in SECTIONS.items() for key in keys)])
-def test_a_missing_section_or_key_is_named_with_where_to_see_it(tmp_path: Path, name: str) -> None:
+def test_a_missing_section_or_key_is_reported_with_where_to_find_it(tmp_path: Path, name: str) -> None:
     content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
     section, _, key = name.partition(".")
     del (content[section] if key else content)[key or section]
@@ -248,7 +269,7 @@ def test_a_missing_section_or_key_is_named_with_where_to_see_it(tmp_path: Path, 
     assert refusal(tmp_path / "params.yaml") == f"{name}: missing; presets/sample.yaml shows every key"
 
 
-def test_a_class_is_the_same_however_its_accents_are_written(tmp_path: Path) -> None:
+def test_a_class_name_is_the_same_however_its_accents_are_encoded(tmp_path: Path) -> None:
     content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
     names = [normalize("NFD", "fl\N{LATIN SMALL LETTER U WITH DIAERESIS}sse"), *content["validate"]["classes"]]
     content["validate"]["classes"] = names
@@ -261,7 +282,7 @@ def test_a_class_is_the_same_however_its_accents_are_written(tmp_path: Path) -> 
     [
         (b"train:\n\tepochs: 3\n", "is not valid YAML: .*line 2"),
         (b"train: {epochs: 3\n", "is not valid YAML"),
-        (b"train: {epochs: 3, epochs: 4}\n", "is not valid YAML: epochs stands there twice.*column 20"),
+        (b"train: {epochs: 3, epochs: 4}\n", "is not valid YAML: epochs is given twice.*column 20"),
         (b"train: {epochs: 010}\n", "is not valid YAML: 010 is not the same number in every YAML: write it in decimal"),
         (b"train: {epochs: +0_7}\n", "is not valid YAML: [+]0_7 is not the same number in every YAML"),
         (b"train: {epochs: 1:30}\n", "is not valid YAML: 1:30 is not the same number in every YAML"),
@@ -273,16 +294,16 @@ def test_a_class_is_the_same_however_its_accents_are_written(tmp_path: Path) -> 
         (b"just text", "holds no sections: start from presets/sample.yaml"),
     ],
 )
-def test_a_file_that_is_no_params_file_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_file_that_is_not_a_params_file_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
     assert re.search(words, refusal(path))
 
 
-def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_where_to_run(tmp_path: Path) -> None:
     assert "is not here: run landuse in the project's folder" in refusal(tmp_path / "params.yaml")
 
 
-def test_a_section_that_is_no_section_is_refused(tmp_path: Path) -> None:
+def test_a_section_that_is_not_a_mapping_is_refused(tmp_path: Path) -> None:
     for value in (None, 3, [1]):
         assert refusal(changed(tmp_path / "params.yaml", "train", value)).startswith(f"train = {value!r}: ")

@@ -1,4 +1,4 @@
-"""Which process it was, and whether it is still at work."""
+"""Identifying a process, and whether it is still running."""
 
 import json
 import os
@@ -13,18 +13,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from landuse.core.process import BOOT, HOST, PID, STARTED, end_group, identity, is_gone, is_here, note
+from landuse.core.process import BOOT, HOST, PID, STARTED, end_group, identity, is_gone, is_running_here, record_process
 
 ELSEWHERE = {HOST: "elsewhere", BOOT: "another start"}
 WAITING = (sys.executable, "-c", "input()")
 
 
-def test_this_process_is_at_work() -> None:
+def test_this_process_is_running() -> None:
     assert identity()[PID] == str(os.getpid())
     assert identity() == identity(os.getpid()) and not is_gone(identity())
 
 
-def test_a_process_that_was_killed_is_gone_before_and_after_its_parent_takes_note() -> None:
+def test_a_killed_process_is_gone_before_and_after_its_parent_reaps_it() -> None:
     with subprocess.Popen(WAITING, stdin=subprocess.PIPE) as process:
         tags = identity(process.pid)
         assert not is_gone(tags)
@@ -34,11 +34,11 @@ def test_a_process_that_was_killed_is_gone_before_and_after_its_parent_takes_not
     assert is_gone(tags)
 
 
-def test_a_process_that_was_given_the_number_of_another_is_not_the_other() -> None:
+def test_a_process_that_reuses_a_pid_is_another_process() -> None:
     assert is_gone(identity() | {STARTED: "1.00"})
 
 
-def test_a_process_is_the_same_after_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_recognized_after_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
     before, boot = identity(), psutil.boot_time()
     for place in ("psutil.boot_time", "psutil._pslinux.boot_time"):
         monkeypatch.setattr(place, lambda: boot + 365 * 86400)
@@ -46,25 +46,25 @@ def test_a_process_is_the_same_after_the_clock_was_set(monkeypatch: pytest.Monke
     assert not is_gone(before)
 
 
-def test_nothing_is_known_of_a_process_of_another_machine_or_of_none() -> None:
+def test_a_process_of_another_machine_or_an_unknown_one_does_not_count_as_gone() -> None:
     assert not is_gone(identity() | ELSEWHERE | {STARTED: "1.00"})
     assert not is_gone({})
 
 
-def test_a_process_is_the_same_under_another_name_of_its_machine(
+def test_a_process_is_recognized_after_its_machine_was_renamed(
     leader: subprocess.Popen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tags = identity(leader.pid)
     monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
-    assert is_here(tags) and is_gone(tags | {STARTED: "1.00"})
+    assert is_running_here(tags) and is_gone(tags | {STARTED: "1.00"})
     assert end_group(tags) and leader.wait() == -signal.SIGKILL
 
 
-def test_a_note_is_of_one_process_and_keeps_what_it_says_until_the_next_is_whole(
+def test_a_process_file_keeps_its_content_until_the_next_is_written_completely(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "job.json"
-    note(path, os.getpid())
+    record_process(path, os.getpid())
     assert json.loads(path.read_text()) == identity()
 
     def killed(*_: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_note_is_of_one_process_and_keeps_what_it_says_until_the_next_is_whole
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        note(path, os.getppid())
+        record_process(path, os.getppid())
     assert json.loads(path.read_text()) == identity()
 
 
@@ -85,14 +85,14 @@ input()
 
 @pytest.fixture
 def leader() -> Iterator[subprocess.Popen]:
-    """A process that leads a group of its own and has a child, which waits too."""
+    """Start a process group leader with a child; both wait."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-u", "-c", FAMILY], text=True, start_new_session=True, **pipes) as process:
         yield process
         process.kill()
 
 
-def test_a_group_ends_with_its_leader_or_after_it(leader: subprocess.Popen) -> None:
+def test_a_group_is_killed_even_after_its_leader_has_ended(leader: subprocess.Popen) -> None:
     child, tags = identity(int(leader.stdout.readline())), identity(leader.pid)
     leader.kill()
     leader.wait()
@@ -102,7 +102,7 @@ def test_a_group_ends_with_its_leader_or_after_it(leader: subprocess.Popen) -> N
         time.sleep(0.01)
 
 
-def test_a_group_of_another_machine_or_of_another_process_is_left_alone(leader: subprocess.Popen) -> None:
+def test_the_group_of_another_machine_or_another_process_is_left_alone(leader: subprocess.Popen) -> None:
     tags = identity(leader.pid)
     assert not end_group(tags | ELSEWHERE) and not end_group(tags | {STARTED: "1.00"})
     assert leader.poll() is None

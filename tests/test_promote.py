@@ -1,4 +1,4 @@
-"""The commands of the champion: what they say, what they leave behind, and that a refusal changes nothing."""
+"""Tests of promote, rollback, history and compare: their output and effects, and that a refusal changes nothing."""
 
 import json
 import signal
@@ -13,7 +13,7 @@ from time import monotonic, sleep
 import gallery
 import pytest
 import tiny
-from gallery import NAME, aliases, assert_sound, crown
+from gallery import NAME, aliases, assert_consistent, make_champion
 from mlflow import MlflowClient
 
 from landuse import tracking
@@ -30,15 +30,15 @@ ALREADY = (
 
 @pytest.fixture(autouse=True)
 def in_use(registry_copy: Path) -> None:
-    """Every test has a project and a registry of its own."""
+    """Give every test its own project and registry."""
 
 
 @pytest.fixture
 def landuse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """A function from the words of a command to its exit code, what it prints, and what it complains."""
+    """Return a function that runs a command and returns its exit code, stdout and stderr."""
 
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["landuse", *words])
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["landuse", *arguments])
         with pytest.raises(SystemExit) as stop:
             main()
         printed = capsys.readouterr()
@@ -60,21 +60,23 @@ def tags(number: str) -> dict[str, str]:
     return MlflowClient().get_model_version(NAME, number).tags
 
 
-def test_a_version_that_passes_becomes_champion_with_blessing_tags_and_entry(landuse, at_hand: None) -> None:
+def test_a_version_that_passes_becomes_champion_with_blessing_tags_and_ledger_entry(
+    landuse, smoke_in_process: None
+) -> None:
     code, out, err = landuse("promote", "1")
     assert (code, err) == (0, "") and out.endswith("gallery version 1 is the champion\n")
     assert out.count("passed ") == len(blessing()["checks"]) == 17
     assert blessing().items() >= {"version": "1", "champion": None, "verdict": "passed", "promoted": True}.items()
     assert tags("1").items() >= {"gate.verdict": "passed", "gate.champion": "none", "gate.failed": "none"}.items()
-    assert moves() == ["promote None 1 FINISHED"] and assert_sound() == "1"
+    assert moves() == ["promote None 1 FINISHED"] and assert_consistent() == "1"
     with tracking.store():
-        assert audit_log.blessing(audit_log.entries(NAME)[0]) == blessing()
+        assert audit_log.load_blessing(audit_log.entries(NAME)[0]) == blessing()
 
 
-def test_the_challenger_is_judged_where_no_version_is_named_and_refused_in_one_line(landuse, at_hand: None) -> None:
+def test_the_challenger_is_judged_by_default_and_refused_in_one_line(landuse, smoke_in_process: None) -> None:
     code, out, err = landuse("promote")
     assert code == 3 and "FAILED  calibration_error" in out
-    why = f"{first_failure()['sentence']} (promote.calibration_error)"
+    why = f"{first_failure()['sentence']} (promote.max_calibration_error)"
     assert err == f"landuse: gallery version 4 is refused: {why}; artifacts/report.html shows all\n"
     assert blessing().items() >= {"version": "4", "verdict": "refused", "promoted": False, "forced": False}.items()
     assert tags("4").items() >= {"gate.verdict": "refused", "gate.failed": "calibration_error"}.items()
@@ -85,16 +87,14 @@ def first_failure() -> dict:
     return next(check for check in blessing()["checks"] if not check["passed"])
 
 
-def test_a_dry_run_judges_and_moves_nothing(landuse, at_hand: None) -> None:
+def test_a_dry_run_judges_and_moves_nothing(landuse, smoke_in_process: None) -> None:
     code, out, _ = landuse("promote", "1", "--dry-run")
     assert code == 0 and out.endswith("gallery version 1 passed; nothing was moved\n")
     assert blessing().items() >= {"version": "1", "verdict": "passed", "promoted": False}.items()
     assert aliases() == {} and moves() == []
 
 
-def test_a_forced_version_becomes_champion_and_the_ledger_says_that_it_was_forced_and_why(
-    landuse, at_hand: None
-) -> None:
+def test_a_forced_version_becomes_champion_and_the_ledger_keeps_the_reason(landuse, smoke_in_process: None) -> None:
     code, out, err = landuse("promote", "2", "--force", "--reason", "the show must go on")
     assert (code, err) == (0, "") and "FAILED  accuracy" in out
     assert blessing().items() >= {"verdict": "refused", "promoted": True, "forced": True}.items()
@@ -110,7 +110,7 @@ def test_force_and_reason_go_together(landuse, words: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_champion_is_not_judged_again_and_keeps_its_blessing(landuse, at_hand: None) -> None:
+def test_the_champion_is_not_judged_again_and_keeps_its_blessing(landuse, smoke_in_process: None) -> None:
     landuse("promote", "1")
     before = blessing()
     paths.BLESSING.unlink()
@@ -119,47 +119,47 @@ def test_the_champion_is_not_judged_again_and_keeps_its_blessing(landuse, at_han
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: tiny.scene("forest", 3).save(path)])
-def test_the_report_of_the_champion_stays_what_it_is_where_its_images_are_not_at_hand(
-    landuse, at_hand: None, harm: Callable[[Path], object]
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: tiny.scene("forest", 3).save(path)])
+def test_the_champions_report_is_restored_if_its_images_are_missing(
+    landuse, smoke_in_process: None, damage: Callable[[Path], object]
 ) -> None:
     landuse("promote", "1")
     before = paths.REPORT.read_bytes()
-    harm(paths.DATA / "water" / "03.png")
+    damage(paths.DATA / "water" / "03.png")
     assert landuse("promote", "1") == (0, ALREADY, "")
     assert paths.REPORT.read_bytes() == before
 
 
 @pytest.mark.slow
-def test_a_champion_from_before_there_was_a_ledger_is_judged_and_entered(landuse, at_hand: None) -> None:
+def test_a_champion_older_than_the_ledger_is_judged_and_entered(landuse, smoke_in_process: None) -> None:
     MlflowClient().set_registered_model_alias(NAME, "champion", "1")
     assert landuse("promote", "1")[0] == 0
-    assert moves() == ["promote 1 1 FINISHED"] and assert_sound() == "1"
+    assert moves() == ["promote 1 1 FINISHED"] and assert_consistent() == "1"
 
 
 @pytest.mark.slow
-def test_a_version_that_was_rolled_back_comes_back_only_by_force(landuse, at_hand: None) -> None:
-    crown(2)
-    crown(1)
+def test_a_rolled_back_version_is_promoted_again_only_by_force(landuse, smoke_in_process: None) -> None:
+    make_champion(2)
+    make_champion(1)
     assert landuse("rollback") == (0, "gallery version 2 is the champion again\n", "")
     code, _, err = landuse("promote", "1")
     assert code == 3 and "gallery version 1 is refused: it was rolled back at 20" in err
-    assert assert_sound() == "2"
+    assert assert_consistent() == "2"
 
 
-def test_without_a_champion_before_there_is_nothing_to_go_back_to(landuse, at_hand: None) -> None:
-    crown(1)
+def test_a_rollback_without_a_previous_champion_is_refused(landuse, smoke_in_process: None) -> None:
+    make_champion(1)
     code, out, err = landuse("rollback")
     assert (code, out) == (1, "") and "gallery has no champion to go back to: landuse history" in err
-    assert assert_sound() == "1"
+    assert assert_consistent() == "1"
 
 
 @pytest.mark.slow
-def test_a_rollback_to_a_version_that_is_damaged_leaves_the_champion(landuse, at_hand: None) -> None:
-    twin = str(gallery.hang_twin(1).version)
-    crown(twin)
-    crown(3)
-    location = MlflowClient().get_logged_model(tags_source(twin)).artifact_location.removeprefix("file://")
+def test_a_rollback_to_a_damaged_version_keeps_the_champion(landuse, smoke_in_process: None) -> None:
+    twin = str(gallery.register_twin(1).version)
+    make_champion(twin)
+    make_champion(3)
+    location = MlflowClient().get_logged_model(logged_model_id(twin)).artifact_location.removeprefix("file://")
     Path(location, "artifacts", "model", "model.tflite").unlink()
     code, _, err = landuse("rollback")
     assert code == 1 and f"gallery version {twin} is damaged or lost" in err and err.count("\n") == 1
@@ -167,8 +167,8 @@ def test_a_rollback_to_a_version_that_is_damaged_leaves_the_champion(landuse, at
     assert f"(undone); gallery version {twin} is damaged or lost" in landuse("history")[1].splitlines()[1]
 
 
-def test_where_the_project_was_moved_the_way_to_its_models_is_named(landuse, at_hand: None) -> None:
-    location = MlflowClient().get_logged_model(tags_source("1")).artifact_location
+def test_in_a_moved_project_the_remedy_to_find_its_models_is_named(landuse, smoke_in_process: None) -> None:
+    location = MlflowClient().get_logged_model(logged_model_id("1")).artifact_location
     before = location.removeprefix("file://").partition("/mlruns/")[0]
     with closing(sqlite3.connect("mlflow.db")) as database:
         for table, column in (("model_versions", "storage_location"), ("experiments", "artifact_location")):
@@ -180,14 +180,14 @@ def test_where_the_project_was_moved_the_way_to_its_models_is_named(landuse, at_
     assert err.endswith("; the project was in /the old place: ln -s \"$PWD\" '/the old place'\n")
 
 
-def tags_source(number: str) -> str:
+def logged_model_id(number: str) -> str:
     return MlflowClient().get_model_version(NAME, number).source.rpartition("/")[2]
 
 
-def test_history_tells_aliases_and_moves_the_latest_first(landuse, at_hand: None) -> None:
+def test_history_lists_aliases_and_moves_newest_first(landuse, smoke_in_process: None) -> None:
     assert landuse("history")[1] == "gallery: challenger 4\n"
-    crown(1)
-    crown(3, "force")
+    make_champion(1)
+    make_champion(3, "force")
     landuse("rollback")
     first, *lines = landuse("history")[1].splitlines()
     assert first == "gallery: challenger 4, champion 1"
@@ -217,23 +217,21 @@ def test_compare_shows_both_versions_on_the_same_images(landuse) -> None:
         (["rollback"], "gallery has no champion to go back to"),
     ],
 )
-def test_a_version_that_is_not_there_is_named(landuse, words: list[str], expected: str) -> None:
+def test_a_version_that_does_not_exist_is_named(landuse, words: list[str], expected: str) -> None:
     code, out, err = landuse(*words)
     assert (code, out) == (1, "") and expected in err and err.count("\n") == 1
 
 
-def test_a_champion_whose_report_cannot_be_written_is_champion_and_the_way_to_it_is_named(
-    landuse, at_hand: None
-) -> None:
+def test_a_report_that_cannot_be_written_does_not_stop_the_promotion(landuse, smoke_in_process: None) -> None:
     paths.REPORT.mkdir()
     code, out, err = landuse("promote", "1")
-    assert (code, err) == (0, "") and assert_sound() == "1" and blessing()["promoted"]
+    assert (code, err) == (0, "") and assert_consistent() == "1" and blessing()["promoted"]
     assert "gallery version 1 is the champion, but has no report yet (" in out and "landuse promote again" in out
     paths.REPORT.rmdir()
     assert landuse("promote", "1")[0] == 0 and paths.REPORT.exists()
 
 
-def test_a_fresh_process_that_takes_too_long_says_nothing_of_the_version(
+def test_a_fresh_process_that_times_out_is_not_a_verdict_on_the_version(
     landuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smoke_test, "SECONDS", 0.01)
@@ -257,9 +255,7 @@ def test_a_model_that_was_never_registered_is_named_with_the_remedy(landuse, ver
 
 
 @pytest.mark.parametrize("verb", ["promote", "rollback", "history", "compare 1 2", "verify 1"])
-def test_a_store_that_is_down_is_named_and_nothing_is_changed(
-    landuse, verb: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unavailable_store_is_named_and_nothing_changes(landuse, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     code, out, err = landuse(*verb.split())
@@ -268,32 +264,30 @@ def test_a_store_that_is_down_is_named_and_nothing_is_changed(
 
 
 @pytest.mark.slow
-def test_an_alias_that_was_moved_by_hand_stops_promote_and_rollback_and_force_settles_it(
-    landuse, at_hand: None
-) -> None:
-    crown(1)
+def test_an_alias_moved_by_hand_blocks_promote_and_rollback_until_forced(landuse, smoke_in_process: None) -> None:
+    make_champion(1)
     MlflowClient().set_registered_model_alias(NAME, "champion", "2")
     for verb in ("promote", "rollback"):
         code, _, err = landuse(verb)
         assert code == 1 and "by the ledger it is version 1: the alias was moved by hand" in err
     assert "by the ledger it is version 1" in landuse("history")[1].splitlines()[1]
     assert landuse("promote", "1", "--force", "--reason", "put it back")[0] == 0
-    assert assert_sound() == "1"
+    assert assert_consistent() == "1"
 
 
 @pytest.mark.slow
 def test_the_real_command_promotes_through_fresh_processes() -> None:
     done = subprocess.run([LANDUSE, "promote", "1"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and "passed  fresh_process" in done.stdout
-    assert moves() == ["promote None 1 FINISHED"] and assert_sound() == "1"
+    assert moves() == ["promote None 1 FINISHED"] and assert_consistent() == "1"
 
 
 @pytest.mark.slow
-def test_the_real_command_killed_while_it_moves_the_champion_is_put_right_by_the_next(at_hand: None) -> None:
-    crown(3)
+def test_a_command_killed_while_moving_the_champion_is_repaired_by_the_next(smoke_in_process: None) -> None:
+    make_champion(3)
     command = subprocess.Popen([LANDUSE, "promote", "1"], stdout=subprocess.DEVNULL)
     end = monotonic() + 300
-    while not moving() and command.poll() is None and monotonic() < end:
+    while not is_moving() and command.poll() is None and monotonic() < end:
         sleep(0.05)
     command.send_signal(signal.SIGKILL)
     assert command.wait() == -signal.SIGKILL
@@ -301,9 +295,9 @@ def test_the_real_command_killed_while_it_moves_the_champion_is_put_right_by_the
     done = subprocess.run([LANDUSE, "history"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "stopped" in done.stdout.splitlines()[2]
-    assert assert_sound() in ("3", "1")
+    assert assert_consistent() in ("3", "1")
 
 
-def moving() -> bool:
+def is_moving() -> bool:
     with tracking.store():
         return bool(audit_log.entries(NAME, audit_log.OPEN))

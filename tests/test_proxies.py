@@ -1,4 +1,4 @@
-"""Proxies and certificates of the user's shell: obeyed on the way out, and never in the way on this machine."""
+"""Proxies and certificates from the environment: used for other machines, bypassed for this one."""
 
 import os
 from pathlib import Path
@@ -10,14 +10,14 @@ import httpx
 import pytest
 import requests
 
-from landuse.core.environment import own_environment
+from landuse.core.environment import sanitize_environment
 from landuse.core.errors import LanduseError
-from landuse.core.proxies import hidden, refuse_unspoken_proxy, shown
+from landuse.core.proxies import hide_unsupported_proxies, refuse_unsupported_proxy, restore_hidden_proxies
 from landuse.ingest.download import fetch
-from landuse.tracking.backend_store import reach
+from landuse.tracking.backend_store import connect
 
 SOCKS = "socks5://me:secret@127.0.0.1:1080"
-UNSPOKEN = (
+UNSUPPORTED = (
     SOCKS,
     "socks5h://x:1",
     "socks://x:1",
@@ -28,7 +28,7 @@ UNSPOKEN = (
     "http:x",
     "http://",
 )
-DIRECT = (
+NO_PROXY_LISTS = (
     *("[::1]", "localhost,[::1]", "[::1]:8080", "fe80::/10", "[fe80::1]/64", "localhost 127.0.0.1", "a;b", "host:name"),
     *(
         "b\u00fccher.example",
@@ -45,35 +45,35 @@ DIRECT = (
 
 @pytest.fixture
 def shell(monkeypatch: pytest.MonkeyPatch):
-    """Sets variables in an environment that names neither proxies nor certificates."""
+    """Return a function that sets variables in an environment without proxies, and applies the policy."""
     with patch.dict(os.environ, {"PATH": os.environ["PATH"]}, clear=True):
 
-        def own(**more: str) -> None:
+        def set_variables(**more: str) -> None:
             os.environ.update(more)
-            own_environment()
+            sanitize_environment()
 
-        yield own
+        yield set_variables
 
 
 @pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy", "HTTP_PROXY", "https_proxy"])
-@pytest.mark.parametrize("proxy", UNSPOKEN)
-def test_no_proxy_keeps_prefect_from_a_server_on_this_machine(shell, name: str, proxy: str) -> None:
+@pytest.mark.parametrize("proxy", UNSUPPORTED)
+def test_an_unsupported_proxy_does_not_keep_prefect_from_a_local_server(shell, name: str, proxy: str) -> None:
     shell(**{name: proxy})
-    with patch.dict(os.environ, hidden()):
+    with patch.dict(os.environ, hide_unsupported_proxies()):
         httpx.Client().close()
-        assert hidden().keys() >= {name}  # it is no other the second time
-        with patch.dict(os.environ, shown()):
+        assert hide_unsupported_proxies().keys() >= {name}  # also on the second call
+        with patch.dict(os.environ, restore_hidden_proxies()):
             assert os.environ[name] == proxy
 
 
-@pytest.mark.parametrize("direct", DIRECT)
-def test_every_list_of_hosts_without_a_proxy_can_be_read(shell, direct: str) -> None:
-    shell(NO_PROXY=direct, HTTP_PROXY="http://127.0.0.1:9")
+@pytest.mark.parametrize("no_proxy", NO_PROXY_LISTS)
+def test_every_no_proxy_list_can_be_read(shell, no_proxy: str) -> None:
+    shell(NO_PROXY=no_proxy, HTTP_PROXY="http://127.0.0.1:9")
     httpx.Client().close()
     assert all(proxy_bypass_environment(host) for host in ("127.0.0.1", "localhost", "::1"))
 
 
-def test_hosts_that_the_user_has_asked_directly_are(shell) -> None:
+def test_hosts_that_the_user_excludes_bypass_the_proxy(shell) -> None:
     shell(NO_PROXY="a.example [fd00::2] B\u00dcCHER.example", HTTPS_PROXY="http://127.0.0.1:9")
     assert os.environ["no_proxy"].split(",")[:2] == ["a.example", "fd00::2"]
     for host in ("a.example", "fd00::2", "xn--bcher-kva.example"):
@@ -81,7 +81,7 @@ def test_hosts_that_the_user_has_asked_directly_are(shell) -> None:
     assert not proxy_bypass_environment("b.example")
 
 
-def test_a_proxy_for_everything_is_one_for_every_library(shell) -> None:
+def test_all_proxy_applies_to_every_library(shell) -> None:
     shell(ALL_PROXY="http://proxy.example:3128")
     assert getproxies()["http"] == getproxies()["https"] == "http://proxy.example:3128"
     os.environ.clear()
@@ -90,36 +90,37 @@ def test_a_proxy_for_everything_is_one_for_every_library(shell) -> None:
 
 
 @pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy", "HTTPS_PROXY"])
-def test_nothing_is_asked_past_a_proxy_that_cannot_be_gone_through(shell, name: str, tmp_path, monkeypatch) -> None:
+def test_a_request_that_would_bypass_an_unsupported_proxy_is_refused(shell, name: str, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     shell(**{name: SOCKS}, MLFLOW_TRACKING_URI="https://runs.example")
-    for refused in (lambda: fetch("https://tiles.example/a.zip", "sha256:0"), lambda: reach().__enter__()):
+    for request in (lambda: fetch("https://tiles.example/a.zip", "sha256:0"), lambda: connect().__enter__()):
         with pytest.raises(LanduseError, match=f"^{name} = socks5://[^\n]*HTTPS_PROXY[^\n]*NO_PROXY") as refusal:
-            refused()
+            request()
         assert "secret" not in str(refusal.value)
-    with patch.dict(os.environ, hidden()), pytest.raises(LanduseError, match=name):  # also within a flow
-        refuse_unspoken_proxy("https://tiles.example/a.zip")
+    within_a_flow = patch.dict(os.environ, hide_unsupported_proxies())
+    with within_a_flow, pytest.raises(LanduseError, match=name):
+        refuse_unsupported_proxy("https://tiles.example/a.zip")
 
 
 def test_a_host_that_needs_no_proxy_is_not_refused(shell) -> None:
     shell(ALL_PROXY=SOCKS, NO_PROXY="tiles.example", HTTPS_PROXY="http://proxy.example")
     for url in ("http://tiles.example/a.zip", "http://127.0.0.1:5000", "http://[::1]:5000", "https://other.example"):
-        refuse_unspoken_proxy(url)
+        refuse_unsupported_proxy(url)
     with pytest.raises(LanduseError, match="ALL_PROXY"):
-        refuse_unspoken_proxy("http://other.example")
+        refuse_unsupported_proxy("http://other.example")
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-@pytest.mark.parametrize("there", ["nowhere.pem", "empty.pem", "no.pem"])
-def test_certificates_that_are_not_there_are_passed_over(shell, name: str, there: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file_name", ["nowhere.pem", "empty.pem", "no.pem"])
+def test_certificates_that_cannot_be_loaded_are_ignored(shell, name: str, file_name: str, tmp_path: Path) -> None:
     (tmp_path / "empty.pem").touch()
     (tmp_path / "no.pem").write_bytes(b"\x00no certificate")
-    shell(**{name: str(tmp_path / there)})
+    shell(**{name: str(tmp_path / file_name)})
     httpx.Client().close()
-    with pytest.raises(requests.ConnectionError):  # and not for want of a file
+    with pytest.raises(requests.ConnectionError):  # not an error about a missing file
         requests.get("https://127.0.0.1:9", timeout=5)
 
 
-def test_certificates_of_the_user_are_kept(shell, tmp_path: Path) -> None:
+def test_valid_certificates_of_the_user_are_kept(shell, tmp_path: Path) -> None:
     shell(SSL_CERT_FILE=certifi.where(), SSL_CERT_DIR=str(tmp_path))
     assert os.environ["SSL_CERT_FILE"] == certifi.where() and os.environ["SSL_CERT_DIR"] == str(tmp_path)

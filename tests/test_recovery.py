@@ -1,4 +1,4 @@
-"""Whatever command comes next heals what one that was killed left behind."""
+"""Recovery from a killed command at the start of the next one."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import pytest
 from landuse import ingest
 from landuse.cli import app
 from landuse.core import process
-from landuse.core.paths import HOLDERS, SERVICES, SWAP
-from landuse.recovery import STAGE, recover_killed
+from landuse.core.paths import DVC_RWLOCK, SERVICES, SWAP
+from landuse.recovery import STAGE, recover_interrupted
 from pipelines import __main__ as pipelines
 from pipelines.steps import commands
 
@@ -28,54 +28,54 @@ with rwlock(repo.tmp_dir, repo.fs, "dvc repro", [repo.root_dir + "/data"], [], F
 
 
 @pytest.fixture
-def cut_short(project: Path) -> Path:
-    """The list of a `dvc repro` that was killed while it wrote it: an empty file, which stops every DVC command."""
+def truncated_rwlock(project: Path) -> Path:
+    """Return the rwlock of a `dvc repro` killed while writing it: an empty file, which blocks every DVC command."""
     subprocess.run([sys.executable, "-c", KILLED])
-    assert HOLDERS.read_bytes() == b""
-    return HOLDERS
+    assert DVC_RWLOCK.read_bytes() == b""
+    return DVC_RWLOCK
 
 
-def test_the_next_verb_removes_the_list_that_a_killed_dvc_left_empty(cut_short: Path) -> None:
+def test_the_next_verb_removes_the_rwlock_that_a_killed_dvc_left_empty(truncated_rwlock: Path) -> None:
     with pytest.raises(SystemExit):
         app(["info", "--help"])
-    assert not cut_short.exists()
+    assert not truncated_rwlock.exists()
 
 
-def test_so_does_make_status(cut_short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_status_removes_it_too(truncated_rwlock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["pipelines", "status"])
     monkeypatch.setattr(pipelines, "status", lambda: None)
     pipelines.main()
-    assert not cut_short.exists()
+    assert not truncated_rwlock.exists()
 
 
-def test_so_does_a_flow(cut_short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flow_removes_it_too(truncated_rwlock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "get_run_logger", lambda: commands.logging.getLogger("run"))
-    with commands.alone():
-        assert not cut_short.exists()
+    with commands.flow_lock():
+        assert not truncated_rwlock.exists()
 
 
-def test_a_stage_of_dvc_heals_nothing_under_it(cut_short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_run_by_dvc_recovers_nothing(truncated_rwlock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(STAGE, "validate")
-    recover_killed()
-    assert cut_short.exists()
+    recover_interrupted()
+    assert truncated_rwlock.exists()
 
 
-def test_what_another_ingest_is_at_work_on_is_left_to_it(cut_short: Path) -> None:
-    with process.alone(ingest.LOCK, ingest.BUSY):
+def test_a_running_ingest_is_not_disturbed(truncated_rwlock: Path) -> None:
+    with process.exclusive_lock(ingest.LOCK, ingest.BUSY):
         SWAP.touch()
-        recover_killed()
-    assert cut_short.exists() and SWAP.exists()
+        recover_interrupted()
+    assert truncated_rwlock.exists() and SWAP.exists()
 
 
-def test_where_nothing_was_killed_dvc_is_not_even_loaded(project: Path) -> None:
-    HOLDERS.parent.mkdir()
-    HOLDERS.write_text(json.dumps({"read": {}, "write": {}}))
-    script = "import sys; from landuse.recovery import recover_killed; recover_killed(); print('dvc' in sys.modules)"
+def test_if_nothing_was_killed_dvc_is_not_even_imported(project: Path) -> None:
+    DVC_RWLOCK.parent.mkdir()
+    DVC_RWLOCK.write_text(json.dumps({"read": {}, "write": {}}))
+    script = "import sys; from landuse import recovery; recovery.recover_interrupted(); print('dvc' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n" and HOLDERS.exists() and not SERVICES.exists()
+    assert done.stdout == "False\n" and DVC_RWLOCK.exists() and not SERVICES.exists()
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
-def test_a_list_that_may_not_be_read_stops_nothing(cut_short: Path) -> None:
-    cut_short.chmod(0)
-    recover_killed()
+def test_an_unreadable_rwlock_does_not_raise(truncated_rwlock: Path) -> None:
+    truncated_rwlock.chmod(0)
+    recover_interrupted()

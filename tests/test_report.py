@@ -1,4 +1,4 @@
-"""Pictures that show what the tables say."""
+"""Tests that charts and contact sheets show what the tables hold."""
 
 import re
 from pathlib import Path
@@ -27,28 +27,28 @@ def title(axes) -> str:
     return axes.get_title(loc="left")
 
 
-def words_by_image(figure) -> list[list[str]]:
-    """What stands above and below each image of a sheet."""
+def texts_by_image(figure) -> list[list[str]]:
+    """Return the texts above and below each image of a sheet."""
     axes = figure.axes[0]
-    found = []
+    texts_of_images = []
     for image in axes.images:
         left, right, below, above = image.get_extent()
-        words = {text.get_position()[1]: text for text in axes.texts if left < text.get_position()[0] < right}
-        near = [place for place in sorted(words) if above - 0.2 < place < below + 0.2]
-        found.append([words[place].get_text() for place in near])
-    return found
+        texts = {text.get_position()[1]: text for text in axes.texts if left < text.get_position()[0] < right}
+        near = [place for place in sorted(texts) if above - 0.2 < place < below + 0.2]
+        texts_of_images.append([texts[place].get_text() for place in near])
+    return texts_of_images
 
 
 @pytest.mark.parametrize(
     "name", ["curves", "confusion", "per_class", "reliability", "mistakes", "uncertain", "dead_kernels"]
 )
-def test_every_picture_is_there_and_shows_something(trained: Path, name: str) -> None:
+def test_every_picture_exists_and_is_not_blank(trained: Path, name: str) -> None:
     with Image.open(paths.PICTURES / f"{name}.png") as image:
         pixels = np.asarray(image.convert("L"))
     assert min(pixels.shape) > 150 and len(np.unique(pixels)) > 20 and 0.001 < (pixels < 250).mean() < 0.9
 
 
-def test_the_curves_are_those_of_the_history(trained: Path) -> None:
+def test_the_curves_show_the_history(trained: Path) -> None:
     history = pd.read_csv(paths.HISTORY)
     figure = charts.curves(history)
     lines = {f"{line.get_label()} {title(axes)}": line for axes in figure.axes for line in axes.lines}
@@ -65,20 +65,20 @@ def test_the_confusion_matrix_counts_actual_by_rows_and_predicted_by_columns() -
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "actual")
 
 
-def test_the_class_with_the_lowest_recall_stands_on_top() -> None:
+def test_the_class_with_the_lowest_recall_is_on_top() -> None:
     figures = pd.DataFrame({"class": list(tiny.LABELS), "recall": [1.0, 0.75, 0.5]})
     axes = charts.per_class(figures).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["field", "forest", "water"]
     assert [text.get_text() for text in axes.texts] == ["100%", "75%", "50%"]
 
 
-def test_the_mistakes_shown_are_the_most_confident_ones(trained: Path) -> None:
+def test_the_most_confident_mistakes_are_shown(trained: Path) -> None:
     figure = thumbnails.worst_mistakes(PREDICTIONS, count=2)
     assert figure.get_suptitle() == "3 of 12 images mistaken, the 2 most confident"
-    assert words_by_image(figure) == [["forest 95%", "water/03.png"], ["forest 90%", "water/02.png"]]
+    assert texts_by_image(figure) == [["forest 95%", "water/03.png"], ["forest 90%", "water/02.png"]]
 
 
-def test_a_model_without_mistakes_has_its_picture_too(tmp_path: Path) -> None:
+def test_a_model_without_mistakes_has_a_picture_too(tmp_path: Path) -> None:
     perfect = PREDICTIONS.assign(predicted=PREDICTIONS["actual"])
     figure = thumbnails.worst_mistakes(perfect, count=6)
     figure.savefig(tmp_path / "mistakes.png")
@@ -90,15 +90,15 @@ def test_the_least_certain_images_are_shown_first_whether_right_or_not(trained: 
     assert figure.get_suptitle() == "the 5 least certain of 12 images"
     names = ["field/00.png", "field/01.png", "field/02.png", "field/03.png", "forest/00.png"]
     expected = zip(("40%", "45%", "50%", "55%", "60%"), names, strict=True)
-    assert words_by_image(figure) == [[f"field {confidence}", name] for confidence, name in expected]
+    assert texts_by_image(figure) == [[f"field {confidence}", name] for confidence, name in expected]
 
 
-def test_of_names_too_long_for_their_place_both_ends_are_shown() -> None:
-    assert thumbnails.fitted("field/00.png", 12) == "field/00.png"
-    assert thumbnails.fitted("residential/of-some-kind/00.png", 12) == "resid…00.png"
+def test_long_names_are_shortened_to_both_ends() -> None:
+    assert thumbnails.shorten("field/00.png", 12) == "field/00.png"
+    assert thumbnails.shorten("residential/of-some-kind/00.png", 12) == "resid…00.png"
 
 
-def test_the_reliability_diagram_shows_accuracy_and_count_of_every_bin_and_the_calibration_error() -> None:
+def test_the_reliability_diagram_shows_accuracy_count_and_calibration_error() -> None:
     above, below = charts.reliability(PREDICTIONS, bins=5).axes
     correct, confidence = PREDICTIONS["actual"] == PREDICTIONS["predicted"], PREDICTIONS["confidence"].to_numpy()
     points = above.collections[-1].get_offsets()
@@ -109,7 +109,7 @@ def test_the_reliability_diagram_shows_accuracy_and_count_of_every_bin_and_the_c
     assert title(above).endswith(f"{calibration_error(correct.to_numpy(), confidence, 5):.3f}")
 
 
-def test_the_slices_stand_in_their_order_with_what_must_be_reached() -> None:
+def test_the_slices_keep_their_order_and_show_the_threshold() -> None:
     rows = [
         {"slice": name, "images": 7, "accuracy": share, "threshold": 0.75} for name, share in (("b", 0.5), ("a", 1))
     ]
@@ -119,20 +119,20 @@ def test_the_slices_stand_in_their_order_with_what_must_be_reached() -> None:
     assert axes.lines[0].get_xdata() == [0.75, 0.75] and title(axes) == "accuracy by slice, at least 75%"
 
 
-def test_dead_filters_are_counted_and_those_of_zeros_have_a_place_too() -> None:
+def test_dead_filters_are_counted_and_all_zero_ones_are_shown() -> None:
     blocks = {"expanded_conv": (8, 0, 0.2, 0.9), "block_1": (24, 3, 0.0, 0.8)}
     names = ("filters", "dead", "weakest", "median")
-    figure = charts.dead_kernels({block: dict(zip(names, found, strict=True)) for block, found in blocks.items()})
+    figure = charts.dead_kernels({block: dict(zip(names, figures, strict=True)) for block, figures in blocks.items()})
     axes = figure.axes[0]
     assert title(axes).endswith("; 3 of 32 dead")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["first", "1"]
     weakest = next(line for line in axes.lines if line.get_label() == "weakest filter")
-    assert weakest.get_ydata().tolist() == [0.2, charts.SILENT]
+    assert weakest.get_ydata().tolist() == [0.2, charts.MIN_SHOWN]
 
 
-def test_within_a_page_the_colours_are_those_of_the_page_and_text_stays_text() -> None:
-    drawn = style.svg(charts.confusion(PREDICTIONS), "confusion")
-    assert drawn.startswith("<svg ") and drawn.endswith("</svg>")
-    assert not set(style.IN_A_PAGE) & set(re.findall("#[0-9a-f]{6}", drawn)) and "var(--wrong)" in drawn
-    assert ">forest</text>" in drawn and "http://" not in drawn.replace("http://www.w3.org/", "")
-    assert drawn == style.svg(charts.confusion(PREDICTIONS), "confusion")
+def test_svg_uses_the_colours_of_the_page_and_keeps_text_as_text() -> None:
+    element = style.to_svg(charts.confusion(PREDICTIONS), "confusion")
+    assert element.startswith("<svg ") and element.endswith("</svg>")
+    assert not set(style.CSS_VARIABLES) & set(re.findall("#[0-9a-f]{6}", element)) and "var(--wrong)" in element
+    assert ">forest</text>" in element and "http://" not in element.replace("http://www.w3.org/", "")
+    assert element == style.to_svg(charts.confusion(PREDICTIONS), "confusion")

@@ -1,4 +1,4 @@
-"""The report of a version: what it says is what was measured, where it lies, and what old versions lack."""
+"""Tests of the report page of a version: its contents, where it is stored, and what old versions lack."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from shutil import copytree
 import pandas as pd
 import pytest
 import tiny
-from gallery import NAME, judge
+from gallery import NAME, promote_version
 from mlflow import MlflowClient
 
 from landuse import registry, tracking
@@ -24,35 +24,35 @@ from landuse.registry.version_record import VersionRecord, read_version_record
 
 
 @pytest.fixture
-def html(judged: Path) -> str:
+def html(promoted: Path) -> str:
     return paths.REPORT.read_text("utf-8")
 
 
 @pytest.fixture
-def record(judged: Path) -> VersionRecord:
+def record(promoted: Path) -> VersionRecord:
     with tracking.store():
         return read_version_record(registry.get_version(NAME, "1"))
 
 
 def blessing() -> Blessing:
-    return Blessing.of(json.loads(paths.BLESSING.read_text()))
+    return Blessing.from_dict(json.loads(paths.BLESSING.read_text()))
 
 
-def words(html: str) -> str:
-    """What is left to read without the marks."""
+def visible_text(html: str) -> str:
+    """Return the visible text of a page, without the charts."""
     plain = re.sub(r"<style.*?</style>|<svg.*?</svg>", "", html, flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", plain)).split())
 
 
-def again(record: VersionRecord, **changes) -> str:
-    """The page, had something else been on record."""
+def render_with(record: VersionRecord, **changes) -> str:
+    """Render the page with changes to the record."""
     return render(replace(record, **changes), blessing(), load_params().evaluate)
 
 
-# What it says
+# Contents
 
 
-def test_the_headline_is_the_accuracy_of_the_metrics_and_the_verdict(html: str, record: VersionRecord) -> None:
+def test_the_header_shows_accuracy_and_verdict(html: str, record: VersionRecord) -> None:
     assert record.metrics["accuracy"] == 1 and record.metrics["images"] == 60
     assert "<h1>100.0% of 60 held-out images are right</h1>" in html
     assert '<p class="verdict">It passed the gate and became the champion.</p>' in html
@@ -60,7 +60,7 @@ def test_the_headline_is_the_accuracy_of_the_metrics_and_the_verdict(html: str, 
 
 def test_every_check_of_the_blessing_is_a_row_with_its_figures(html: str) -> None:
     body = re.search(r"<tbody>(.*?)</tbody>", html, re.DOTALL)[1].split("</tr>")[:-1]
-    rows = [[words(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)] for row in body]
+    rows = [[visible_text(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)] for row in body]
     for (name, verdict, value, threshold, sentence), check in zip(rows, blessing().checks, strict=True):
         assert (name, sentence) == (check.name, check.sentence)
         assert verdict == ("✓ passed" if check.passed else "✕ failed")
@@ -68,31 +68,32 @@ def test_every_check_of_the_blessing_is_a_row_with_its_figures(html: str) -> Non
             assert shown == "–" if figure is None else float(shown.replace(",", "")) == pytest.approx(figure, rel=0.05)
 
 
-def test_the_duel_shows_both_scores_the_votes_the_interval_and_the_classes_that_changed(html: str) -> None:
-    told, found = words(html), blessing()
-    duel, votes = found.detail("difference"), found.detail("mcnemar")
-    assert (duel["this"], duel["champion"]) == (1, pytest.approx(2 / 3)) and votes == {"this": 20, "champion": 0}
-    assert "100.0% version 1 66.7% version 3, the champion" in told
-    assert f"{duel['low']:+.1%} to {duel['high']:+.1%} difference, 95 % interval" in told
-    assert "20 : 0 right only by this : only by the champion (McNemar, p < 0.001)" in told
-    assert "water 0.0% 100.0% +100.0%" in told and "forest 100.0%" not in told
+def test_the_comparison_shows_scores_counts_interval_and_changed_classes(html: str) -> None:
+    text, current = visible_text(html), blessing()
+    difference, counts = current.detail("difference"), current.detail("mcnemar")
+    assert (difference["this"], difference["champion"]) == (1, pytest.approx(2 / 3))
+    assert counts == {"this": 20, "champion": 0}
+    assert "100.0% version 1 66.7% version 3, the champion" in text
+    assert f"{difference['low']:+.1%} to {difference['high']:+.1%} difference, 95 % interval" in text
+    assert "20 : 0 right only by this : only by the champion (McNemar, p < 0.001)" in text
+    assert "water 0.0% 100.0% +100.0%" in text and "forest 100.0%" not in text
 
 
-def test_the_slices_drawn_are_those_of_the_blessing(html: str) -> None:
-    drawn = re.findall(r">([\d.]+% of \d+)<", html)
+def test_the_chart_of_slices_shows_those_of_the_blessing(html: str) -> None:
+    shown = re.findall(r">([\d.]+% of \d+)<", html)
     expected = [
-        f"{found['accuracy']:.1%} of {found['images']}"
+        f"{figures['accuracy']:.1%} of {figures['images']}"
         for check in blessing().checks
         if check.name.startswith("slice_")
-        for found in check.detail.values()
+        for figures in check.detail.values()
     ]
-    assert sorted(drawn) == sorted(expected) and len(expected) >= 8
+    assert sorted(shown) == sorted(expected) and len(expected) >= 8
 
 
 def test_the_data_are_counted_by_class_and_subset(html: str, record: VersionRecord) -> None:
     counts = pd.crosstab(record.splits["label"], record.splits["subset"])[["train", "validation", "test"]]
     for label, row in counts.iterrows():
-        assert " ".join([label, *map(str, row), str(row.sum())]) in words(html)
+        assert " ".join([label, *map(str, row), str(row.sum())]) in visible_text(html)
 
 
 def test_the_lineage_names_data_code_run_and_environment(html: str, record: VersionRecord) -> None:
@@ -103,24 +104,24 @@ def test_the_lineage_names_data_code_run_and_environment(html: str, record: Vers
     assert "train.learning_rate" in html
 
 
-def test_where_a_file_lay_on_a_machine_is_not_told(html: str, record: VersionRecord) -> None:
+def test_folders_of_the_machine_are_not_shown(html: str, record: VersionRecord) -> None:
     weights = record.run.data.params["extract.weights"]
     assert weights.startswith("/") and weights not in html and Path(weights).name in html
     assert str(Path.cwd()) not in html
 
 
-def test_least_certain_images_are_shown_with_what_they_were_taken_for(html: str, record: VersionRecord) -> None:
+def test_least_certain_images_are_shown_with_their_predictions(html: str, record: VersionRecord) -> None:
     first = record.predictions.sort_values("confidence", kind="stable").iloc[0]
     section = html[html.index("The least certain images") :]
     assert re.search(r'alt="([^"]+)"', section)[1] == first["path"]
-    assert f"{first['predicted']} {first['confidence']:.0%} right" in words(section)
-    assert section.count("<figure") == 6 and "6 of 60 images" in words(section)
+    assert f"{first['predicted']} {first['confidence']:.0%} right" in visible_text(section)
+    assert section.count("<figure") == 6 and "6 of 60 images" in visible_text(section)
 
 
-def test_html_in_a_class_name_is_shown_and_not_obeyed(record: VersionRecord) -> None:
+def test_html_in_a_class_name_is_escaped(record: VersionRecord) -> None:
     evil = "<script>alert(1)</script>"
     label = {"water": evil}
-    page = again(
+    page = render_with(
         record,
         predictions=record.predictions.replace(label),
         per_class=record.per_class.replace(label),
@@ -130,27 +131,29 @@ def test_html_in_a_class_name_is_shown_and_not_obeyed(record: VersionRecord) -> 
     assert "<script" not in page and page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4
 
 
-def test_a_class_name_is_not_taken_for_a_formula(record: VersionRecord) -> None:
-    page = again(record, predictions=record.predictions.replace({"water": r"$\frac{$"}))
+def test_a_class_name_is_not_parsed_as_a_formula(record: VersionRecord) -> None:
+    page = render_with(record, predictions=record.predictions.replace({"water": r"$\frac{$"}))
     assert page.count(r"$\frac{$</text>") == 2
 
 
-def test_drawn_images_are_called_drawn_in_the_headline(record: VersionRecord, html: str) -> None:
+def test_the_header_says_that_sample_images_are_drawn(record: VersionRecord, html: str) -> None:
     MlflowClient().set_tag(record.version.run_id, "data.kind", "sample")
     with tracking.store():
-        page = again(read_version_record(record.version))
+        page = render_with(read_version_record(record.version))
     MlflowClient().set_tag(record.version.run_id, "data.kind", "real")
     assert "drawn by a program. This is no real data" in re.search(r"<header.*?</header>", page, re.DOTALL)[0]
-    assert "drawn" not in words(html)
+    assert "drawn" not in visible_text(html)
 
 
-# Where it lies
+# Where it is stored
 
 
-def test_the_run_keeps_the_page_and_the_slices_and_the_version_leads_there(html: str, record: VersionRecord) -> None:
+def test_the_run_keeps_the_page_and_the_chart_of_slices_and_the_version_links_there(
+    html: str, record: VersionRecord
+) -> None:
     client, run = MlflowClient(), record.run.info
-    kept = {item.path for folder in (None, "pictures") for item in client.list_artifacts(run.run_id, folder)}
-    assert {"report.html", "pictures/slices.png"} <= kept
+    logged = {item.path for folder in (None, "pictures") for item in client.list_artifacts(run.run_id, folder)}
+    assert {"report.html", "pictures/slices.png"} <= logged
     version = registry.get_version(NAME, "1")
     assert version.tags["report"] == f"runs:/{run.run_id}/report.html"
     link = f"[Report](#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/report.html)"
@@ -159,53 +162,55 @@ def test_the_run_keeps_the_page_and_the_slices_and_the_version_leads_there(html:
     assert verdict == f"It passed the gate and became the champion. {link}"
 
 
-def test_the_page_of_the_champion_is_made_again_as_it_was(html: str, record: VersionRecord) -> None:
+def test_the_champions_page_is_rebuilt_unchanged(html: str, record: VersionRecord) -> None:
     MlflowClient().log_text(record.version.run_id, "of a trial before", "report.html")
     paths.REPORT.unlink()
-    judge("1")
+    promote_version("1")
     assert paths.REPORT.read_text("utf-8") == html
 
 
-def test_with_other_images_in_data_the_page_of_the_champion_is_the_one_its_run_keeps(html: str) -> None:
+def test_with_other_data_the_champions_page_is_restored_from_its_run(html: str) -> None:
     record = paths.DATA_DVC.read_text()
     paths.DATA_DVC.write_text(record.replace(tiny.DATA_MD5, "f" * 32 + ".dir"))
     paths.REPORT.write_text("of another version")
-    judge("1")
+    promote_version("1")
     paths.DATA_DVC.write_text(record)
     assert paths.REPORT.read_text("utf-8") == html
 
 
-# What else may happen to a version
+# Unusual versions
 
 
 @pytest.fixture
-def other(registry_copy: Path, at_hand: None) -> Path:
-    """Another copy of the project and its store, to change at will."""
+def other(registry_copy: Path, smoke_in_process: None) -> Path:
+    """A separate copy of the project and its store that a test may change."""
     return registry_copy
 
 
 def test_a_refused_version_has_a_page_that_says_why(other: Path) -> None:
     with pytest.raises(Refused):
-        judge("2")
+        promote_version("2")
     first = blessing().failures()[0]
-    assert f"The gate refused it: {first.sentence} ({first.key})." in words(paths.REPORT.read_text("utf-8"))
-    assert "There was no champion to compare with." in words(paths.REPORT.read_text("utf-8"))
+    assert f"The gate refused it: {first.sentence} ({first.threshold_key})." in visible_text(
+        paths.REPORT.read_text("utf-8")
+    )
+    assert "There was no champion to compare with." in visible_text(paths.REPORT.read_text("utf-8"))
 
 
-def test_a_version_of_before_with_little_on_record_is_promoted_and_the_page_says_what_is_missing(other: Path) -> None:
+def test_an_old_version_with_little_on_record_is_promoted_and_gaps_are_named(other: Path) -> None:
     run = MlflowClient().get_run(registry.get_version(NAME, "1").run_id)
     folder = Path(run.info.artifact_uri.removeprefix("file://"))
-    kept = copytree(folder, other / "kept")
+    backup = copytree(folder, other / "kept")
     try:
         for name in ("metrics.json", "history.csv", "per_class.csv", "versions.json"):
             (folder / name).unlink()
         (folder / "predictions.csv").write_text("path,label\nfield/00.png,field\n")
         shutil.rmtree(folder / "validation")
-        assert judge("1").promoted
+        assert promote_version("1").promoted
     finally:
         shutil.rmtree(folder)
-        kept.rename(folder)
-    told = words(paths.REPORT.read_text("utf-8"))
+        backup.rename(folder)
+    text = visible_text(paths.REPORT.read_text("utf-8"))
     for missing in (
         "Confusion matrix: how many images of each class were taken for which: not recorded",
         "Recall of every class, the lowest on top: not recorded",
@@ -217,42 +222,42 @@ def test_a_version_of_before_with_little_on_record_is_promoted_and_the_page_says
         "Environment not recorded",
         "Network not recorded",
     ):
-        assert missing in told
+        assert missing in text
 
 
-def test_a_description_that_people_wrote_stays(other: Path) -> None:
+def test_a_description_written_by_a_person_is_kept(other: Path) -> None:
     MlflowClient().update_model_version(NAME, "1", "Ask Ann before you use it")
-    judge("1")
+    promote_version("1")
     assert registry.get_version(NAME, "1").description == "Ask Ann before you use it"
 
 
 @pytest.mark.slow
-def test_what_people_added_to_a_description_stays_and_one_they_left_alone_follows_the_verdict(other: Path) -> None:
-    judge("1")
-    own = registry.get_version(NAME, "1").description
-    MlflowClient().update_model_version(NAME, "1", own.replace("[Report]", "and more [Report]"))
-    judge("1")
-    assert registry.get_version(NAME, "1").description == own
-    MlflowClient().update_model_version(NAME, "1", f"{own}\nOn the drones since Monday")
-    judge("1")
-    assert registry.get_version(NAME, "1").description == f"{own}\nOn the drones since Monday"
+def test_an_edited_description_is_kept_and_an_unedited_one_follows_the_verdict(other: Path) -> None:
+    promote_version("1")
+    generated = registry.get_version(NAME, "1").description
+    MlflowClient().update_model_version(NAME, "1", generated.replace("[Report]", "and more [Report]"))
+    promote_version("1")
+    assert registry.get_version(NAME, "1").description == generated
+    MlflowClient().update_model_version(NAME, "1", f"{generated}\nOn the drones since Monday")
+    promote_version("1")
+    assert registry.get_version(NAME, "1").description == f"{generated}\nOn the drones since Monday"
 
 
-def test_where_the_champion_could_not_be_compared_with_the_page_says_why(record: VersionRecord) -> None:
+def test_the_page_says_why_the_champion_could_not_be_compared_with(record: VersionRecord) -> None:
     sentence = "the champion cannot be compared with: gallery version 2 is damaged"
-    hindrance = Check("champion", None, None, False, sentence)
-    page = words(render(record, replace(blessing(), champion="2", checks=(hindrance,)), load_params().evaluate))
+    obstacle = Check("champion", None, None, False, sentence)
+    page = visible_text(render(record, replace(blessing(), champion="2", checks=(obstacle,)), load_params().evaluate))
     assert f"Nothing was compared: {sentence}." in page and "Compared with version" not in page
 
 
-def test_a_version_whose_run_is_gone_is_told_so(other: Path) -> None:
+def test_a_version_whose_run_is_gone_is_named(other: Path) -> None:
     version = registry.get_version(NAME, "1")
     version._run_id = "0" * 32
     with pytest.raises(LanduseError, match="gallery version 1: its run 0+ is gone"):
         read_version_record(version)
 
 
-def test_an_image_that_is_gone_leaves_a_place_with_a_word(record: VersionRecord) -> None:
+def test_a_missing_image_leaves_a_placeholder(record: VersionRecord) -> None:
     moved = record.predictions.assign(path="gone/" + record.predictions["path"])
-    page = again(record, predictions=moved)
+    page = render_with(record, predictions=moved)
     assert page.count("not at hand") == 6 and "<img" not in page

@@ -1,4 +1,4 @@
-"""Which model answers: an alias or version of the registry, or a folder; and a name that never means another."""
+"""Tests of resolving model names: aliases and versions of the registry, and folders."""
 
 import gc
 import json
@@ -14,23 +14,23 @@ from landuse.registry import resolve
 
 
 @pytest.mark.parametrize("model", ["models:/served@champion", "models:/served/1"])
-def test_an_alias_and_a_version_lead_to_the_registered_files(served: Path, model: str) -> None:
+def test_an_alias_and_a_version_resolve_to_the_registered_files(served: Path, model: str) -> None:
     name, classifier = resolve.load(model)
     assert name == "models:/served/1" and classifier.digest == Classifier(MODEL).digest
 
 
-def test_a_folder_is_named_by_the_digest_of_what_it_holds(served: Path) -> None:
+def test_a_folder_is_named_by_the_digest_of_its_model(served: Path) -> None:
     name, classifier = resolve.load("artifacts/model")
     assert name == f"sha256:{classifier.digest[:16]}"
 
 
-def test_whether_it_calculates_in_int8_is_part_of_the_name(served: Path) -> None:
+def test_the_name_says_if_the_model_runs_in_int8(served: Path) -> None:
     name, classifier = resolve.load("models:/served@champion", int8=True)
     assert name == "models:/served/1 in int8"
     assert classifier.digest == Classifier(MODEL, int8=True).digest != Classifier(MODEL).digest
 
 
-def test_a_model_of_before_int8_knew_when_it_is_unsure_answers_in_float32_only(trained_copy: Path) -> None:
+def test_an_older_model_without_an_int8_threshold_runs_in_float32_only(trained_copy: Path) -> None:
     card = json.loads((MODEL / "model.json").read_text("utf-8"))
     del card["int8_unsure_below"]
     (MODEL / "model.json").write_text(json.dumps(card), "utf-8")
@@ -39,7 +39,7 @@ def test_a_model_of_before_int8_knew_when_it_is_unsure_answers_in_float32_only(t
         resolve.load("artifacts/model", int8=True)
 
 
-def test_an_alias_that_moves_on_is_followed_at_once(served: Path) -> None:
+def test_a_moved_alias_takes_effect_at_once(served: Path) -> None:
     client = MlflowClient()
     source = client.get_model_version("served", "1").source
     second = client.create_model_version("served", source, tags=client.get_model_version("served", "1").tags)
@@ -58,7 +58,7 @@ def test_files_from_the_registry_are_removed_after_use(served: Path) -> None:
 
 
 @pytest.mark.parametrize("card", ["{}", '{"labels": 1, "image_size": 32}'])
-def test_a_folder_without_a_model_is_not_said_to_be_made_by_dvc(card: str, tmp_path: Path) -> None:
+def test_the_error_for_another_folder_does_not_suggest_dvc_repro(card: str, tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(card)
     with pytest.raises(LanduseError, match=f"^{tmp_path}/model") as caught:
         resolve.load(str(tmp_path))
@@ -66,27 +66,27 @@ def test_a_folder_without_a_model_is_not_said_to_be_made_by_dvc(card: str, tmp_p
 
 
 @pytest.mark.parametrize("name", ["model.tflite", "model.int8.tflite", "model.keras", "model.json"])
-def test_a_registered_file_that_is_not_what_it_was_is_not_used(served: Path, name: str) -> None:
+def test_a_registered_file_that_was_changed_is_refused(served: Path, name: str) -> None:
     source = MlflowClient().get_model_version("served", "1").source.rpartition("/")[2]
     location = MlflowClient().get_logged_model(source).artifact_location.removeprefix("file://")
     file = Path(location, "artifacts", "model", name)
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     try:
         with pytest.raises(LanduseError, match="served version 1 is damaged or lost: "):
             resolve.load("models:/served@champion")
     finally:
-        file.write_bytes(whole)
+        file.write_bytes(content)
     resolve.load("models:/served@champion")
 
 
-def test_garbage_is_collected_again_once_mlflow_is_there(served: Path) -> None:
+def test_garbage_collection_is_enabled_again_after_importing_mlflow(served: Path) -> None:
     resolve.load("models:/served@champion")
     assert gc.isenabled()
 
 
 @pytest.mark.parametrize(
-    ("model", "words"),
+    ("model", "message"),
     [
         ("models:/served@chmpion", "no version of served is chmpion: landuse promote judges the one registered last"),
         ("models:/served/99", "served has no version 99 in the registry"),
@@ -96,15 +96,13 @@ def test_garbage_is_collected_again_once_mlflow_is_there(served: Path) -> None:
         ("no/such/folder", "no/such/folder is no folder with model.json; name a model as models:/NAME@ALIAS, "),
     ],
 )
-def test_a_model_that_there_is_not_is_named_with_what_to_do(served: Path, model: str, words: str) -> None:
-    with pytest.raises(LanduseError, match=words) as caught:
+def test_an_unknown_model_is_reported_with_a_remedy(served: Path, model: str, message: str) -> None:
+    with pytest.raises(LanduseError, match=message) as caught:
         resolve.load(model)
     assert "\n" not in str(caught.value)
 
 
-def test_where_nothing_was_registered_yet_no_empty_registry_is_left_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_registry_is_not_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     with pytest.raises(LanduseError, match="there is no registry at sqlite:///mlflow.db yet: dvc repro makes it"):

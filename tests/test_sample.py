@@ -1,4 +1,4 @@
-"""The embedded sample: the same bytes everywhere, the promised awkward images and no others."""
+"""The embedded sample: the same bytes everywhere, with the intended imperfections and no others."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -28,7 +28,7 @@ PRESET = load_params(Path(__file__).parents[1] / "presets/sample.yaml")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """All files of a freshly drawn sample, sorted."""
+    """Return all files of a newly drawn sample, sorted."""
     folder = tmp_path_factory.mktemp("sample") / "drawn"
     draw_sample(folder)
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -36,17 +36,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def greys(files: list[Path]) -> dict[str, Image.Image]:
-    """The images by name, in grey."""
+    """Return the images in greyscale, by name."""
     return {path.stem: decode(path).convert("L") for path in files}
 
 
 def perceptual_hashes(greys: dict[str, Image.Image]) -> np.ndarray:
-    """Whether each of 8 × 8 cells is darker than the next to its right, [images, 64]."""
+    """Compute for 8 × 8 cells whether each is darker than its right neighbour, [images, 64]."""
     cells = [np.asarray(grey.resize((9, 8), Image.Resampling.BILINEAR)) for grey in greys.values()]
     return np.stack([(cell[:, 1:] > cell[:, :-1]).ravel() for cell in cells])
 
 
-def test_the_fingerprint_is_that_of_what_is_drawn(files: list[Path]) -> None:
+def test_the_fingerprint_matches_the_drawn_files(files: list[Path]) -> None:
     digest = sha256()
     for path in files:
         digest.update(path.name.encode() + path.read_bytes())
@@ -54,7 +54,7 @@ def test_the_fingerprint_is_that_of_what_is_drawn(files: list[Path]) -> None:
     assert drawn == FINGERPRINT, f"the drawing changed: set FINGERPRINT in landuse/sample/__init__.py to {drawn}"
 
 
-def test_it_holds_the_classes_of_its_preset_with_equally_many_images(files: list[Path]) -> None:
+def test_it_has_the_classes_of_its_preset_with_equally_many_images(files: list[Path]) -> None:
     expected = [f"{label}/{label}{number:02d}.png" for label in CLASSES for number in range(IMAGES_PER_CLASS)]
     assert ["/".join(path.parts[-2:]) for path in files] == expected
     assert PRESET.validate.classes == CLASSES
@@ -66,21 +66,19 @@ def test_one_image_has_another_size_and_all_are_rgb(files: list[Path]) -> None:
     assert {name: size for name, size in sizes.items() if size != usual} == {ODD_NAME: ("RGB", (ODD_SIZE, ODD_SIZE))}
 
 
-def test_the_files_hold_the_pixels_that_were_drawn(files: list[Path]) -> None:
+def test_the_files_contain_the_pixels_that_were_drawn(files: list[Path]) -> None:
     for path in files[::40]:
         with Image.open(path) as image:
             image.verify()
         assert decode(path).tobytes() == draw(path.parent.name, 0).tobytes()
 
 
-def test_every_file_says_that_it_was_drawn_and_a_picture_that_somebody_saved_does_not(
-    files: list[Path], tmp_path: Path
-) -> None:
+def test_every_file_is_marked_as_drawn_and_a_resaved_image_is_not(files: list[Path], tmp_path: Path) -> None:
     decode(files[0]).save(tmp_path / files[0].name)
     assert all(map(is_drawn, files)) and not is_drawn(tmp_path / files[0].name)
 
 
-def test_no_image_is_taken_for_blank(greys: dict[str, Image.Image]) -> None:
+def test_no_image_looks_blank(greys: dict[str, Image.Image]) -> None:
     limits = PRESET.validate
     for name, grey in greys.items():
         levels = np.asarray(grey)
@@ -88,7 +86,7 @@ def test_no_image_is_taken_for_blank(greys: dict[str, Image.Image]) -> None:
         assert levels.std() > limits.contrast, name
 
 
-def test_only_the_one_duplicate_is_alike(files: list[Path], greys: dict[str, Image.Image]) -> None:
+def test_only_the_one_duplicate_looks_alike(files: list[Path], greys: dict[str, Image.Image]) -> None:
     hashes, names = perceptual_hashes(greys), list(greys)
     differing = (hashes[:, None] != hashes[None]).sum(axis=-1)
     alike = np.argwhere(np.triu(differing <= PRESET.split.hash_distance, k=1))

@@ -1,4 +1,4 @@
-"""Every image is looked at; what is wrong stops with one line and a page that shows it, what is odd is shown."""
+"""Validation checks every image: errors raise one line and are shown on a page; warnings are shown only."""
 
 import json
 import os
@@ -18,9 +18,10 @@ from PIL import Image
 from landuse.core.errors import LanduseError, Refused
 from landuse.params import ValidateParams, load_params
 from landuse.validate import context, validate
-from landuse.validate.findings import Verdict
+from landuse.validate.findings import Finding, Offender, ValidationResult
+from landuse.validate.page import render_page
 from landuse.validate.suites import CHECKS
-from landuse.validate.write_suites import outdated
+from landuse.validate.write_suites import outdated_files
 
 ROOT = Path(__file__).parents[1]
 PARAMS = ValidateParams(
@@ -60,7 +61,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def refuse(data: Path) -> tuple[str, str, dict]:
-    """The error, the page and the JSON of data that is not let in."""
+    """Validate data that must be refused; return the error, the page and the JSON."""
     output = data.with_name("artifacts")
     with pytest.raises(Refused) as caught:
         validate(PARAMS, data, output)
@@ -84,7 +85,7 @@ def truncate(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, dict]:
-    """Images in which everything is wrong: the error, the page and the JSON."""
+    """A data set with every kind of error: the error, the page and the JSON."""
     data = tmp_path_factory.mktemp("bad") / "data"
     for seed in range(130):
         save(noise(seed, (17, 17)), data / ("field", "river")[seed % 2] / f"{seed:03}.png")
@@ -108,8 +109,8 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, dict]:
 
 
 @pytest.fixture(scope="module")
-def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Verdict, Path]:
-    """What is found in images that are let in with warnings, and the folder that shows it."""
+def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationResult, Path]:
+    """The result for images that pass with warnings, and the output folder."""
     folder = tmp_path_factory.mktemp("odd")
     for seed in range(200):
         save(noise(seed), folder / "data" / ("field", "river")[seed % 2] / f"{seed:03}.png")
@@ -119,55 +120,55 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Verdict, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         before = {path: path.read_bytes() for path in (ROOT / "gx").rglob("*") if path.is_file()}
-        verdict = validate(PARAMS, folder / "data", folder / "out")
+        result = validate(PARAMS, folder / "data", folder / "out")
         assert before == {path: path.read_bytes() for path in (ROOT / "gx").rglob("*") if path.is_file()}
-    return verdict, folder / "out"
+    return result, folder / "out"
 
 
-def test_the_committed_suites_say_what_the_list_in_the_code_says() -> None:
-    assert outdated() == []
+def test_the_committed_suites_match_the_list_in_the_code() -> None:
+    assert outdated_files() == []
     assert len(CHECKS) >= 15
     assert len({check.name for check in CHECKS}) == len(CHECKS)
 
 
-def test_an_edited_suite_is_found_and_written_anew(tmp_path: Path) -> None:
+def test_an_edited_suite_is_detected_and_regenerated(tmp_path: Path) -> None:
     gx = copytree(ROOT / "gx", tmp_path / "gx")
     suite = gx / "expectations" / "images.json"
     suite.write_text(suite.read_text().replace("512", "500"))
     (gx / "checkpoints" / "classes.json").unlink()
     (gx / "expectations" / "forgotten.json").write_text("{}")
     wrong = ["checkpoints/classes.json", "expectations/forgotten.json", "expectations/images.json"]
-    assert outdated(gx, rewrite=True) == wrong
-    assert outdated(gx) == []
+    assert outdated_files(gx, rewrite=True) == wrong
+    assert outdated_files(gx) == []
 
 
 def test_a_truncated_image_is_refused_with_its_reason_and_a_page(data: Path) -> None:
     truncate(data / "field" / "half.jpg")
     error, page, report = refuse(data)
-    assert re.search(r"must decode.*; not so: field/half\.jpg \(image file is truncated .*Mend the images", error)
+    assert re.search(r"must decode.*; fails for field/half\.jpg \(image file is truncated .*Repair the images", error)
     assert page.count("does not decode</span>") == 1
     assert finding(report, "decodes")["offenders"][0]["paths"] == ["field/half.jpg"]
     row = pd.read_parquet(data.with_name("artifacts") / "manifest.parquet").set_index("path").loc["field/half.jpg"]
     assert pd.isna(row["width"]) and pd.isna(row["phash"]) and pd.isna(row["red"]) and not row["decodes"]
 
 
-def test_no_images_at_all_is_one_error_that_says_how_to_get_some(tmp_path: Path) -> None:
+def test_an_empty_data_set_is_an_error_that_says_how_to_get_images(tmp_path: Path) -> None:
     (tmp_path / "data" / "field").mkdir(parents=True)
     error, _, report = refuse(tmp_path / "data")
     assert "There must be images" in error and "landuse ingest" in error
     assert report["images"] == report["classes"] == 0
 
 
-def test_one_class_only_is_refused_with_the_missing_one(data: Path) -> None:
+def test_a_single_class_is_refused_and_the_missing_one_named(data: Path) -> None:
     (data / "river").rename(data.with_name("elsewhere"))
-    assert "validate.classes must have images; not so: river (images 0)" in refuse(data)[0]
+    assert "validate.classes must have images; fails for river (images 0)" in refuse(data)[0]
 
 
 def test_a_class_with_one_image_is_refused_with_its_count(data: Path) -> None:
     (data / "river" / "1.png").unlink()
     (data / "river" / "3.png").unlink()
     error, _, report = refuse(data)
-    assert "at least 2 (validate.images_per_class); not so: river (images 1)" in error
+    assert "at least 2 (validate.images_per_class); fails for river (images 1)" in error
     assert finding(report, "imbalance")["offenders"][0]["found"] == "imbalance 3"
 
 
@@ -188,7 +189,7 @@ def test_a_class_with_one_image_is_refused_with_its_count(data: Path) -> None:
         ("formats", "field/two.jpg", "format MPO"),
     ],
 )
-def test_whatever_is_wrong_is_shown_with_its_value(
+def test_every_kind_of_error_is_shown_with_its_value(
     bad: tuple[str, str, dict], name: str, offender: str, found: str
 ) -> None:
     _, page, report = bad
@@ -198,7 +199,7 @@ def test_whatever_is_wrong_is_shown_with_its_value(
     assert offender.replace("/", "/<wbr>") in section
 
 
-def test_images_that_are_the_same_stand_side_by_side(bad: tuple[str, str, dict]) -> None:
+def test_identical_images_are_shown_side_by_side(bad: tuple[str, str, dict]) -> None:
     pair = r'class="card together"><div><img [^>]*alt="field/000.png"[^>]*><img [^>]*alt="river/same.png"'
     assert re.search(pair, bad[1])
 
@@ -211,27 +212,25 @@ def test_many_offenders_are_counted_in_full_and_shown_in_part(bad: tuple[str, st
     assert section.count("<img") == 60 and f"and {size['unexpected'] - 60} more" in section
 
 
-def test_good_images_pass_without_a_word_and_a_second_run_says_the_same(
-    data: Path, capfd: pytest.CaptureFixture
-) -> None:
+def test_good_images_pass_silently_and_a_second_run_is_identical(data: Path, capfd: pytest.CaptureFixture) -> None:
     output, reports = data.with_name("artifacts"), []
     for _ in range(2):
-        verdict = validate(PARAMS, data, output)
+        result = validate(PARAMS, data, output)
         reports.append({name: (output / name).read_bytes() for name in ("manifest.parquet", "validation.json")})
-    assert (verdict.success, verdict.images, verdict.classes, verdict.errors, verdict.warnings) == (True, 6, 2, 0, 0)
+    assert (result.success, result.images, result.classes, result.errors, result.warnings) == (True, 6, 2, 0, 0)
     assert "<h1>Passed</h1>" in (output / "validation.html").read_text()
     assert reports[0] == reports[1]
     assert len(list((output / "data_docs" / "validations" / "images").glob("*/*"))) == 1
     assert capfd.readouterr() == ("", "")
 
 
-def test_odd_images_are_let_in_with_warnings(odd: tuple[Verdict, Path]) -> None:
-    verdict, _ = odd
+def test_odd_images_pass_with_warnings(odd: tuple[ValidationResult, Path]) -> None:
+    result, _ = odd
     warned = {
-        item.name: [offender.name for offender in item.offenders] for item in verdict.expectations if not item.success
+        item.name: [offender.name for offender in item.offenders] for item in result.expectations if not item.success
     }
     wide = "field/wide $path & 'x'.png"
-    assert (verdict.success, verdict.errors) == (True, 0)
+    assert (result.success, result.errors) == (True, 0)
     assert warned == {
         "size": [wide],
         "square": [wide],
@@ -242,25 +241,38 @@ def test_odd_images_are_let_in_with_warnings(odd: tuple[Verdict, Path]) -> None:
     }
 
 
-def test_the_report_for_programs_holds_the_verdict(odd: tuple[Verdict, Path]) -> None:
-    verdict, output = odd
+def test_validation_json_contains_the_result(odd: tuple[ValidationResult, Path]) -> None:
+    result, output = odd
     report = json.loads((output / "validation.json").read_text())
     assert {key: report[key] for key in ("success", "images", "classes", "errors", "warnings")} == {
-        "success": True, "images": 203, "classes": 2, "errors": 0, "warnings": verdict.warnings,
+        "success": True, "images": 203, "classes": 2, "errors": 0, "warnings": result.warnings,
     }  # fmt: skip
     assert finding(report, "most_contrast")["success"]
     assert finding(report, "contrast")["unexpected"] == 1
 
 
-def test_the_page_needs_no_network_and_escapes_names(odd: tuple[Verdict, Path]) -> None:
+def test_the_page_needs_no_network_and_escapes_names(odd: tuple[ValidationResult, Path]) -> None:
     page = (odd[1] / "validation.html").read_text()
     assert "<h1>Passed with warnings</h1>" in page
     assert not re.search(r"https?:|<script|<link|url\(", page)
-    assert "wide $path &amp; &#x27;x&#x27;.png" in page and "wide $path & " not in page
+    assert "wide $path &amp; &#39;x&#39;.png" in page and "wide $path & " not in page
     assert all(f"field/<wbr>{name}.png" in page for name in ("002", "copy"))
 
 
-def test_the_page_leads_to_the_data_docs_of_its_run(odd: tuple[Verdict, Path]) -> None:
+def test_html_in_a_class_or_file_name_is_shown_and_not_interpreted(tmp_path: Path) -> None:
+    tag = """'"><img src=x onerror=alert(1)>&"""
+    offender = Offender(f"{tag}/a.png", f"label {tag}", (f"{tag}/a.png",))
+    finding = Finding("known_classes", "images", "critical", tag, False, f"found {tag}", 1, (offender,))
+    result = ValidationResult(False, 1, 1, 1, 0, (finding,))
+    for decodes in (True, False):
+        save(noise(1), tmp_path / tag / tag / "a.png")
+        manifest = pd.DataFrame({"path": [f"{tag}/a.png"], "label": [tag], "decodes": [decodes]})
+        page = render_page(result, manifest, tmp_path / tag, [f"data_docs/{tag}.html"])
+        assert "<img src=x" not in page
+        assert page.count("&#39;&#34;&gt;&lt;img src=x onerror=alert(1)&gt;&amp;") == (13 if decodes else 11)
+
+
+def test_the_page_links_to_the_data_docs_of_its_run(odd: tuple[ValidationResult, Path]) -> None:
     _, output = odd
     links = re.findall(r'href="(data_docs/[^"]+)"', (output / "validation.html").read_text())
     assert len(links) == 3
@@ -269,7 +281,7 @@ def test_the_page_leads_to_the_data_docs_of_its_run(odd: tuple[Verdict, Path]) -
         assert "Expectation Validation Result" in (output / "data_docs" / results[0]).read_text()
 
 
-def test_data_docs_that_cannot_be_written_are_one_line(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_docs_that_cannot_be_written_are_a_one_line_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise Error([("one", "other", "[Errno 28] No space left on device")])
 
@@ -294,9 +306,9 @@ def test_the_real_images_pass_and_their_known_oddities_are_shown(tmp_path: Path)
     with zipfile.ZipFile(os.environ["LANDUSE_SOURCE"]) as archive:
         archive.extractall(tmp_path)
     data = next(tmp_path.rglob("airplane")).parent
-    verdict = validate(load_params(Path("presets/ucmerced.yaml")).validate, data, tmp_path / "artifacts")
-    odd = {item.name: item for item in verdict.expectations if not item.success}
-    assert (verdict.success, verdict.images, verdict.classes) == (True, 2100, 21)
+    result = validate(load_params(Path("presets/ucmerced.yaml")).validate, data, tmp_path / "artifacts")
+    odd = {item.name: item for item in result.expectations if not item.success}
+    assert (result.success, result.images, result.classes) == (True, 2100, 21)
     assert odd["size"].unexpected == 44
     assert [offender.paths for offender in odd["duplicates"].offenders] == [
         ("airplane/airplane01.jpg", "airplane/airplane02.jpg")

@@ -1,4 +1,4 @@
-"""The manifest says what every image is, whatever state it is in."""
+"""The manifest describes every image, whatever state it is in."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,7 @@ from PIL import Image
 from landuse import sample
 from landuse.core.errors import LanduseError
 from landuse.ml.images import view
-from landuse.ml.perceptual_hash import near, numbers, views
+from landuse.ml.perceptual_hash import parse_hashes, view_hashes, within_distance
 from landuse.validate.manifest import COLUMNS, build_manifest, write_manifest
 
 
@@ -34,7 +34,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_manifest_row_says_what_an_image_is(tmp_path: Path) -> None:
+def test_a_manifest_row_describes_an_image(tmp_path: Path) -> None:
     pixels = np.zeros((4, 10, 3), np.uint8)
     pixels[:, :5] = (200, 100, 0)
     file = save(Image.fromarray(pixels), tmp_path / "field" / "a.png")
@@ -48,7 +48,7 @@ def test_a_manifest_row_says_what_an_image_is(tmp_path: Path) -> None:
     assert row["decodes"] and row["reason"] == ""
 
 
-def test_alike_images_have_near_hashes_and_others_do_not(tmp_path: Path) -> None:
+def test_similar_images_have_similar_hashes_and_others_do_not(tmp_path: Path) -> None:
     image = noise(1, (9, 8)).resize((90, 80), Image.Resampling.BICUBIC)
     save(image, tmp_path / "a" / "0.png")
     save(image.resize((45, 60)).point(lambda level: level * 0.8), tmp_path / "a" / "1.jpg")
@@ -57,7 +57,7 @@ def test_alike_images_have_near_hashes_and_others_do_not(tmp_path: Path) -> None
     assert (first ^ alike).bit_count() <= 3 < 16 < (first ^ other).bit_count()
 
 
-def test_an_image_that_was_turned_or_mirrored_has_the_hash_of_one_of_the_views_of_the_other(tmp_path: Path) -> None:
+def test_a_turned_or_mirrored_image_has_the_hash_of_one_of_the_views(tmp_path: Path) -> None:
     scenes = [sample.draw(label, 7) for label in sample.CLASSES]
     for number, scene in enumerate(scenes):
         turned = Image.fromarray(view(np.asarray(scene), number % 8))
@@ -66,11 +66,11 @@ def test_an_image_that_was_turned_or_mirrored_has_the_hash_of_one_of_the_views_o
         turned.save(tmp_path / "b" / f"{number}.jpg", quality=95)
     manifest = build_manifest(tmp_path)
     first, second = (rows.reset_index() for _, rows in manifest.groupby("label"))
-    assert (near(views(first)[:, 0], views(second), 2) == np.eye(len(scenes), dtype=bool)).all()
-    assert (views(first)[:, 0] == numbers(first["phash"])).all()
+    assert (within_distance(view_hashes(first)[:, 0], view_hashes(second), 2) == np.eye(len(scenes), dtype=bool)).all()
+    assert (view_hashes(first)[:, 0] == parse_hashes(first["phash"])).all()
 
 
-def test_the_manifest_has_the_same_types_whatever_is_wrong_and_the_same_bytes_for_the_same_images(data: Path) -> None:
+def test_the_manifest_has_fixed_dtypes_and_is_byte_identical_for_equal_images(data: Path) -> None:
     files = []
     for folder in (data, copytree(data, data.with_name("again"))):
         write_manifest(build_manifest(folder), folder.with_suffix(".parquet"))
@@ -85,7 +85,7 @@ def test_the_manifest_has_the_same_types_whatever_is_wrong_and_the_same_bytes_fo
 
 
 @pytest.mark.parametrize("name", ["<b>.png", 'a".png', "two\nlines.png"])
-def test_a_name_that_would_break_a_line_or_a_page_is_refused(data: Path, name: str) -> None:
+def test_a_name_that_would_break_a_message_or_a_page_is_refused(data: Path, name: str) -> None:
     save(noise(1), data / "field" / name)
     with pytest.raises(LanduseError, match="rename it") as caught:
         build_manifest(data)

@@ -1,4 +1,4 @@
-"""A project so small that every stage runs in seconds: three classes of twelve drawn images."""
+"""A project so small that every stage runs in seconds: three classes of twelve generated images."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from PIL import Image
 from landuse.ml import features
 
 ROOT = Path(__file__).parents[1]
-WITHOUT_BYTECODE = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # a limit on files would leave it cut short
+WITHOUT_BYTECODE = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # a file size limit would truncate the bytecode
 WEIGHTS = str(ROOT / "weights" / "scenes.weights.h5")
 LABELS = ("field", "forest", "water")
 IMAGES = 12
@@ -41,8 +41,8 @@ CHANGES = {
         "mixup": 0.0,
         "dropout": 0.0,
         "patience": 6,
-        "sure_accuracy": 0.99,
-        "averaged_views": 1,
+        "target_selective_accuracy": 0.99,
+        "tta_views": 1,
         "seed": 1,
     },
     "promote": {"families": []},
@@ -51,7 +51,7 @@ CHANGES = {
 
 
 def scene(label: str, number: int) -> Image.Image:
-    """Stripes, spots or waves in the colour of the class, another picture for every number."""
+    """Generate stripes, noise or waves in the colour of the class; each number gives another image."""
     random = np.random.default_rng([LABELS.index(label), number])
     row, column = np.mgrid[:SIDE, :SIDE]
     phase = random.uniform(0, 6)
@@ -65,27 +65,27 @@ def scene(label: str, number: int) -> Image.Image:
     return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
 
 
-def changed(changes: dict[str, dict]) -> dict[str, dict]:
-    """The params of the tiny project with some keys of some sections changed."""
+def params_with(changes: dict[str, dict]) -> dict[str, dict]:
+    """Return the tiny project's params with some keys replaced."""
     return {name: keys | changes.get(name, {}) for name, keys in CHANGES.items()}
 
 
 def write_params(folder: Path, changes: dict[str, dict]) -> None:
-    """Write params.yaml: the sample preset with some keys of some sections replaced."""
+    """Write params.yaml: the sample preset with some keys replaced."""
     content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
     for name, keys in changes.items():
         content[name] |= keys
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
 
-def take_for_extracted() -> None:
-    """Let the features stand for whatever the manifest lists now."""
-    facts = json.loads(features.FACTS.read_text()) | {"manifest_sha256": features.manifest_digest()}
-    features.FACTS.write_text(json.dumps(facts))
+def mark_features_current() -> None:
+    """Mark the features as extracted from the current manifest."""
+    metadata = json.loads(features.METADATA.read_text()) | {"manifest_sha256": features.manifest_digest()}
+    features.METADATA.write_text(json.dumps(metadata))
 
 
 def make_project(folder: Path, images: int = IMAGES) -> None:
-    """Images, params, stages, a record of the data as ingestion leaves it, and the suites of the checks."""
+    """Create images, params, stages, the record that ingestion leaves of the data, and the expectation suites."""
     for label in LABELS:
         (folder / "data" / label).mkdir(parents=True)
         for number in range(images):

@@ -1,4 +1,4 @@
-"""A project in a folder of its own, worked in through the real commands."""
+"""A project in its own folder, driven through the real commands."""
 
 import os
 import re
@@ -19,57 +19,57 @@ from landuse import sample
 
 ROOT = Path(__file__).parents[1]
 SIDE = 96
-PATIENCE = 900  # seconds; no command takes as long, but one may hang
+TIMEOUT_SECONDS = 900  # longer than any command takes, in case one hangs
 IDENTITY = {f"GIT_{role}_{key}": "tester" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A clone of the project; its own source is what runs in it. `weights` is the file that its params name."""
+    """A clone of the project that runs its own source. `weights` is the file that its params name."""
 
     folder: Path
     weights: Path
 
     @property
     def store(self) -> str:
-        """The address of its MLflow store."""
+        """The URI of its MLflow store."""
         return f"sqlite:///{self.folder}/mlflow.db"
 
     def env(self, **more: str) -> dict[str, str]:
-        """The environment of a user of this project alone, in which Python keeps what it compiles, as usual."""
-        unusual = ("MLFLOW_", "PYTHONDONTWRITEBYTECODE")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(unusual)}
-        path = f"{Path(sys.executable).parent}:{kept['PATH']}"
+        """Return the environment of a user of this project only, with bytecode caching on as usual."""
+        dropped = ("MLFLOW_", "PYTHONDONTWRITEBYTECODE")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+        path = f"{Path(sys.executable).parent}:{inherited['PATH']}"
         site = str(self.folder.parent / "dvc-site-cache")
-        own = {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "DVC_SITE_CACHE_DIR": site, "COLUMNS": "200"}
-        return kept | IDENTITY | own | more
+        project = {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "DVC_SITE_CACHE_DIR": site, "COLUMNS": "200"}
+        return inherited | IDENTITY | project | more
 
     def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """What a command comes to, whether it succeeds or not; `more` is added to the environment."""
+        """Run a command, whether it succeeds or not; `more` is added to the environment."""
         return subprocess.run(
             command, cwd=self.folder, env=self.env(**more), umask=0o022, capture_output=True, text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
         )  # fmt: skip
 
     def ok(self, *command: str, **more: str) -> str:
-        """What a command prints, which must succeed."""
+        """Run a command that must succeed; returns its output."""
         done = self.run(*command, **more)
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
     def refused(self, *command: str, **more: str) -> str:
-        """The one line with which `landuse` refuses."""
+        """Run a `landuse` command that must be refused; returns its one-line message."""
         done = self.run(*command, **more)
         assert done.returncode in (1, 3, 75, 78), f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
         assert done.stderr.startswith("landuse: ") and done.stderr.count("\n") == 1, done.stderr
         return done.stderr
 
     def stages_run(self, *command: str) -> list[str]:
-        """The stages that a command of DVC runs, in order."""
+        """Run a DVC command; returns the stages it ran, in order."""
         return re.findall(r"^Running stage '(\w+)'", self.ok(*command), re.MULTILINE)
 
     def stale(self) -> dict[str, Any]:
-        """What DVC finds changed, by stage."""
+        """Return what DVC reports as changed, by stage."""
         return yaml.safe_load(self.ok("dvc", "status", "--json"))
 
     def change(self, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -80,20 +80,20 @@ class Workspace:
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
     def replace(self, name: str, old: str, new: str) -> None:
-        """Put other words into a file, which must have the old ones."""
+        """Replace text in a file, which must contain it."""
         text = (self.folder / name).read_text()
         assert old in text
         (self.folder / name).write_text(text.replace(old, new))
 
     def commit(self) -> str:
-        """Commit what changed in tracked and new files; returns the commit."""
+        """Commit all changed and new files; returns the commit."""
         self.ok("git", "add", "--all")
         self.ok("git", "commit", "--quiet", "--allow-empty", "--message", "a step")
         return self.ok("git", "rev-parse", "HEAD").strip()
 
 
 def write_weights(path: Path, alpha: float) -> None:
-    """Weights that learned nothing, but whose BatchNorm fits the sample, so that images differ in what is seen."""
+    """Write random weights with BatchNorm statistics of the sample, so that images differ in their features."""
     import keras
 
     keras.utils.set_random_seed(3)
@@ -107,7 +107,7 @@ def write_weights(path: Path, alpha: float) -> None:
 
 
 def small_project(folder: Path) -> Workspace:
-    """A committed clone of the project as it is now, below a folder: the sample, with little to train."""
+    """Create a committed clone of the current project below a folder: the sample, with little to train."""
     work = Workspace(folder / "project", folder / "own.weights.h5")
     write_weights(work.weights, alpha=0.35)
     clone(work.folder)
@@ -118,7 +118,7 @@ def small_project(folder: Path) -> Workspace:
 
 
 def copy_project(work: Workspace, folder: Path) -> Workspace:
-    """A copy of a project in a folder that is not there yet, its store at home there; the weights are the same file."""
+    """Copy a project to a new folder, with its store's paths rewritten; the weights file is shared."""
     copytree(work.folder, folder)
     with closing(sqlite3.connect(folder / "mlflow.db")) as store, store:
         for (table,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
@@ -129,17 +129,17 @@ def copy_project(work: Workspace, folder: Path) -> Workspace:
 
 
 def clone(folder: Path) -> None:
-    """The last commit and, over it, the files as they are now."""
+    """Clone the last commit, then copy the current files over it."""
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
         if name and (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             copy2(ROOT / name, folder / name)
 
 
 def make_small(params: dict[str, Any], weights: Path) -> None:
-    """The sample preset, with weights of its own and little to train."""
+    """Reduce the sample preset to little training, with the given weights."""
     params["extract"] |= {"alpha": 0.35, "image_size": SIDE, "weights": str(weights), "views": 2}
     params["train"] |= {"unfreeze_from": "block_16", "epochs": 6, "learning_rate": 0.01, "patience": 6}
     params["evaluate"]["latency_runs"] = 3

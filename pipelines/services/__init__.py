@@ -1,1 +1,1 @@
-"""Long-running services behind the flows: servers, worker, watcher of the inbox."""
+"""Long-running services behind the flows: Prefect server, MLflow server, worker and inbox watcher."""

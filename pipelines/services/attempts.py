@@ -1,4 +1,4 @@
-"""How often each arrival made a run fail. The attempt is noted before it begins, so that a killed run counts too."""
+"""Failed ingestion attempts per arrival. An attempt is recorded before it starts, so that killed runs count too."""
 
 import hashlib
 import json
@@ -8,101 +8,101 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from landuse.core.files import write_whole
+from landuse.core.files import write_atomically
 from landuse.core.paths import INBOX, SERVICES
-from landuse.core.process import noted
+from landuse.core.process import read_json_or_empty
 
 ATTEMPTS = SERVICES / "attempts.json"
-MOST = 2
+MAX_FAILURES = 2
 KILLED = "the run that took it in was killed, or memory or power failed"
 
 
 def begin(arrival: Path) -> None:
-    """Note an attempt, as one that comes to no end."""
-    write(arrival, failures(arrival) + 1, KILLED)
+    """Record an attempt, counted as failed until it ends."""
+    write_entry(arrival, failure_count(arrival) + 1, KILLED)
 
 
 def fail(arrival: Path, reason: str) -> None:
-    """Note why the attempt failed."""
-    write(arrival, failures(arrival), reason)
+    """Record why the current attempt failed."""
+    write_entry(arrival, failure_count(arrival), reason)
 
 
-def take_back(arrival: Path) -> None:
-    """The attempt does not count."""
-    write(arrival, failures(arrival) - 1, KILLED)
+def cancel(arrival: Path) -> None:
+    """Stop counting the current attempt."""
+    write_entry(arrival, failure_count(arrival) - 1, KILLED)
 
 
-def forget(arrival: Path) -> None:
-    """The attempt came to its end, whatever happened before."""
-    write(arrival, 0, "")
+def clear(arrival: Path) -> None:
+    """Forget all attempts of an arrival, after one succeeded."""
+    write_entry(arrival, 0, "")
 
 
-def is_hopeless(arrival: Path) -> bool:
-    """Whether it made as many runs fail as one may."""
-    return failures(arrival) >= MOST
+def is_exhausted(arrival: Path) -> bool:
+    """Return True if the arrival has used up its attempts."""
+    return failure_count(arrival) >= MAX_FAILURES
 
 
-def failures(arrival: Path) -> int:
-    """How many runs this very arrival made fail."""
-    found = entry(arrival)
-    return found["failures"] if found.get("fingerprint") == fingerprint_of(arrival) else 0
+def failure_count(arrival: Path) -> int:
+    """Return how many runs failed on this arrival; another one of the same name starts at zero."""
+    entry = read_entry(arrival)
+    return int(entry["failures"]) if entry.get("fingerprint") == digest(arrival) else 0
 
 
-def reason_of(arrival: Path) -> str:
-    """Why it failed the last time."""
-    return entry(arrival).get("reason", KILLED)
+def last_reason(arrival: Path) -> str:
+    """Return why the last attempt failed."""
+    return str(read_entry(arrival).get("reason", KILLED))
 
 
-def entry(arrival: Path) -> dict[str, Any]:
-    """The note on an arrival of this name; an empty one where there is none."""
-    found = entries().get(arrival.name)
-    return found if isinstance(found, dict) and isinstance(found.get("failures"), int) else {}
+def read_entry(arrival: Path) -> dict[str, Any]:
+    """Return what is recorded under the name of an arrival; an empty dict if nothing is."""
+    entry = read_entries().get(arrival.name)
+    return entry if isinstance(entry, dict) and isinstance(entry.get("failures"), int) else {}
 
 
-def entries() -> dict[str, Any]:
-    """All that is noted, by the name of the arrival; nothing where the notes are damaged."""
-    found = noted(ATTEMPTS)
-    return found if isinstance(found, dict) else {}
+def read_entries() -> dict[str, Any]:
+    """Return all entries by arrival name; an empty dict if the file is missing or damaged."""
+    entries = read_json_or_empty(ATTEMPTS)
+    return entries if isinstance(entries, dict) else {}
 
 
-def write(arrival: Path, number: int, reason: str) -> None:
-    """Note failures of an arrival; what lies in the inbox no more is forgotten."""
-    notes = {name: kept for name, kept in entries().items() if os.path.lexists(INBOX / name)}
-    notes.pop(arrival.name, None)
-    if number > 0 and arrival.exists():
-        notes[arrival.name] = {"fingerprint": fingerprint_of(arrival), "failures": number, "reason": reason}
-    write_whole(ATTEMPTS, json.dumps(notes))
+def write_entry(arrival: Path, failures: int, reason: str) -> None:
+    """Set the failures of an arrival, and drop the entries of arrivals that left the inbox."""
+    entries = {name: entry for name, entry in read_entries().items() if os.path.lexists(INBOX / name)}
+    entries.pop(arrival.name, None)
+    if failures > 0 and arrival.exists():
+        entries[arrival.name] = {"fingerprint": digest(arrival), "failures": failures, "reason": reason}
+    write_atomically(ATTEMPTS, json.dumps(entries))
 
 
-def fingerprint_of(arrival: Path) -> str:
-    """A digest that tells an arrival from another one of the same name; one of its own for those that are gone."""
+def digest(arrival: Path) -> str:
+    """Return a SHA-256 of the paths, sizes and change times in an arrival; all missing arrivals share one."""
     try:
-        found = sorted(filter(None, map(facts, contents(arrival))))
+        stats = sorted(filter(None, map(file_stat, walk(arrival))))
     except FileNotFoundError:
-        found = []
-    return hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).hexdigest()
+        stats = []
+    return hashlib.sha256(repr(stats).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def contents(arrival: Path) -> Iterator[Path]:
-    """An arrival and all that lies in it, however deep; folders that cannot be looked into are passed over."""
-    waiting = [arrival]
-    while waiting:
-        path = waiting.pop()
+def walk(arrival: Path) -> Iterator[Path]:
+    """Yield an arrival and everything below it, without recursion; unreadable folders are skipped."""
+    pending = [arrival]
+    while pending:
+        path = pending.pop()
         yield path
         with suppress(OSError):
             if path.is_dir() and (path == arrival or not path.is_symlink()):
-                waiting += path.iterdir()
+                pending += path.iterdir()
 
 
-def facts(file: Path) -> tuple[str, int, int] | None:
-    """Name, size and time of the last change, in ns; None of a file that cannot be looked at.
+def file_stat(file: Path) -> tuple[str, int, int] | None:
+    """Return path, size in bytes and change time in ns; None if the file cannot be read.
 
-    Raises FileNotFoundError where it was taken away.
+    Raises FileNotFoundError if the file was removed.
     """
     try:
-        found = file.lstat()
+        stat = file.lstat()
     except FileNotFoundError:
         raise
     except OSError:
         return None
-    return str(file), found.st_size, found.st_ctime_ns
+    return str(file), stat.st_size, stat.st_ctime_ns

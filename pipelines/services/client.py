@@ -1,4 +1,4 @@
-"""The Prefect server, asked by what works beside the flows."""
+"""Client of the Prefect server, for code that runs outside of a flow."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +10,15 @@ from landuse.core.errors import Unavailable, one_line
 
 
 @contextmanager
-def server() -> Iterator[SyncPrefectClient]:
-    """The server's API. Raises Unavailable as `answering` does."""
-    with answering(), get_client(sync_client=True) as client:
+def prefect_client() -> Iterator[SyncPrefectClient]:
+    """Open a client of the server's API. Raises Unavailable if a request fails."""
+    with http_errors_as_unavailable(), get_client(sync_client=True) as client:
         yield client
 
 
 @contextmanager
-def answering() -> Iterator[None]:
-    """Raises Unavailable where the server does not answer, or does not do what it is asked."""
+def http_errors_as_unavailable() -> Iterator[None]:
+    """Raise Unavailable if the server does not answer or rejects a request."""
     try:
         yield
     except httpx.HTTPError as error:

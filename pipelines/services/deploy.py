@@ -1,91 +1,103 @@
-"""What the Prefect server is told once: the pool, the deployments of prefect.yaml, and two automations."""
+"""Setup of the Prefect server: the work pool, the deployments of prefect.yaml, and two automations.
+
+Prefect reads its settings on import, hence the imports within functions.
+"""
 
 import subprocess
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from landuse.core.errors import LanduseError
 from landuse.params import load_params
 from pipelines.services.processes import HEARTBEAT_SECONDS, POOL, environment
 
+if TYPE_CHECKING:
+    from prefect.automations import Automation
+
 LOST = "landuse: end runs whose process is lost"
 CRASHED = "landuse: tell of crashes"
-JOB_TEMPLATE = Path(__file__).with_name("work_pool.json")  # has no variables: no run brings a command or environment
+JOB_TEMPLATE = Path(__file__).with_name("work_pool.json")  # no variables: a run cannot set its command or environment
 
 
 def deploy() -> None:
-    """Make or renew the work pool, deployments and automations. Doing it twice is harmless."""
-    prefect("work-pool", "create", POOL, "--type", "process", "--base-job-template", str(JOB_TEMPLATE), "--overwrite")
-    prefect("--no-prompt", "deploy", "--all")
-    name = load_params().pipelines.notify
-    wanted = [lost_runs(), *([crashes(block_id(name))] if name else [])]
-    for old in (LOST, CRASHED):
-        remove(old)
-    for automation in wanted:
+    """Create or update the work pool, deployments and automations. Idempotent."""
+    run_prefect(
+        "work-pool", "create", POOL, "--type", "process", "--base-job-template", str(JOB_TEMPLATE), "--overwrite"
+    )
+    run_prefect("--no-prompt", "deploy", "--all")
+    block = load_params().pipelines.notify
+    automations = [lost_runs_automation(), *([crash_automation(block_id(block))] if block else [])]
+    for name in (LOST, CRASHED):
+        delete_automation(name)
+    for automation in automations:
         automation.create()
 
 
-def prefect(*arguments: str) -> None:
-    """Run a command of Prefect. Raises LanduseError with its last line where it fails."""
-    done = subprocess.run(("prefect", *arguments), env=environment(), capture_output=True, text=True)
-    if done.returncode:
-        lines = (done.stderr + done.stdout).strip().splitlines() or ["no reason given"]
+def run_prefect(*arguments: str) -> None:
+    """Run a Prefect command. Raises LanduseError with the last line of its output if it fails."""
+    result = subprocess.run(("prefect", *arguments), env=environment(), capture_output=True, text=True)
+    if result.returncode:
+        lines = (result.stderr + result.stdout).strip().splitlines() or ["no reason given"]
         raise LanduseError(f"prefect {' '.join(arguments)} failed: {lines[-1]}")
 
 
-def lost_runs():
-    """A run that sends no heartbeat and has not ended has lost its process: it must not hold its place for ever.
+def lost_runs_automation() -> "Automation":
+    """Crash runs that send no heartbeat and have not ended, so that they do not occupy their slot for ever.
 
-    Whatever becomes of it is expected by any name, as flows name their ends as they like.
+    Any flow run event counts as a sign of life, since flows end in states of many names.
     """
     from prefect.automations import Automation
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import EventTrigger, Posture
 
-    every, message = "prefect.flow-run.*", "No sign of life: its process or machine is gone"
+    any_event, message = "prefect.flow-run.*", "No sign of life: its process or machine is gone"
     trigger = EventTrigger(
-        match={"prefect.resource.id": every},
+        match={"prefect.resource.id": any_event},
         for_each={"prefect.resource.id"},
         after={"prefect.flow-run.heartbeat"},
-        expect={every},
+        expect={any_event},
         posture=Posture.Proactive,
         threshold=1,
         within=timedelta(seconds=3 * HEARTBEAT_SECONDS),
     )
-    return Automation(
-        name=LOST, trigger=trigger, actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)]
-    )
+    action = ChangeFlowRunState(name=None, state=StateType.CRASHED, message=message, force=False)
+    return Automation(name=LOST, trigger=trigger, actions=[action])
 
 
-def crashes(block):
-    """A crash leaves no process to tell of it, so the server does."""
+def crash_automation(block: UUID) -> "Automation":
+    """Notify of crashes from the server: a crash leaves no process that could."""
     from prefect.automations import Automation
     from prefect.events.actions import SendNotification
     from prefect.events.schemas.automations import EventTrigger, Posture
 
     trigger = EventTrigger(expect={"prefect.flow-run.Crashed"}, posture=Posture.Reactive, threshold=1)
     body = "{{ flow_run.name }}: {{ flow_run.state.message }}"
-    told = SendNotification(block_document_id=block, subject="landuse: {{ flow.name }} crashed", body=body)
-    return Automation(name=CRASHED, trigger=trigger, actions=[told])
+    notification = SendNotification(block_document_id=block, subject="landuse: {{ flow.name }} crashed", body=body)
+    return Automation(name=CRASHED, trigger=trigger, actions=[notification])
 
 
-def block_id(name: str):
-    """The id of the notification block. Raises LanduseError where the server has no such block."""
+def block_id(name: str) -> UUID:
+    """Return the ID of a notification block. Raises LanduseError if the server has no such block."""
     from prefect.blocks.core import Block
 
     try:
-        return Block.load(name)._block_document_id
+        block: Any = Block.load(name)
     except ValueError:
         raise LanduseError(
             f"pipelines.notify = {name}: the Prefect server has no such block; make it on its page Blocks, or set null"
         ) from None
+    identifier: UUID = block._block_document_id
+    return identifier
 
 
-def remove(name: str) -> None:
-    """Remove the automation of this name, if there is one."""
+def delete_automation(name: str) -> None:
+    """Delete the automation of this name, if there is one."""
     from prefect.automations import Automation
 
     with suppress(ValueError):
-        Automation.read(name=name).delete()
+        automation: Any = Automation.read(name=name)
+        automation.delete()

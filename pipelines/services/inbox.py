@@ -1,4 +1,4 @@
-"""inbox/: archives and folders that arrive to be learned from. A watcher tells Prefect when one is complete."""
+"""inbox/: archives and folders to learn from. A watcher sends Prefect an event once an arrival is complete."""
 
 import os
 import time
@@ -9,158 +9,161 @@ from shutil import move
 from tempfile import TemporaryFile
 
 from prefect import get_run_logger
-from prefect.events import Event
+from prefect.events import Event, Resource
 
 from landuse.core.errors import Unavailable, printable
 from landuse.core.paths import INBOX, QUARANTINE
 from landuse.params import load_params
 from pipelines.services import attempts, processes
-from pipelines.services.attempts import contents, facts
-from pipelines.services.client import server
-from pipelines.services.orphans import end_lost_runs
+from pipelines.services.attempts import file_stat, walk
+from pipelines.services.client import prefect_client
+from pipelines.services.orphans import crash_orphaned_runs
 
 DONE, SUPERSEDED = INBOX / ".done", INBOX / ".superseded"
 EVENT = "landuse.arrival"
-UNFINISHED = frozenset({".part", ".tmp", ".crdownload", ".filepart"})
-LOOK_SECONDS = 1.0
-NAME_BYTES = 200
+PARTIAL_SUFFIXES = frozenset({".part", ".tmp", ".crdownload", ".filepart"})
+POLL_SECONDS = 1.0
+MAX_NAME_BYTES = 200
 
 Fingerprint = frozenset[tuple[str, int, int]]
 
 
-def arrivals() -> list[Path]:
-    """The arrivals in inbox/, the oldest first; hidden and half-copied names, broken links and pipes are left out.
+def list_arrivals() -> list[Path]:
+    """Return the arrivals in inbox/, oldest first, without hidden and partial files, broken links and pipes.
 
-    What came at a time that is still to come was there before the clock was set back, as in a night of October.
+    A time in the future dates from before the clock was set back, as at the end of summer time.
     """
-    came: dict[Path, int] = {}
+    arrived_at: dict[Path, int] = {}
     for path in INBOX.glob("*"):
-        if path.name.startswith(".") or path.suffix in UNFINISHED:
+        if path.name.startswith(".") or path.suffix in PARTIAL_SUFFIXES:
             continue
-        with suppress(OSError):  # taken away while looked at, or a link to where this user may not look
+        with suppress(OSError):  # removed meanwhile, or a link to a place that this user may not read
             if path.is_file() or path.is_dir():
-                came[path] = path.lstat().st_ctime_ns
-    now = clock()
-    return sorted(came, key=lambda path: (came[path] <= now, came[path]))
+                arrived_at[path] = path.lstat().st_ctime_ns
+    now = filesystem_now()
+    return sorted(arrived_at, key=lambda path: (arrived_at[path] <= now, arrived_at[path]))
 
 
-def clock() -> int:
-    """Now, in ns, by the clock that dates changes in inbox/: that of a network drive may be another than ours."""
+def filesystem_now() -> int:
+    """Return the time in ns on the clock that dates changes in inbox/: a network drive may have its own."""
     with suppress(OSError), TemporaryFile(dir=INBOX) as probe:
         return os.fstat(probe.fileno()).st_ctime_ns
     return time.time_ns()
 
 
-def newest() -> str | None:
-    """The arrival to take in, if there is one, when it is complete; those that make every run fail are set aside."""
-    wait_for_rest(load_params().pipelines.settle_seconds)
-    for path in reversed(arrivals()):
-        if not attempts.is_hopeless(path):
+def next_arrival() -> str | None:
+    """Wait until the inbox has settled, then return its newest arrival; None if it is empty.
+
+    Arrivals that have used up their attempts are moved to quarantine/.
+    """
+    wait_until_settled(load_params().pipelines.settle_seconds)
+    for path in reversed(list_arrivals()):
+        if not attempts.is_exhausted(path):
             return str(path)
-        give_up(path)
+        quarantine_exhausted(path)
     return None
 
 
-def give_up(arrival: Path) -> None:
-    """Set aside an arrival that made as many runs fail as one may."""
-    reason = f"{attempts.reason_of(arrival)} (it made {attempts.MOST} runs fail)"
+def quarantine_exhausted(arrival: Path) -> None:
+    """Quarantine an arrival that has used up its attempts."""
+    reason = f"{attempts.last_reason(arrival)} (it made {attempts.MAX_FAILURES} runs fail)"
     get_run_logger().warning(printable(f"{arrival} is set aside: {reason}"))
-    set_aside(arrival, reason)
+    quarantine(arrival, reason)
 
 
-def let_in(arrival: str) -> None:
-    """Put away an arrival that was taken in, and aside what came before it: an arrival is a whole data set."""
-    found, path = arrivals(), Path(arrival)
-    for older in found[: found.index(path)] if path in found else []:
-        put_away(older, SUPERSEDED)
-    put_away(path, DONE)
+def mark_ingested(arrival: str) -> None:
+    """Move an ingested arrival to .done/ and all older ones to .superseded/: each is a complete data set."""
+    arrivals, path = list_arrivals(), Path(arrival)
+    for older in arrivals[: arrivals.index(path)] if path in arrivals else []:
+        move_out(older, SUPERSEDED)
+    move_out(path, DONE)
 
 
-def wait_for_rest(settle_seconds: float) -> None:
-    """Return when nothing is being copied into the inbox any more; the log says what is waited for."""
-    if not is_at_rest(fingerprint(), settle_seconds):
+def wait_until_settled(settle_seconds: float) -> None:
+    """Block until nothing is being copied into the inbox any more, and log that once."""
+    if not is_settled(fingerprint(), settle_seconds):
         get_run_logger().info("inbox/ is still changing: waiting until it has been at rest for %g s", settle_seconds)
-        while not is_at_rest(fingerprint(), settle_seconds):
-            time.sleep(LOOK_SECONDS)
+        while not is_settled(fingerprint(), settle_seconds):
+            time.sleep(POLL_SECONDS)
 
 
-def put_away(arrival: str | Path, folder: Path) -> None:
-    """Move an arrival out of the inbox, under a name with the time; anything else stays where it is.
+def move_out(arrival: str | Path, folder: Path) -> None:
+    """Move an arrival out of the inbox under a timestamped name; any other path is left alone.
 
-    So does, with a warning, what cannot be moved: an arrival leaves by one rename, or half of it might stay and be
-    taken for a data set.
+    An arrival leaves by a single rename, since half of it left behind could be taken for a data set. If that fails,
+    it stays and a warning is logged.
     """
     path = Path(arrival)
     if path.parent == INBOX and path.exists():
         try:
             DONE.mkdir(exist_ok=True)
-            done = path.rename(DONE / dated(path.name))
+            done = path.rename(DONE / timestamped(path.name))
             if folder != DONE:
                 folder.mkdir(parents=True, exist_ok=True)
                 move(done, folder / done.name)
         except OSError as error:
-            told = printable(f"{path} cannot be put away ({error}): take it out of inbox/ by hand")
-            get_run_logger().warning(told)
+            warning = printable(f"{path} cannot be put away ({error}): take it out of inbox/ by hand")
+            get_run_logger().warning(warning)
 
 
-def set_aside(arrival: str | Path, complaint: str) -> None:
-    """Move an arrival that was refused to quarantine/: beside its report, or with the complaint as its report."""
-    reports = (path for path in QUARANTINE.glob("*") if f"{path}/" in complaint)
-    folder = next(reports, QUARANTINE / dated(Path(arrival).stem))
-    put_away(arrival, folder)
+def quarantine(arrival: str | Path, reason: str) -> None:
+    """Move a refused arrival to quarantine/, beside the report that `reason` names or into a folder of its own."""
+    reports = (path for path in QUARANTINE.glob("*") if f"{path}/" in reason)
+    folder = next(reports, QUARANTINE / timestamped(Path(arrival).stem))
+    move_out(arrival, folder)
     if folder.exists():
-        (folder / "refused.txt").write_text(printable(complaint) + "\n", encoding="utf-8")
+        (folder / "refused.txt").write_text(printable(reason) + "\n", encoding="utf-8")
 
 
-def dated(name: str) -> str:
-    """A name with the time before it; of one that would be too long for the file system, the end."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{os.fsencode(name)[-NAME_BYTES:].decode(errors='ignore')}"
+def timestamped(name: str) -> str:
+    """Prefix a name with the current time; a name too long for the file system keeps its end."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{os.fsencode(name)[-MAX_NAME_BYTES:].decode(errors='ignore')}"
 
 
 def fingerprint() -> Fingerprint:
-    """Name, size and time of the last change, in ns, of everything that arrived.
+    """Return path, size in bytes and change time in ns of every file and folder that arrived.
 
-    What may not be looked at is left out: `landuse ingest` says so in words.
+    Unreadable ones are left out: `landuse ingest` reports them.
     """
     while True:
-        with suppress(FileNotFoundError):  # taken away while looked at
-            files = (file for path in arrivals() for file in contents(path))
-            return frozenset(filter(None, map(facts, files)))
+        with suppress(FileNotFoundError):  # removed meanwhile
+            files = (file for path in list_arrivals() for file in walk(path))
+            return frozenset(filter(None, map(file_stat, files)))
 
 
-def is_at_rest(found: Fingerprint, settle_seconds: float) -> bool:
-    """Whether nothing has changed for so long: nothing is being copied any more.
+def is_settled(files: Fingerprint, settle_seconds: float) -> bool:
+    """Return True if nothing has changed for `settle_seconds`, so that no copy is in progress.
 
-    A change at a time that is still to come was made before the clock was set back.
+    A time in the future dates from before the clock was set back.
     """
-    now = clock()
-    latest = max((changed for _, _, changed in found if changed <= now), default=0)
+    now = filesystem_now()
+    latest = max((changed for _, _, changed in files if changed <= now), default=0)
     return now - latest >= settle_seconds * 1e9
 
 
 def watch(settle_seconds: float) -> None:
-    """Tell of everything that arrived by the time the inbox came to rest, and end lost runs. Never returns.
+    """Send an event whenever new arrivals have settled, and crash orphaned runs. Never returns.
 
-    What the server is not there to take is done at the next look.
+    If the server is away, the next poll tries again.
     """
     INBOX.mkdir(exist_ok=True)
-    told: Fingerprint = frozenset()
+    reported: Fingerprint = frozenset()
     while True:
         if processes.is_running(processes.prefect_server()):  # else another program may have its port
             with suppress(Unavailable):
-                end_lost_runs()
+                crash_orphaned_runs()
             with suppress(Unavailable):
-                now = fingerprint()
-                told &= now
-                if now - told and is_at_rest(now, settle_seconds):
-                    tell_of(arrivals())
-                    told = now
-        time.sleep(LOOK_SECONDS)
+                current = fingerprint()
+                reported &= current
+                if current - reported and is_settled(current, settle_seconds):
+                    send_event(list_arrivals())
+                    reported = current
+        time.sleep(POLL_SECONDS)
 
 
-def tell_of(found: list[Path]) -> None:
-    """Send the event on which retraining starts. Raises Unavailable where the server does not take it."""
-    resource = {"prefect.resource.id": "landuse.inbox"}
-    event = Event(event=EVENT, resource=resource, payload={"arrivals": len(found)})
-    with server() as client:  # emit_event sends in the background and says nothing of what is lost
+def send_event(arrivals: list[Path]) -> None:
+    """Send the event that triggers retraining. Raises Unavailable if the server does not accept it."""
+    resource = Resource({"prefect.resource.id": "landuse.inbox"})
+    event = Event(event=EVENT, resource=resource, payload={"arrivals": len(arrivals)})
+    with prefect_client() as client:  # emit_event sends in the background and hides what is lost
         client.request("POST", "/events", json=[event.model_dump(mode="json")])

@@ -1,4 +1,4 @@
-"""One at a time: what another process holds is waited for, not refused."""
+"""Locks between processes that are waited for rather than refused."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ from filelock import FileLock, Timeout
 
 
 @contextmanager
-def held(path: Path, holder: str, tell: Callable[[str], object]) -> Iterator[FileLock]:
-    """Hold a lock; where a `holder` has it, this is told, and the lock waited for. Who dies lets go of it."""
+def file_lock(path: Path, holder: str, report: Callable[[str], object]) -> Iterator[FileLock]:
+    """Acquire a file lock, reporting its holder while waiting. The OS releases it if the holder dies."""
     lock = FileLock(path, thread_local=False, is_singleton=True)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        tell(f"{holder} is at work: waiting for it to end")
+        report(f"{holder} is at work: waiting for it to end")
         lock.acquire()
     try:
         yield lock

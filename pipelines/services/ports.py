@@ -1,4 +1,4 @@
-"""Who listens on a port of this machine."""
+"""Listeners on the ports of this machine."""
 
 import socket
 from contextlib import suppress
@@ -7,38 +7,38 @@ from textwrap import shorten
 import psutil
 
 LOOPBACK = "127.0.0.1"
-SHOWN_CHARACTERS = 100
+MAX_COMMAND_CHARACTERS = 100
 
 
 def listener(port: str) -> str | None:
-    """Which program listens on the port, if one does; that of another user is not known by its number."""
+    """Describe the program that listens on a port; None if there is none. Other users' PIDs are not known."""
     try:
-        found = listeners(port)
-    except psutil.AccessDenied:  # macOS tells root alone
+        pids = listening_pids(port)
+    except psutil.AccessDenied:  # macOS only tells root
         return None if is_free(port) else "another program"
-    for pid in found:
-        return f"process {pid} ({command_of(pid)})" if pid else "another user's program"
+    for pid in pids:
+        return f"process {pid} ({command_line(pid)})" if pid else "another user's program"
     return None
 
 
-def listeners(port: str) -> list[int | None]:
-    """The processes that listen on the port; None stands for one of another user.
+def listening_pids(port: str) -> list[int | None]:
+    """Return the PIDs that listen on a port; None stands for a process of another user.
 
-    Raises AccessDenied where the system does not tell.
+    Raises AccessDenied if the system does not tell.
     """
-    found = psutil.net_connections("tcp")
-    return [each.pid for each in found if each.laddr.port == int(port) and each.status == psutil.CONN_LISTEN]
+    listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    return [each.pid for each in listening if each.laddr and each.laddr.port == int(port)]
 
 
 def is_free(port: str) -> bool:
-    """Whether a server could listen on the port."""
+    """Return True if a server could listen on the port."""
     with suppress(OSError), socket.create_server((LOOPBACK, int(port))):
         return True
     return False
 
 
-def command_of(pid: int) -> str:
-    """The beginning of the command line of a process."""
+def command_line(pid: int) -> str:
+    """Return the command line of a process, shortened."""
     with suppress(psutil.Error):
-        return shorten(" ".join(psutil.Process(pid).cmdline()), SHOWN_CHARACTERS)
+        return shorten(" ".join(psutil.Process(pid).cmdline()), MAX_COMMAND_CHARACTERS)
     return "it has just ended"

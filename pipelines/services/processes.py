@@ -1,6 +1,6 @@
-"""The processes that keep a project fresh: Prefect server, MLflow server, a worker and a watcher of inbox/.
+"""The services of `make up`: Prefect server, MLflow server, a worker and a watcher of inbox/.
 
-All on 127.0.0.1. Each has a log and a note of its process in `.services/`.
+All listen on 127.0.0.1 only. Each has a log and a PID file in `.services/`.
 """
 
 import os
@@ -15,29 +15,34 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import psutil
 
-from landuse.core.auth import known_by, login
+from landuse.core.auth import authorization_header, login
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DEFAULT_STORE, LOGIN, SERVICES, SQLITE, tracking_uri
-from landuse.core.process import DEATH_SECONDS, PID, end_group, is_here, is_member, note, noted
-from landuse.core.proxies import hidden
-from pipelines.services.ports import LOOPBACK, listener, listeners
+from landuse.core.process import (
+    DEATH_SECONDS,
+    PID,
+    end_group,
+    is_in_group,
+    is_running_here,
+    read_json_or_empty,
+    record_process,
+)
+from landuse.core.proxies import hide_unsupported_proxies
+from pipelines.services.ports import LOOPBACK, listener, listening_pids
 from pipelines.services.settings import SETTINGS
 
 POOL = "landuse"
 HEARTBEAT_SECONDS = 30
 START_SECONDS = 90
 STOP_SECONDS = 20
-ANSWER_SECONDS = 5
-PORT = "port"
+HTTP_TIMEOUT_SECONDS = 5
+PORT = "port"  # key in the PID file
 BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True)
 class Service:
-    """A process of the project; a server has a port that says on `health` whether it is well.
-
-    `private` is a path that it shows to nobody who does not know the login.
-    """
+    """A process of the project. A server also has a port, a health endpoint and a path that requires the login."""
 
     name: str
     command: tuple[str, ...]
@@ -47,100 +52,89 @@ class Service:
     private: str = ""
 
     @property
-    def note(self) -> Path:
-        """Where its process is noted."""
+    def pid_file(self) -> Path:
+        """File that identifies the process."""
         return SERVICES / f"{self.name}.json"
 
     @property
     def log(self) -> Path:
-        """Where its output goes."""
+        """File that takes stdout and stderr."""
         return SERVICES / f"{self.name}.log"
 
     @property
     def address(self) -> str:
-        """Where a server is reached."""
+        """Base URL of a server."""
         return f"http://{LOOPBACK}:{self.port}"
 
 
-def port_of(variable: str, usual: str) -> str:
-    """The port that a variable names. Raises LanduseError where that is no number of a port."""
-    port = os.environ.get(variable, usual)
+def read_port(variable: str, default: str) -> str:
+    """Return the port that an environment variable sets. Raises LanduseError if it is not a port number."""
+    port = os.environ.get(variable, default)
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise LanduseError(f"{variable} = {port}: set it to a free port, 1 to 65535")
     return port
 
 
 def prefect_server() -> Service:
-    """The server that knows deployments, schedules and runs."""
-    port = port_of("LANDUSE_PREFECT_PORT", "4200")
+    """Server of deployments, schedules and runs."""
+    port = read_port("LANDUSE_PREFECT_PORT", "4200")
     command = ("uvicorn", "--factory", "pipelines.services.prefect_server:app", "--host", LOOPBACK, "--port", port)
     return Service("prefect", command, port, "/api/health", "LANDUSE_PREFECT_PORT", "/api/admin/version")
 
 
 def mlflow_server() -> Service:
-    """The server of runs and registry, on the same store that bare `dvc repro` writes to."""
-    port = port_of("LANDUSE_MLFLOW_PORT", "5000")
+    """Server of runs and registry, on the store that a bare `dvc repro` writes to."""
+    port = read_port("LANDUSE_MLFLOW_PORT", "5000")
+    listen = ("--host", LOOPBACK, "--port", port, "--workers", "1")
     store = ("--no-serve-artifacts", "--default-artifact-root", "./mlruns")
-    command = (
-        "mlflow",
-        "server",
-        "--app-name",
-        "landuse",
-        "--host",
-        LOOPBACK,
-        "--port",
-        port,
-        "--workers",
-        "1",
-        *store,
-    )
+    command = ("mlflow", "server", "--app-name", "landuse", *listen, *store)
     return Service("mlflow", command, port, "/health", "LANDUSE_MLFLOW_PORT", "/")
 
 
-def every_service() -> tuple[Service, ...]:
-    """All that `up` may have started, in this order."""
+def all_services() -> tuple[Service, ...]:
+    """Return every service that `up` may have started, in start order."""
     worker = Service("worker", ("python", "-m", "pipelines", "work"))
     inbox = Service("inbox", ("python", "-m", "pipelines", "watch"))
     return (prefect_server(), mlflow_server(), worker, inbox)
 
 
 def services() -> tuple[Service, ...]:
-    """What `up` starts: the MLflow server only where the store is ours to serve."""
-    left_out = mlflow_server().name if is_elsewhere() else None
-    return tuple(service for service in every_service() if service.name != left_out)
+    """Return the services that `up` starts: no MLflow server if the store is external."""
+    excluded = mlflow_server().name if is_store_external() else None
+    return tuple(service for service in all_services() if service.name != excluded)
 
 
 def store_address() -> str:
-    """What `MLFLOW_TRACKING_URI` names, else the store of the project: the same from whatever folder."""
+    """Return the MLflow store of `MLFLOW_TRACKING_URI`, else of the project, independent of the working directory."""
     return absolute(tracking_uri())
 
 
 def absolute(uri: str) -> str:
-    """The address of a store, that of a file from the root on."""
+    """Make the path in a SQLite URI absolute; other URIs are returned as they are."""
     return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}" if uri.startswith(SQLITE) else uri
 
 
-def is_elsewhere() -> bool:
-    """Whether `MLFLOW_TRACKING_URI` names another store than the file beside the project, which is ours to serve."""
+def is_store_external() -> bool:
+    """Return True if `MLFLOW_TRACKING_URI` names a store other than the project's own, which it serves itself."""
     own = (absolute(DEFAULT_STORE), mlflow_server().address, mlflow_server().address.replace(LOOPBACK, "localhost"))
     return store_address() not in own
 
 
 def is_dead(service: Service) -> bool:
-    """Whether a service was started, and is gone without having been ended."""
-    return bool(noted(service.note)) and not is_running(service)
+    """Return True if a service was started and died without being stopped."""
+    return bool(read_json_or_empty(service.pid_file)) and not is_running(service)
 
 
 def environment() -> dict[str, str]:
-    """That of every service and flow: this project's servers with their login, this Python.
+    """Return the environment of every service and flow: this project's servers and login, and this Python.
 
-    A proxy that Prefect cannot go through is hidden from it: what it asks is on this machine.
+    A proxy that Prefect cannot use is hidden from it: all its requests stay on this machine.
     """
     secret, home = login(), (SERVICES / "prefect").resolve()
-    store = {"MLFLOW_TRACKING_URI": store_address()} if is_elsewhere() else own_store(secret)
+    store = {"MLFLOW_TRACKING_URI": store_address()} if is_store_external() else own_store_settings(secret)
     return (
         os.environ
-        | hidden()
+        | hide_unsupported_proxies()
         | SETTINGS
         | store
         | {
@@ -152,66 +146,66 @@ def environment() -> dict[str, str]:
             "PREFECT_API_AUTH_STRING": secret,
             "PREFECT_SERVER_API_AUTH_STRING": secret,
             "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": prefect_server().address,
-            "PREFECT_SERVER_UI_API_URL": "/api",  # of whatever address the browser has, as through a tunnel
+            "PREFECT_SERVER_UI_API_URL": "/api",  # relative, so that it also works through a tunnel
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "MLFLOW_BACKEND_STORE_URI": DEFAULT_STORE,  # of the MLflow server
+            "MLFLOW_BACKEND_STORE_URI": DEFAULT_STORE,  # read by the MLflow server
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
     )
 
 
-def own_store(secret: str) -> dict[str, str]:
-    """The MLflow server of the project, and its login in place of one that the user has for another."""
+def own_store_settings(secret: str) -> dict[str, str]:
+    """Return the tracking variables of the project's MLflow server, in place of the user's login for another one."""
     user, _, password = secret.partition(":")
-    known = {"USERNAME": user, "PASSWORD": password, "TOKEN": "", "AUTH": "", "AWS_SIGV4": "false"}
-    own = {"URI": mlflow_server().address} | known
-    return {f"MLFLOW_TRACKING_{name}": value for name, value in own.items()}
+    credentials = {"USERNAME": user, "PASSWORD": password, "TOKEN": "", "AUTH": "", "AWS_SIGV4": "false"}
+    settings = {"URI": mlflow_server().address} | credentials
+    return {f"MLFLOW_TRACKING_{name}": value for name, value in settings.items()}
 
 
 def is_up(service: Service) -> bool:
-    """Whether its process is at work and, if it is a server, answers.
+    """Return True if the process is running and, if it is a server, healthy.
 
-    Raises LanduseError where it is at work on another port: on this one there may be the server of another project.
+    Raises LanduseError if it runs on another port: the configured one may belong to the server of another project.
     """
     if not is_running(service):
         return False
-    port = noted(service.note).get(PORT, service.port)
+    port = read_json_or_empty(service.pid_file).get(PORT, service.port)
     if port != service.port:
         remedy = f"set it to {port}, or make down first"
         raise LanduseError(f"{service.port_variable} = {service.port}: {service.name} is up on port {port}; {remedy}")
-    return not service.port or (answers(service) and is_listening(service))
+    return not service.port or (is_healthy(service) and is_listening(service))
 
 
 def is_listening(service: Service) -> bool:
-    """Whether the port is held by the service, not by another program that was there first.
+    """Return True if the service itself holds its port, not another program that was there first.
 
-    macOS tells that to root alone; there nothing is known of it.
+    On macOS only root can tell; the answer there is True.
     """
-    leader = int(noted(service.note)[PID])
+    leader = int(read_json_or_empty(service.pid_file)[PID])
     try:
-        return any(pid and is_member(psutil.Process(pid), leader) for pid in listeners(service.port))
+        return any(pid and is_in_group(psutil.Process(pid), leader) for pid in listening_pids(service.port))
     except psutil.AccessDenied:
         return True
 
 
 def is_running(service: Service) -> bool:
-    """Whether the noted process is still there; a note that came along from another machine is of none here."""
-    return is_here(noted(service.note))
+    """Return True if the process in the PID file is alive; a PID file from another machine does not count."""
+    return is_running_here(read_json_or_empty(service.pid_file))
 
 
-def answers(service: Service) -> bool:
-    """Whether somebody says on the port of a server that all is well."""
-    return status_of(Request(service.address + service.health)) == 200
+def is_healthy(service: Service) -> bool:
+    """Return True if the health endpoint of a server answers with 200, whichever process that is."""
+    return http_status(Request(service.address + service.health)) == 200
 
 
-def status_of(request: Request) -> int | None:
-    """The status with which a server on this machine answers; None where there is no answer."""
-    direct = build_opener(ProxyHandler({}))
+def http_status(request: Request) -> int | None:
+    """Return the status code of a request to this machine, which bypasses proxies; None without an answer."""
+    opener = build_opener(ProxyHandler({}))
     try:
-        with direct.open(request, timeout=ANSWER_SECONDS) as answer:
-            return answer.status
+        with opener.open(request, timeout=HTTP_TIMEOUT_SECONDS) as answer:
+            return int(answer.status)
     except HTTPError as error:
         error.close()
         return error.code
@@ -219,86 +213,82 @@ def status_of(request: Request) -> int | None:
         return None
 
 
-def refuse_other_login(service: Service) -> None:
-    """Raise LanduseError where a server shows what is private without the login of the project, or not with it.
+def check_login(service: Service) -> None:
+    """Raise LanduseError if a server's private path opens without the project's login, or not with it.
 
-    The one was started by an earlier version of this project, the other before the login was made anew.
+    The first was started by an earlier version of this project, the second before the login was renewed.
     """
     if not service.private:
         return
-    address, known = service.address + service.private, {"Authorization": known_by(login())}
-    if status_of(Request(address)) != 401 or status_of(Request(address, headers=known)) == 401:
+    address, credentials = service.address + service.private, {"Authorization": authorization_header(login())}
+    if http_status(Request(address)) != 401 or http_status(Request(address, headers=credentials)) == 401:
         raise LanduseError(f"{service.name} does not ask for the login in {LOGIN}: make down, then make up")
 
 
 def start(service: Service) -> None:
-    """Start a service unless it is up; returns when it answers.
-
-    Raises LanduseError where its port is taken, or it does not come up in time; its log is named.
-    """
+    """Start a service and wait until it is up. Raises LanduseError if its port is taken or it fails to start."""
     if is_running(service):
         wait_for(service)
-        return refuse_other_login(service)
-    refuse_taken_port(
-        service, patience=DEATH_SECONDS if end_rest(service) else 0
-    )  # of several threads the last frees it
+        return check_login(service)
+    # The port is free only after the last thread of what was killed has ended.
+    refuse_taken_port(service, patience=DEATH_SECONDS if kill_leftovers(service) else 0)
     with service.log.open("a") as log:
         process = subprocess.Popen(
             service.command, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        note(service.note, process.pid, **{PORT: service.port})
-    except OSError:  # nobody could end later what has no note
+        record_process(service.pid_file, process.pid, **{PORT: service.port})
+    except OSError:  # without a PID file nobody could stop it later
         process.kill()
         process.wait()
         raise
     wait_for(service)
-    refuse_other_login(service)
+    check_login(service)
 
 
 def refuse_taken_port(service: Service, patience: float = 0) -> None:
-    """Raise LanduseError where another program holds the port, and does so for as many seconds."""
-    end = time.monotonic() + patience
+    """Raise LanduseError if another program still holds the port after `patience` seconds."""
+    deadline = time.monotonic() + patience
     while service.port and (holder := listener(service.port)):
-        if time.monotonic() > end:
+        if time.monotonic() > deadline:
             remedy = f"end it, or set {service.port_variable} to a free port"
             raise LanduseError(f"port {service.port} is taken by {holder}: {remedy}")
         time.sleep(0.02)
 
 
 def wait_for(service: Service) -> None:
-    """Wait until a service is up. Raises LanduseError where it ends, or takes too long."""
-    end = time.monotonic() + START_SECONDS
+    """Wait until a service is up. Raises LanduseError if it exits or takes longer than START_SECONDS."""
+    deadline = time.monotonic() + START_SECONDS
     while not is_up(service):
         if not is_running(service):
             raise LanduseError(f"{service.name} did not start: see the end of {service.log}, then run make up again")
-        if time.monotonic() > end:
+        if time.monotonic() > deadline:
             raise LanduseError(f"{service.name} does not answer: see the end of {service.log}; make down, then make up")
         time.sleep(0.2)
 
 
-def end_rest(service: Service) -> bool:
-    """Kill what outlived a service that was killed, so that it holds no port; whether there was anything."""
-    tags = noted(service.note)
+def kill_leftovers(service: Service) -> bool:
+    """Kill the children that outlived a killed service, to free its port; return True if there were any."""
+    tags = read_json_or_empty(service.pid_file)
     return bool(tags) and end_group(tags)
 
 
-def end_family(leader: psutil.Process) -> None:
-    """End a process and all it started: asked first, killed after a while."""
+def terminate_tree(leader: psutil.Process) -> None:
+    """Terminate a process with its descendants; kill those that are still alive after STOP_SECONDS."""
     family = [*leader.children(recursive=True), leader]
     leader.terminate()
-    _, stubborn = psutil.wait_procs(family, STOP_SECONDS)
-    for process in stubborn:
+    _, survivors = psutil.wait_procs(family, STOP_SECONDS)
+    for process in survivors:
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 def stop(service: Service) -> bool:
-    """End a service and all it started, if it is there; whether it was there."""
-    was_there = is_running(service)
-    if was_there:
-        with suppress(psutil.NoSuchProcess):  # it may end at any moment
-            end_family(psutil.Process(int(noted(service.note)[PID])))
-    was_there |= end_rest(service)
-    service.note.unlink(missing_ok=True)
-    return was_there
+    """Stop a service and everything it started; return True if anything was running."""
+    was_running = is_running(service)
+    if was_running:
+        with suppress(psutil.NoSuchProcess):  # it may exit at any moment
+            terminate_tree(psutil.Process(int(read_json_or_empty(service.pid_file)[PID])))
+    was_running |= kill_leftovers(service)
+    service.pid_file.unlink(missing_ok=True)
+    return was_running

@@ -1,14 +1,14 @@
-"""Prefect's settings that no `.env`, `prefect.toml`, `pyproject.toml` or profile of the user may change.
+"""Prefect settings that the user's `.env`, `prefect.toml`, `pyproject.toml` or profile must not override.
 
-Prefect reads those wherever it starts, and what an environment variable says wins, also by being empty. Named are the
-settings that decide whether the servers and flows of the project find each other and do what they are made for.
+Prefect reads these files wherever it starts; an environment variable wins over them, even if empty. Listed are the
+settings that decide whether the project's servers and flows find each other and work as designed.
 """
 
 UNSET = (
     *("API_KEY", "SERVER_API_BASE_PATH"),
     *(f"SERVER_DATABASE_{part}" for part in ("HOST", "USER", "NAME", "PASSWORD")),
 )
-USUAL = {
+DEFAULTS = {
     "API_ENABLE_HTTP2": "false",
     "API_REQUEST_TIMEOUT": "60",
     "API_TLS_INSECURE_SKIP_VERIFY": "false",
@@ -38,4 +38,4 @@ USUAL = {
     "TASKS_DEFAULT_RETRIES": "0",
     "TASKS_REFRESH_CACHE": "false",
 }
-SETTINGS = {f"PREFECT_{name}": value for name, value in (dict.fromkeys(UNSET, "") | USUAL).items()}
+SETTINGS = {f"PREFECT_{name}": value for name, value in (dict.fromkeys(UNSET, "") | DEFAULTS).items()}

@@ -1,4 +1,4 @@
-"""What is scheduled next and what ran last, as the Prefect server knows it."""
+"""Overview of scheduled, active and recent runs on the Prefect server."""
 
 import time
 
@@ -13,47 +13,55 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
 from landuse.core.errors import printable
-from pipelines.services.client import server
+from pipelines.services.client import prefect_client
 
-SHOWN = 5
+MAX_RUNS = 5  # per line group
 PLAN_SECONDS = 30
-OF_ITS_OWN = FlowRunFilterParentTaskRunId(is_null_=True)  # no part of another run
+NO_SUBFLOW = FlowRunFilterParentTaskRunId(is_null_=True)
 
 
 def overview() -> str:
-    """One line per run: the next of the schedule, those that wait or work, and the last that ended."""
-    with server() as client:
-        scheduled = runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
-        working = runs(client, [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING], FlowRunSort.START_TIME_ASC)
-        ended = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
-        over = runs(client, ended, FlowRunSort.END_TIME_DESC, parent_task_run_id=OF_ITS_OWN)
-    due = [run for run in scheduled if run.state.name == "Scheduled"]
+    """Return one line per run: waiting ones, the next scheduled one, active ones, and the last that ended."""
+    with prefect_client() as client:
+        scheduled = read_runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
+        active_states = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+        active = read_runs(client, active_states, FlowRunSort.START_TIME_ASC)
+        final_states = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
+        ended = read_runs(client, final_states, FlowRunSort.END_TIME_DESC, NO_SUBFLOW)
+    due = [run for run in scheduled if run.state_name == "Scheduled"]
     lines = [
-        *(f"waits      {run.name}: {run.state.name}" for run in scheduled if run.state.name != "Scheduled"),
+        *(f"waits      {run.name}: {run.state_name}" for run in scheduled if run.state_name != "Scheduled"),
         *(f"next       {run.expected_start_time:%Y-%m-%d %H:%M} UTC" for run in due[:1]),
-        *(f"now        {run.name}: {run.state.name}" for run in working),
-        *(f"ended      {run.end_time:%Y-%m-%d %H:%M} UTC  {run.name}: {said(run)}" for run in over),
+        *(f"now        {run.name}: {run.state_name}" for run in active),
+        *(f"ended      {run.end_time:%Y-%m-%d %H:%M} UTC  {run.name}: {describe_state(run)}" for run in ended),
     ]
     return "\n".join(map(printable, lines)) or "nothing    ran or is scheduled so far"
 
 
 def wait_for_plan() -> None:
-    """Return when the server has planned what is on a schedule: to deploy anew makes it forget that for seconds."""
-    end = time.monotonic() + PLAN_SECONDS
-    with server() as client:
-        on_schedule = any(schedule.active for found in client.read_deployments() for schedule in found.schedules)
-        while on_schedule and time.monotonic() < end:
-            if runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC):
+    """Wait until the server has planned the scheduled runs, which a new deployment deletes for some seconds."""
+    deadline = time.monotonic() + PLAN_SECONDS
+    with prefect_client() as client:
+        has_schedule = any(schedule.active for each in client.read_deployments() for schedule in each.schedules)
+        while has_schedule and time.monotonic() < deadline:
+            if read_runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC):
                 return
             time.sleep(0.2)
 
 
-def runs(client: SyncPrefectClient, states: list[StateType], sort: FlowRunSort, **more: object) -> list[FlowRun]:
-    """The first runs in these states, and of which more holds."""
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)), **more)
-    return client.read_flow_runs(flow_run_filter=wanted, sort=sort, limit=SHOWN)
+def read_runs(
+    client: SyncPrefectClient,
+    states: list[StateType],
+    sort: FlowRunSort,
+    parent: FlowRunFilterParentTaskRunId | None = None,
+) -> list[FlowRun]:
+    """Return the first MAX_RUNS runs in the given states, optionally filtered by their parent task run."""
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
+    run_filter = FlowRunFilter(state=state, parent_task_run_id=parent)
+    return client.read_flow_runs(flow_run_filter=run_filter, sort=sort, limit=MAX_RUNS)
 
 
-def said(run: FlowRun) -> str:
-    """State and message."""
-    return f"{run.state.name}{', ' + run.state.message if run.state.message else ''}"
+def describe_state(run: FlowRun) -> str:
+    """Return the name and message of a run's state."""
+    message = run.state.message if run.state else None
+    return f"{run.state_name}{', ' + message if message else ''}"

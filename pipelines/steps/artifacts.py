@@ -1,14 +1,12 @@
-"""What Prefect's UI shows of a run: its name, progress, tables, and one page that answers what people ask."""
+"""What Prefect's UI shows of a run: its name, progress, tables, and a summary page."""
 
 import re
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
 from httpx import HTTPError
-from mlflow import MlflowClient
 from prefect import task
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -23,24 +21,24 @@ from landuse import registry, tracking
 from landuse.core.files import read_record, read_table
 from landuse.core.paths import METRICS, PER_CLASS, REPORT, VALIDATION, VALIDATION_PAGE
 from landuse.gate.blessing import Blessing
-from landuse.info import scored
+from landuse.info import describe_metrics
 from landuse.project.lineage import data_record
-from landuse.registry.version_record import fetch_run_file
+from landuse.registry.version_record import get_run, read_metrics
 from pipelines.steps.pending import REASONS
 
 PROGRESS = re.compile(r"^(extract|evaluate|epoch)\s+(\d+)/(\d+)")
 
 
 def rename_run(name: str) -> None:
-    """Give the flow run at hand another name."""
+    """Rename the current flow run."""
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(flow_run.id), name=name)
 
 
-class Meter:
-    """Shows the progress that the lines of a stage tell of, and knows whether DVC ran it.
+class StageMonitor:
+    """Reads the output of a stage: shows its progress, and records in `ran` whether DVC ran it.
 
-    Where the server does not take it, nothing is shown: that is no reason to stop a stage.
+    Progress that the server does not accept is dropped, since a stage must not fail for it.
     """
 
     def __init__(self) -> None:
@@ -49,58 +47,60 @@ class Meter:
 
     def __call__(self, line: str) -> None:
         self.ran |= line.startswith("Running stage ")
-        told = PROGRESS.match(line)
-        if not told:
+        progress = PROGRESS.match(line)
+        if not progress:
             return
-        share = 100 * int(told[2]) / int(told[3])
+        percent = 100 * int(progress[2]) / int(progress[3])
         with suppress(HTTPError):
             if self.artifact is None:
-                self.artifact = create_progress_artifact(share, description=f"{told[1]}, of {told[3]}")
+                description = f"{progress[1]}, of {progress[3]}"
+                self.artifact = create_progress_artifact(percent, description=description)  # type: ignore[assignment]  # sync
             else:
-                update_progress_artifact(self.artifact, share)
+                update_progress_artifact(self.artifact, percent)
 
     def finish(self) -> None:
-        """Whatever there was to do is done, though fewer epochs than allowed may have been enough."""
+        """Set the progress to 100 %: a training may stop early."""
         if self.artifact is not None:
             with suppress(HTTPError):
                 update_progress_artifact(self.artifact, 100)
 
 
 def show_validation(folder: Path) -> None:
-    """A table of what Great Expectations found, one row per expectation."""
+    """Create a table of the validation results, one row per expectation."""
     verdict = read_record(folder / VALIDATION)
     show_expectations(verdict, f"{verdict['images']} images, {verdict['warnings']} warnings")
 
 
 def show_refused_images(complaint: str) -> None:
-    """The same table for images that were not let in, from their report in quarantine/, if they came that far."""
+    """Create the same table for refused images from their report in quarantine/, if there is one."""
     page = re.search(rf"\S+{re.escape(VALIDATION_PAGE.name)}", complaint)
     if page:
         show_expectations(read_record(Path(page[0]).with_name(VALIDATION.name)), complaint)
 
 
 def show_expectations(verdict: dict[str, Any], description: str) -> None:
-    """One row per expectation, the failed ones first."""
+    """Create a table with one row per expectation, failed ones first."""
     rows = [
         {
-            "verdict": "passed" if found["success"] else found["severity"],
-            "expectation": found["words"],
-            "found": found["observed"],
-            "not as expected": found["unexpected"],
+            "verdict": "passed" if expectation["success"] else expectation["severity"],
+            "expectation": expectation["words"],
+            "found": expectation["observed"],
+            "not as expected": expectation["unexpected"],
         }
-        for found in sorted(verdict["expectations"], key=lambda found: found["success"])
+        for expectation in sorted(verdict["expectations"], key=lambda expectation: expectation["success"])
     ]
     create_table_artifact(rows, key="validation", description=description)
 
 
 def show_classes(folder: Path) -> None:
-    """A table of the held-out scores, one row per class, the lowest recall first."""
-    rows = read_table(folder / PER_CLASS).sort_values("recall").round(3).to_dict("records")
-    create_table_artifact(rows, key="classes", description=scored(read_record(folder / METRICS)))
+    """Create a table of the held-out metrics, one row per class, lowest recall first."""
+    table = read_table(folder / PER_CLASS).sort_values("recall").round(3)
+    rows = [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
+    create_table_artifact(rows, key="classes", description=describe_metrics(read_record(folder / METRICS)))
 
 
 def show_verdict(blessing: dict[str, Any]) -> None:
-    """A table of the checks of the gate."""
+    """Create a table of the gate's checks, one row per check."""
     rows = [
         {
             "check": check["name"],
@@ -111,12 +111,12 @@ def show_verdict(blessing: dict[str, Any]) -> None:
         }
         for check in blessing["checks"]
     ]
-    create_table_artifact(rows, key="gate", description=verdict_in_words(blessing))
+    create_table_artifact(rows, key="gate", description=describe_verdict(blessing))
 
 
-def verdict_in_words(blessing: dict[str, Any]) -> str:
-    """What became of the version and why, in one line."""
-    failed = [check.why for check in Blessing.of(blessing).failures()]
+def describe_verdict(blessing: dict[str, Any]) -> str:
+    """Describe in one line whether the version was promoted, and why."""
+    failed = [check.explanation for check in Blessing.from_dict(blessing).failures()]
     why = "; ".join(failed) or f"all {len(blessing['checks'])} checks passed"
     name = f"{blessing['model']} version {blessing['version']}"
     if blessing["promoted"]:
@@ -127,9 +127,9 @@ def verdict_in_words(blessing: dict[str, Any]) -> str:
 
 @task(task_run_name="sum up")
 def show_summary(reason: str, before: str | None, outcomes: dict[str, str], blessing: dict[str, Any]) -> str:
-    """The page of a retraining: what data, what changed, how good, promoted or not, why, where to look."""
-    data, verdict = data_record(), verdict_in_words(blessing)
-    how_good, pages = on_record(blessing["model"], blessing["version"])
+    """Create the summary page of a retraining (data, changes, metrics, verdict, links); return the verdict."""
+    data, verdict = data_record(), describe_verdict(blessing)
+    how_good, pages = metrics_and_links(blessing["model"], blessing["version"])
     ran = [name for name, state in outcomes.items() if state != "Cached"]
     cached = [name for name, state in outcomes.items() if state == "Cached"]
     source = f"{data.get('images', '?')} images in {data.get('classes', '?')} classes, from {data.get('source', '?')}"
@@ -142,29 +142,29 @@ def show_summary(reason: str, before: str | None, outcomes: dict[str, str], bles
         "Where to look": ", ".join(pages),
     }
     rows = "\n".join(f"| **{question}** | {cell(answer)} |" for question, answer in answers.items())
-    what, _, why = verdict.partition(": ")  # the latter below the table, whose cells do not break lines
+    what, _, why = verdict.partition(": ")  # the reasons go below the table, whose cells do not wrap
     page = f"# {what}\n\n| | |\n|---|---|\n{rows}\n\n**Why**: {cell(why)}\n"
     create_markdown_artifact(page, key="retraining", description=verdict)
     return verdict
 
 
 def cell(text: str) -> str:
-    """A text that stays within one cell of a Markdown table."""
+    """Escape a text for one cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "/")
 
 
-def on_record(name: str, number: str) -> tuple[str, list[str]]:
-    """Of a version: how good it is, and links to run, model and pages in MLflow's UI.
+def metrics_and_links(name: str, number: str) -> tuple[str, list[str]]:
+    """Return the metrics of a version in words, and links to its run, model and reports in MLflow's UI.
 
-    Where the store is no server, the id of the run in place of links.
+    If the store is not a server, the run ID replaces the links.
     """
-    with tracking.store() as uri, TemporaryDirectory() as folder:
+    with tracking.store() as uri:
         version = registry.get_version(name, number)
-        metrics = fetch_run_file(version, METRICS.name, Path(folder))
-        how_good = scored(read_record(metrics)) if metrics else "not recorded"
+        metrics = read_metrics(version)
+        how_good = "not recorded" if metrics is None else describe_metrics(metrics)
         if not uri.startswith("http"):
             return how_good, [f"MLflow run `{version.run_id}` at {uri}, shown by `make ui`"]
-        page = f"{uri}/#/experiments/{MlflowClient().get_run(version.run_id).info.experiment_id}/runs/{version.run_id}"
+        page = f"{uri}/#/experiments/{get_run(version).info.experiment_id}/runs/{version.run_id}"
     return how_good, [
         f"[MLflow run]({page})",
         f"[model version]({uri}/#/models/{name}/versions/{number})",

@@ -1,4 +1,4 @@
-"""A flow run here and now: on the Prefect server of `make up` where it is up, without a server where it is not."""
+"""Runs of a flow in this process: on the Prefect server of `make up` if it is up, else on a temporary one."""
 
 import errno
 import inspect
@@ -18,66 +18,66 @@ from pydantic import TypeAdapter, ValidationError
 
 from landuse.core.errors import LanduseError, Refused, Unavailable
 from landuse.core.paths import SERVICES
-from landuse.core.process import DEATH_SECONDS, ending_signals, identity, is_gone
+from landuse.core.process import DEATH_SECONDS, identity, is_gone, termination_signals
 from landuse.params.errors import yaml_reason
 from pipelines.services import processes
 from pipelines.steps.parameters import refuse_address
 
 OVERRIDES = "overrides"
-OWNER = "LANDUSE_FLOW"  # environment variable: the process that runs the flow, in what it starts
-EPHEMERAL = "PREFECT__SERVER_EPHEMERAL"  # Prefect's mark of a temporary server
-TOO_LATE = "Timed out while attempting to connect to ephemeral"  # so says Prefect of one
-TOLD_APART = frozenset({Refused.exit_code, Unavailable.exit_code})
+OWNER = "LANDUSE_FLOW"  # environment variable: identity of the flow's process, inherited by its children
+EPHEMERAL = "PREFECT__SERVER_EPHEMERAL"  # environment variable by which Prefect marks a temporary server
+STARTUP_TIMEOUT = "Timed out while attempting to connect to ephemeral"  # Prefect's message for one
+DISTINCT_EXIT_CODES = frozenset({Refused.exit_code, Unavailable.exit_code})
 
 
 def run_once(name: str, settings: list[str]) -> Any:
-    """Run a flow with settings such as `force=true`; those with a dot, `train.epochs=3`, are other params.
+    """Run a flow with settings such as `force=true`; those with a dot, `train.epochs=3`, override params.
 
-    Raises LanduseError where the flow has no such parameter, or fails, or the server does not answer any more.
+    Raises LanduseError if the flow has no such parameter or fails, or the server stops answering.
     """
-    prepare()
-    with apart():
+    prepare_environment()
+    with in_prefect_home():
         import prefect.context  # noqa: F401
-    from pipelines.services.client import answering
+    from pipelines.services.client import http_errors_as_unavailable
     from pipelines.steps.commands import CommandFailed
 
     flow = getattr(import_module(f"pipelines.{name}"), name)
-    given = parameters(flow.fn, settings)
+    parameters = parse_settings(flow.fn, settings)
     try:
-        with stoppable(), answering():
+        with exit_on_signals(), http_errors_as_unavailable():
             start_temporary_server()
-            return flow(**given)
+            return flow(**parameters)
     except CommandFailed as error:
-        if error.exit_code in TOLD_APART:
+        if error.exit_code in DISTINCT_EXIT_CODES:
             raise
         raise LanduseError(str(error)) from None
     except RuntimeError as error:
-        if TOO_LATE not in str(error):
+        if STARTUP_TIMEOUT not in str(error):
             raise
         late = f"Prefect's temporary server did not start within {processes.START_SECONDS} s"
         raise Unavailable(f"{late}: try again, or start one that stays with make up") from None
 
 
-def prepare() -> None:
-    """Point Prefect to the server of the project, or to none; before Prefect is imported."""
+def prepare_environment() -> None:
+    """Point Prefect to the project's server, or to none. Must run before Prefect is imported."""
     SERVICES.mkdir(exist_ok=True)
     refuse_unwritable()
-    end_orphans()
+    kill_orphaned_servers()
     os.environ[OWNER] = json.dumps(identity())
-    own = processes.environment()
+    environment = processes.environment()
     if not processes.is_up(processes.prefect_server()):
-        del own["PREFECT_API_URL"]
+        del environment["PREFECT_API_URL"]
         os.environ.pop("PREFECT_API_URL", None)
-        own["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = str(processes.START_SECONDS)
-        own["PREFECT_CLIENT_MAX_RETRIES"] = "1"  # Ctrl-C ends the temporary server too: it is not waited for
-    if not processes.is_up(processes.mlflow_server()) and not processes.is_elsewhere():
-        del own["MLFLOW_TRACKING_URI"]
-    os.environ.update(own)
+        environment["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = str(processes.START_SECONDS)
+        environment["PREFECT_CLIENT_MAX_RETRIES"] = "1"  # Ctrl-C ends the temporary server too: do not wait for it
+    if not processes.is_up(processes.mlflow_server()) and not processes.is_store_external():
+        del environment["MLFLOW_TRACKING_URI"]
+    os.environ.update(environment)
 
 
 @contextmanager
-def apart() -> Iterator[None]:
-    """Where Prefect starts, in its own folder: it would read the settings of a `.env` in this one."""
+def in_prefect_home() -> Iterator[None]:
+    """Work in Prefect's own folder while it starts, so that it reads no `.env` of the current one."""
     home = Path(os.environ["PREFECT_HOME"])
     home.mkdir(parents=True, exist_ok=True)
     with chdir(home):
@@ -85,26 +85,26 @@ def apart() -> Iterator[None]:
 
 
 def start_temporary_server() -> None:
-    """Start Prefect's temporary server, where no other is up; it ends with this process."""
+    """Start Prefect's temporary server if no other is up; it ends with this process."""
     if "PREFECT_API_URL" not in os.environ:
-        with apart():
+        with in_prefect_home():
             from prefect.server.api.server import SubprocessASGIServer
 
             SubprocessASGIServer().start()
 
 
 def refuse_unwritable() -> None:
-    """Raise PermissionError where another user made Prefect's folder: its server would say so on 900 lines, later."""
+    """Raise PermissionError if Prefect's folder belongs to another user: its server would fail later, in 900 lines."""
     home = SERVICES / "prefect"
     for path in (home, *home.glob("*.db*")):
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
-def end_orphans() -> None:
-    """End the temporary servers of flows that were killed, which nobody else does."""
+def kill_orphaned_servers() -> None:
+    """Kill the temporary servers of killed flows, which would run for ever."""
     for process in psutil.process_iter():
-        with suppress(psutil.Error, ValueError, KeyError, AttributeError):  # ended meanwhile, or somebody else's
+        with suppress(psutil.Error, ValueError, KeyError, AttributeError):  # it has exited, or is not ours
             environment = process.environ()
             if {EPHEMERAL, OWNER} <= environment.keys() and is_gone(json.loads(environment[OWNER])):
                 process.kill()
@@ -112,10 +112,10 @@ def end_orphans() -> None:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed terminal end this process as they should, and Prefect's temporary server with it.
+def exit_on_signals() -> Iterator[None]:
+    """Exit cleanly, with Prefect's temporary server, on Ctrl-C, SIGTERM and a closed terminal.
 
-    A terminal sends Ctrl-C to that server too, so that a flow may fail on the way out for want of it.
+    A terminal sends Ctrl-C to that server too, so a stopped flow may raise any error on its way out.
     """
     received: list[int] = []
 
@@ -123,7 +123,7 @@ def stoppable() -> Iterator[None]:
         received.append(number)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, *ending_signals()):
+    for number in (signal.SIGINT, *termination_signals()):
         signal.signal(number, stop)
     try:
         yield
@@ -133,27 +133,30 @@ def stoppable() -> Iterator[None]:
         raise
 
 
-def parameters(function: Callable, settings: list[str]) -> dict[str, Any]:
-    """`key=value` pairs as parameters of a flow; the values of params are YAML, as in their file."""
+def parse_settings(function: Callable[..., Any], settings: list[str]) -> dict[str, Any]:
+    """Convert `key=value` pairs to parameters of a flow; values of params are YAML, as in params.yaml.
+
+    Raises LanduseError if a key or value does not fit.
+    """
     allowed = inspect.signature(function).parameters
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         refuse_address(key, text)
         try:
             if equals and "." in key and OVERRIDES in allowed:
-                found.setdefault(OVERRIDES, {})[key] = yaml.safe_load(text)
+                parameters.setdefault(OVERRIDES, {})[key] = yaml.safe_load(text)
             elif equals and key in allowed and key != OVERRIDES:
-                found[key] = TypeAdapter(allowed[key].annotation).validate_strings(text)
+                parameters[key] = TypeAdapter(allowed[key].annotation).validate_strings(text)
             else:
-                raise LanduseError(f"{setting}: no parameter of this flow; give {forms(allowed)}")
+                raise LanduseError(f"{setting}: no parameter of this flow; give {describe_settings(allowed)}")
         except ValidationError as error:
             raise LanduseError(f"{setting}: {error.errors()[0]['msg']}") from None
         except yaml.YAMLError as error:
             raise LanduseError(f"{setting}: not valid YAML: {yaml_reason(error)}") from None
-    return found
+    return parameters
 
 
-def forms(allowed: Iterable[str]) -> str:
-    """What can be set, in words."""
+def describe_settings(allowed: Iterable[str]) -> str:
+    """List the settings of a flow as they are written on the command line."""
     return ", ".join(f"{'<section>.<key>' if name == OVERRIDES else name}=<value>" for name in allowed)

@@ -1,4 +1,4 @@
-"""What a retraining finds new, or left behind by a run that did not come to its end."""
+"""Reasons to retrain: new data, changed params or code, or an earlier run that did not finish."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from landuse.core.files import read_record
 from landuse.core.paths import REGISTRATION
 from landuse.params import load_params
 from landuse.registry import audit_log
-from pipelines.steps.commands import CommandFailed, run, when_free
+from pipelines.steps.commands import CommandFailed, retry_while_busy, run
 
 REASONS = {
     "new-data": "the images",
@@ -21,8 +21,8 @@ REASONS = {
 
 
 @task(task_run_name="what is new")
-def what_is_new(new_data: bool, force: bool) -> str | None:
-    """The key of REASONS for what there is to do, None where there is nothing."""
+def find_reason(new_data: bool, force: bool) -> str | None:
+    """Return the first key of REASONS that applies; None if there is nothing to do."""
     if new_data:
         return "new-data"
     if not succeeds("dvc", "status", "--quiet"):
@@ -35,14 +35,14 @@ def what_is_new(new_data: bool, force: bool) -> str | None:
 
 
 def is_registered(folder: Path = Path()) -> bool:
-    """Whether the registry holds the version that was registered last."""
+    """Return True if the registry still holds the version that was registered last."""
     return succeeds("landuse", "info", folder=folder)
 
 
 def succeeds(*command: str, folder: Path = Path()) -> bool:
-    """Whether a command says yes. Raises CommandFailed where it cannot tell."""
+    """Return True for exit code 0 and False for 1. Raises CommandFailed for any other."""
     try:
-        when_free(lambda: run(*command, folder=folder))
+        retry_while_busy(lambda: run(*command, folder=folder))
     except CommandFailed as error:
         if error.exit_code != 1:
             raise
@@ -51,13 +51,13 @@ def succeeds(*command: str, folder: Path = Path()) -> bool:
 
 
 def is_judged() -> bool:
-    """Whether the gate has seen the version that was registered last, and nothing is left to be done about it."""
+    """Return True if the gate has judged the version registered last, and it is not waiting for its promotion."""
     if not REGISTRATION.exists():
         return True
     registration = read_record(REGISTRATION)
     name, number = registration["model"], registration["version"]
     with tracking.store():
         verdict = registry.get_version(name, number).tags.get("gate.verdict")
-        was_champion = number in {entry.after for entry in audit_log.done(name)}
+        was_champion = number in {entry.after for entry in audit_log.finished_entries(name)}
     waits = verdict == "passed" and load_params().promote.automatic and not was_champion
     return verdict is not None and not waits

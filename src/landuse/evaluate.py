@@ -1,4 +1,4 @@
-"""Evaluate: the exported model on the image files of the held-out subset."""
+"""Evaluate the exported model on the image files of the held-out subset."""
 
 import json
 from typing import Any
@@ -12,8 +12,8 @@ from landuse.core.errors import LanduseError
 from landuse.core.files import read_record, read_table
 from landuse.core.paths import DATA, METRICS, MODEL, PER_CLASS, PICTURES, PREDICTIONS, RUN, SPLITS
 from landuse.core.progress import track
-from landuse.ml.classifier import Classifier, latencies
-from landuse.ml.metrics import held_out_images, scores, trust
+from landuse.ml.classifier import Classifier, measure_latencies, unsure_key
+from landuse.ml.metrics import classification_metrics, held_out_images, selective_metrics
 from landuse.params import EvaluateParams
 from landuse.project import lineage
 
@@ -21,8 +21,8 @@ from landuse.project import lineage
 def evaluate(params: EvaluateParams) -> dict[str, Any]:
     """Write `artifacts/metrics.json`, `predictions.csv` (one row per held-out image), `per_class.csv` and pictures.
 
-    Continues the MLflow run of the training; returns the metrics. The time a prediction takes goes to the run only,
-    so that the files are the same whenever the model is. Raises LanduseError where data/ is another version by now.
+    Continues the MLflow run of the training; returns the metrics. Latencies are logged to the run only, so that the
+    same model gives the same files. Raises LanduseError if data/ is another version than the model was trained on.
     """
     refuse_other_data()
     classifier = Classifier(MODEL)
@@ -30,27 +30,31 @@ def evaluate(params: EvaluateParams) -> dict[str, Any]:
     images = [DATA / path for path in held_out["path"]]
     probabilities = np.stack(list(track(classifier.probabilities_of(images), len(images), "evaluate")))
     actual = np.array([classifier.labels.index(label) for label in held_out["label"]])
-    metrics = {"subset": held_out["subset"].iloc[0], "images": len(held_out)}
-    metrics |= scores(actual, probabilities, params.calibration_bins)
-    metrics |= trust(actual, probabilities, classifier.unsure_below)
+    metrics: dict[str, Any] = {"subset": held_out["subset"].iloc[0], "images": len(held_out)}
+    metrics |= classification_metrics(actual, probabilities, params.calibration_bins)
+    metrics |= selective_metrics(actual, probabilities, classifier.card[unsure_key(int8=False)])
     metrics |= {"dead_kernels": classifier.card["dead_kernels"], "size_mb": classifier.megabytes}
     write_tables(metrics, held_out, actual, probabilities, classifier.labels)
-    report.draw_pictures(PICTURES, params, classifier.card.get("depthwise_filters"))
+    report.save_pictures(PICTURES, params, classifier.card.get("depthwise_filters"))
     with tracking.continued_run():
         tracking.log_evaluation(metrics)
-        tracking.log_latency(latencies(classifier, images, params.latency_runs))
+        tracking.log_latency(measure_latencies(classifier, images, params.latency_runs))
     return metrics
 
 
 def refuse_other_data() -> None:
-    """Raise LanduseError where data/ was replaced since the training: a path may stand for another image now."""
-    learned, here = read_record(RUN)["tags"]["data.md5"], lineage.data_record()["md5"]
-    if learned != here:
-        raise LanduseError(f"the model was trained on version {learned} of data/, which is {here} now: dvc repro")
+    """Raise LanduseError if data/ was replaced since the training: a path may belong to another image now."""
+    trained, current = read_record(RUN)["tags"]["data.md5"], lineage.data_record()["md5"]
+    if trained != current:
+        raise LanduseError(f"the model was trained on version {trained} of data/, which is {current} now: dvc repro")
 
 
 def write_tables(
-    metrics: dict[str, Any], held_out: pd.DataFrame, actual: NDArray, probabilities: NDArray, labels: list[str]
+    metrics: dict[str, Any],
+    held_out: pd.DataFrame,
+    actual: NDArray[np.intp],
+    probabilities: NDArray[np.float32],
+    labels: list[str],
 ) -> None:
     """Write the metrics, one row per image, and one row per class."""
     from sklearn.metrics import precision_recall_fscore_support
@@ -60,7 +64,7 @@ def write_tables(
     confidence = {"confidence": probabilities.max(axis=1).round(6)}
     columns = {f"p_{label}": probabilities[:, index].round(6) for index, label in enumerate(labels)}
     pd.DataFrame(rows | confidence | columns).to_csv(PREDICTIONS, index=False)
-    figures = precision_recall_fscore_support(actual, predicted, labels=range(len(labels)), zero_division=0)
+    scores = precision_recall_fscore_support(actual, predicted, labels=range(len(labels)), zero_division=0)
     names = ("precision", "recall", "f1", "support")
-    pd.DataFrame({"class": labels} | dict(zip(names, figures, strict=True))).to_csv(PER_CLASS, index=False)
+    pd.DataFrame({"class": labels} | dict(zip(names, scores, strict=True))).to_csv(PER_CLASS, index=False)
     METRICS.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

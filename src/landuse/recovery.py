@@ -1,22 +1,22 @@
-"""Whatever command comes next heals what one that was killed left behind."""
+"""Recovery from a killed command, at the start of the next one."""
 
 import os
 from contextlib import suppress
 
 from landuse.core.errors import LanduseError
-from landuse.core.paths import HOLDERS, SWAP
-from landuse.core.process import are_lost
+from landuse.core.paths import DVC_RWLOCK, SWAP
+from landuse.core.process import is_stale_rwlock
 
-STAGE = "DVC_STAGE"  # environment variable: DVC is at work, and this is a stage of it
+STAGE = "DVC_STAGE"  # environment variable that DVC sets for the stages it runs
 
 
-def recover_killed() -> None:
-    """Finish or take back an ingest that was killed, and remove DVC's list of processes that are gone.
+def recover_interrupted() -> None:
+    """Complete or roll back an interrupted ingest, and remove DVC's list of processes if they have ended.
 
-    Where another ingest, stage or DVC command is at work, or DVC cannot read its files, that is left to a later one.
+    Do nothing while another ingest, stage or DVC command runs, or if DVC cannot read its files: a later command will.
     """
     with suppress(LanduseError, OSError):
-        if STAGE not in os.environ and (SWAP.exists() or are_lost(HOLDERS)):
+        if STAGE not in os.environ and (SWAP.exists() or is_stale_rwlock(DVC_RWLOCK)):
             from landuse import ingest
 
-            ingest.recover_killed()
+            ingest.recover_interrupted()

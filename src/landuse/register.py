@@ -1,4 +1,4 @@
-"""Register: the evaluated model becomes a version in the model registry, once, and the challenger."""
+"""Register the evaluated model in the model registry, once, and make it the challenger."""
 
 import base64
 import json
@@ -15,42 +15,43 @@ from mlflow.models.model import ModelInfo
 
 from landuse import tracking
 from landuse.core.errors import LanduseError
-from landuse.core.files import read_record, read_table, write_whole
+from landuse.core.files import read_record, read_table, write_atomically
 from landuse.core.paths import DATA, DATA_DVC, METRICS, MODEL, PREDICTIONS, REGISTRATION, SERVICES
 from landuse.ml.classifier import Classifier
 from landuse.params import RegisterParams
 from landuse.project import lineage
-from landuse.registry import CHALLENGER, FILES_TAG, copy_files, digest_of_files, set_alias, version_of_model
-from landuse.registry.provenance import COMMIT_TAG, NEEDED, PACKAGE
+from landuse.registry import CHALLENGER, FILES_TAG, copy_files, digest_of_files, find_version_of_model, set_alias
+from landuse.registry.provenance import COMMIT_TAG, PACKAGE, REQUIRED_PACKAGES
 
 
 def register(params: RegisterParams) -> ModelVersion:
-    """Write `artifacts/registration.json` and return the version.
+    """Register the model in `artifacts/model/` as challenger, write `artifacts/registration.json`, return the version.
 
-    The same model is never registered twice, whoever else does so at the same time: a version with its sha256 is used
-    again, unless its code was never committed and now is. It becomes `challenger`.
+    Safe against concurrent registrations of the same model: a version with its sha256 is reused, unless that one's code
+    was never committed and this run's is.
     """
     sha256 = Classifier(MODEL).digest
     SERVICES.mkdir(mode=0o700, exist_ok=True)
     with FileLock(SERVICES / "register.lock"), tracking.continued_run() as run:
         client = MlflowClient()
-        version = known_version(params.model, sha256, run) or add_version(client, params.model, sha256, run)
+        version = reusable_version(params.model, sha256, run) or add_version(client, params.model, sha256, run)
         set_alias(params.model, CHALLENGER, version.version)
         tracking.log_validation()
     registration = {"model": params.model, "version": str(version.version), tracking.MODEL_TAG: sha256}
-    write_whole(REGISTRATION, json.dumps(registration, indent=2) + "\n")
+    write_atomically(REGISTRATION, json.dumps(registration, indent=2) + "\n")
     return version
 
 
-def known_version(name: str, sha256: str, run: mlflow.ActiveRun) -> ModelVersion | None:
-    """The version that holds this very model, if one does that can be traced as well as this run."""
-    found = version_of_model(name, sha256)
-    betters = found and found.tags.get(lineage.DIRTY) != "false" and run.data.tags.get(lineage.DIRTY) == "false"
-    return None if betters else found
+def reusable_version(name: str, sha256: str, run: mlflow.ActiveRun) -> ModelVersion | None:
+    """Return the version with this model digest, or None if there is none or this run is better traceable."""
+    version = find_version_of_model(name, sha256)
+    if version and version.tags.get(lineage.DIRTY) != "false" and run.data.tags.get(lineage.DIRTY) == "false":
+        return None
+    return version
 
 
 def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.ActiveRun) -> ModelVersion:
-    """Log the model to its run, and make it the next version, with where it comes from and how good it is as tags."""
+    """Log the model to its run and create the next version, with lineage and headline metrics as tags."""
     metrics = read_record(METRICS)
     logged = log_model()
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
@@ -59,46 +60,47 @@ def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.Active
     tags |= {COMMIT_TAG: lineage.git("rev-parse", "HEAD") or "none"}
     create_name(client, name)
     mine = client.create_model_version(name, logged.model_uri, run.info.run_id, tags=tags, model_id=logged.model_id)
-    return withdrawn_for_older(client, mine, logged.model_id) or mine
+    return withdraw_for_older(client, mine, logged.model_id) or mine
 
 
-def withdrawn_for_older(client: MlflowClient, mine: ModelVersion, model_id: str) -> ModelVersion | None:
-    """Another version of the same model that somebody on another machine added meanwhile; mine is deleted then.
+def withdraw_for_older(client: MlflowClient, mine: ModelVersion, model_id: str) -> ModelVersion | None:
+    """Return another version of the same model that another machine added meanwhile, after deleting mine; else None.
 
-    Each is added before it looks, and numbered by the registry: the younger one always sees the older one.
+    Each machine adds its version before it searches, and the registry numbers them: the younger always sees the older.
     """
-    found = version_of_model(mine.name, mine.tags[tracking.MODEL_TAG])
-    if found is None or str(found.version) == str(mine.version):
+    older = find_version_of_model(mine.name, mine.tags[tracking.MODEL_TAG])
+    if older is None or str(older.version) == str(mine.version):
         return None
     client.delete_model_version(mine.name, mine.version)
     client.delete_logged_model(model_id)
-    return found
+    return older
 
 
 def log_model() -> ModelInfo:
-    """Log the model in `artifacts/model/` to the run at hand, with the code that asks it, and no other files."""
+    """Log the model in `artifacts/model/` to the active run, with the package's code and no other files."""
     with TemporaryDirectory() as folder:
-        model = copytree(MODEL, Path(folder, MODEL.name))  # DVC may have links there, which MLflow does not follow
+        model = copytree(MODEL, Path(folder, MODEL.name))  # DVC may have placed links, which MLflow does not follow
         code = copytree(PACKAGE, Path(folder, PACKAGE.name), ignore=ignore_patterns("__pycache__", ".*", "*~"))
-        return mlflow.pyfunc.log_model(
+        logged: ModelInfo = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(PACKAGE / "ml" / "pyfunc.py"),
             artifacts={"model": str(model)},
             code_paths=[str(code)],
-            pip_requirements=[f"{package}=={metadata.version(package)}" for package in NEEDED],
+            pip_requirements=[f"{package}=={metadata.version(package)}" for package in REQUIRED_PACKAGES],
             input_example=example(),
         )
+        return logged
 
 
 def digest_of_logged(model_id: str) -> str:
-    """The digest of all files that came to the registry with a model."""
+    """Compute the digest of all files of a logged model as the store holds them."""
     with TemporaryDirectory() as folder:
         copy_files(MlflowClient().get_logged_model(model_id).artifact_location, Path(folder))
         return digest_of_files(Path(folder))
 
 
 def create_name(client: MlflowClient, name: str) -> None:
-    """Make sure that the registry knows the model's name."""
+    """Create the registered model if the registry does not have it."""
     try:
         client.create_registered_model(name, description="Scene classifier for overhead images")
     except MlflowException as error:
@@ -107,7 +109,7 @@ def create_name(client: MlflowClient, name: str) -> None:
 
 
 def example() -> list[str]:
-    """The first held-out image as base64 text, as the model is asked. Raises LanduseError where it is not there."""
+    """Return the first held-out image as base64 text, the model's input. Raises LanduseError if it is missing."""
     path = DATA / read_table(PREDICTIONS)["path"].iloc[0]
     if not path.exists():
         raise LanduseError(f"{path} is not here: dvc checkout {DATA_DVC}, or dvc pull {DATA_DVC}")

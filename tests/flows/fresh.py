@@ -1,4 +1,4 @@
-"""A small project that keeps itself fresh: real Prefect and MLflow servers, a worker and a watcher, all its own."""
+"""A small project with real services of its own: Prefect and MLflow servers, a worker and an inbox watcher."""
 
 import json
 import os
@@ -22,17 +22,17 @@ from ports import free_port
 from workspace import Workspace, small_project
 
 from landuse import sample
-from landuse.core.auth import known_by
+from landuse.core.auth import authorization_header
 from landuse.core.paths import LOGIN
 
-SELDOM = "0 3 29 2 *"  # a schedule that is never due, so that nothing runs but what a test asks for
-OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-EASY = {
-    "images": 1, "accuracy": 0.0, "macro_f1": 0.0, "class_recall": 0.0, "calibration_error": 1.0, "margin": 1.0,
-    "significance": 0.0, "class_fall": 1.0, "slice_accuracy": 0.0, "disturbed_fall": 1.0,
-    "latency_ms": 10_000,
+NEVER = "0 3 29 2 *"  # a schedule that is not due during the tests, so that only they start runs
+FINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+LENIENT_GATE = {
+    "min_images": 1, "min_accuracy": 0.0, "min_macro_f1": 0.0, "min_class_recall": 0.0, "max_calibration_error": 1.0,
+    "margin": 1.0, "significance": 0.0, "max_class_recall_drop": 1.0, "min_slice_accuracy": 0.0,
+    "max_robustness_drop": 1.0, "max_latency_ms": 10_000,
 }  # fmt: skip
-BLOCK = """
+SAVE_WEBHOOK_BLOCK = """
 import sys
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 text = {"text": "{{subject}}: {{body}}"}
@@ -42,7 +42,7 @@ Json = dict[str, Any]
 
 
 def archive(path: Path, first: int, last: int, classes: tuple[str, ...] = tuple(sample.CLASSES)) -> Path:
-    """A zip of drawn scenes with numbers from `first` to before `last`, of every class."""
+    """Write a zip of sample scenes number `first` to `last` - 1 of every class."""
     with ZipFile(path, "w") as file:
         for label in classes:
             for number in range(first, last):
@@ -53,17 +53,17 @@ def archive(path: Path, first: int, last: int, classes: tuple[str, ...] = tuple(
 
 @dataclass(frozen=True)
 class Fresh:
-    """The project, and what its environment says of its servers: where they listen, how soon one is given up."""
+    """The project, and the environment variables that set its ports and HTTP retries."""
 
     work: Workspace
     env: dict[str, str]
 
     def pipelines(self, verb: str) -> str:
-        """What `make up`, `down` or `status` prints."""
+        """Return the output of `make up`, `down` or `status`."""
         return self.work.ok(sys.executable, "-m", "pipelines", verb, **self.env)
 
-    def ask(self, path: str, body: Json | None = None) -> Any:
-        """An answer of Prefect's API, whose SQLite may be locked for up to a minute."""
+    def api(self, path: str, body: Json | None = None) -> Any:
+        """Call Prefect's API and return its JSON; its SQLite database may be locked for up to a minute."""
         address = f"{self.prefect}/api{path}"
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Authorization": self.authorization}
@@ -72,117 +72,120 @@ class Fresh:
                 with urlopen(Request(address, data, headers), timeout=90) as answer:
                     return json.load(answer)
             except HTTPError as error:
-                if error.code != 503:  # its database is busy: asked to try again
+                if error.code != 503:  # its database is busy
                     raise
                 sleep(1)
         raise AssertionError(f"{address} stays busy")
 
     @property
     def login(self) -> str:
-        """The user and password of both servers."""
+        """Login of both servers, as user:password."""
         return (self.work.folder / LOGIN).read_text().strip()
 
     @property
     def authorization(self) -> str:
-        """The header that says so."""
-        return known_by(self.login)
+        """Value of the Authorization header."""
+        return authorization_header(self.login)
 
     @property
     def prefect(self) -> str:
-        """The address of the Prefect server."""
+        """Base URL of the Prefect server."""
         return f"http://127.0.0.1:{self.env['LANDUSE_PREFECT_PORT']}"
 
     @property
     def store(self) -> str:
-        """The address of the MLflow server."""
+        """Base URL of the MLflow server."""
         return f"http://127.0.0.1:{self.env['LANDUSE_MLFLOW_PORT']}"
 
     def trigger(self, flow: str, **parameters: Any) -> str:
-        """Ask for a run of a deployment; returns its id."""
-        deployment = self.ask(f"/deployments/name/{flow}/landuse")["id"]
-        return self.ask(f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
+        """Trigger a run of a deployment; return its ID."""
+        deployment = self.api(f"/deployments/name/{flow}/landuse")["id"]
+        return self.api(f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
 
-    def finished(self, run: str, seconds: float = 900) -> Json:
-        """The run, once it has ended in whatever state."""
-        return wait_for(
-            lambda: found if (found := self.ask(f"/flow_runs/{run}"))["state_type"] in OVER else None, seconds
-        )
+    def wait_until_finished(self, run: str, seconds: float = 900) -> Json:
+        """Wait until the run has ended in any state, and return it."""
 
-    def completed(self, run: str, seconds: float = 900) -> Json:
-        """The run, which must complete."""
-        found = self.finished(run, seconds)
-        assert found["state_type"] == "COMPLETED", (found["name"], found["state"], self.worker_log()[-3000:])
-        return found
+        def finished() -> Json | None:
+            state = self.api(f"/flow_runs/{run}")
+            return state if state["state_type"] in FINAL_STATES else None
+
+        return wait_for(finished, seconds)
+
+    def wait_until_completed(self, run: str, seconds: float = 900) -> Json:
+        """Wait for the run, check that it completed, and return it."""
+        finished = self.wait_until_finished(run, seconds)
+        assert finished["state_type"] == "COMPLETED", (finished["name"], finished["state"], self.worker_log()[-3000:])
+        return finished
 
     def runs(self, flow: str) -> list[Json]:
-        """The runs of a flow that were started, the oldest first."""
-        wanted = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"}
-        return [run for run in self.ask("/flow_runs/filter", wanted) if run["start_time"]]
+        """Return the runs of a flow that have started, oldest first."""
+        query = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"}
+        return [run for run in self.api("/flow_runs/filter", query) if run["start_time"]]
 
-    def waiting(self) -> list[Json]:
-        """The runs of whatever flow that were asked for, not by the schedule, and wait for their turn."""
-        runs = self.ask("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}})
+    def pending_runs(self) -> list[Json]:
+        """Return the runs of any flow that were triggered, not scheduled, and have not started."""
+        runs = self.api("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}})
         return [run for run in runs if not run["auto_scheduled"]]
 
     def artifacts(self, run: str) -> dict[str, list[Json]]:
-        """What the runs of a flow and of the flows within it show, by kind."""
-        tasks = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        """Return the artifacts of a flow run and its subflows, by key or type."""
+        tasks = self.api("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
         parents = {"parent_task_run_id": {"any_": [task["id"] for task in tasks]}}
-        inner = [found["id"] for found in self.ask("/flow_runs/filter", {"flow_runs": parents})]
-        shown = self.ask("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run, *inner]}}, "limit": 200})
-        kinds: dict[str, list[Json]] = {}
-        for artifact in shown:
-            kinds.setdefault(artifact["key"] or artifact["type"], []).append(artifact)
-        return kinds
+        subflows = [subflow["id"] for subflow in self.api("/flow_runs/filter", {"flow_runs": parents})]
+        query = {"artifacts": {"flow_run_id": {"any_": [run, *subflows]}}, "limit": 200}
+        artifacts: dict[str, list[Json]] = {}
+        for artifact in self.api("/artifacts/filter", query):
+            artifacts.setdefault(artifact["key"] or artifact["type"], []).append(artifact)
+        return artifacts
 
-    def states(self, run: str) -> dict[str, str]:
-        """The state in which each task of a run, and of the runs within it, ended."""
-        tasks = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    def task_states(self, run: str) -> dict[str, str]:
+        """Return the final state of each task of a flow run and its subflows."""
+        tasks = self.api("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
         parents = {"parent_task_run_id": {"any_": [task["id"] for task in tasks]}}
-        inner = [found["id"] for found in self.ask("/flow_runs/filter", {"flow_runs": parents})]
-        within = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run, *inner]}}})
-        return {task["name"]: task["state_name"] for task in within}
+        subflows = [subflow["id"] for subflow in self.api("/flow_runs/filter", {"flow_runs": parents})]
+        all_tasks = self.api("/task_runs/filter", {"flow_runs": {"id": {"any_": [run, *subflows]}}})
+        return {task["name"]: task["state_name"] for task in all_tasks}
 
     def worker_log(self) -> str:
-        """All that the worker and its flows logged."""
+        """Return the log of the worker and its flows."""
         return (self.work.folder / ".services" / "worker.log").read_text(errors="replace")
 
-    def logged(self, words: str, since: int = 0, seconds: float = 900) -> None:
-        """Wait until a flow logs something, after so many characters of the log."""
-        wait_for(lambda: words in self.worker_log()[since:], seconds)
+    def wait_for_log(self, text: str, since: int = 0, seconds: float = 900) -> None:
+        """Wait until the worker's log contains a text, from character `since` on."""
+        wait_for(lambda: text in self.worker_log()[since:], seconds)
 
     def pid(self, service: str) -> int:
-        """The process of a service."""
+        """Return the PID of a service."""
         return int(json.loads((self.work.folder / ".services" / f"{service}.json").read_text())["process.id"])
 
     def kill(self, service: str) -> None:
-        """kill -9, with all that the service started in its group."""
+        """Send SIGKILL to a service and its process group."""
         os.killpg(self.pid(service), signal.SIGKILL)
 
     def drop(self, name: str, archive: Path) -> None:
-        """Put an archive into the inbox, as a slow copy that is renamed in the end."""
+        """Copy an archive to the inbox under a partial name, then rename it."""
         part = self.work.folder / "inbox" / f"{name}.part"
         part.write_bytes(archive.read_bytes())
         part.rename(part.with_suffix(""))
 
 
-def wait_for(look: Callable[[], Any], seconds: float) -> Any:
-    """The first thing that is something. Fails where there is none in time."""
-    end = monotonic() + seconds
-    while monotonic() < end:
-        if found := look():
-            return found
+def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
+    """Return the first truthy value of `condition`. Fails after `seconds`."""
+    deadline = monotonic() + seconds
+    while monotonic() < deadline:
+        if value := condition():
+            return value
         sleep(0.3)
     raise AssertionError(f"nothing after {seconds} s")
 
 
 @contextmanager
-def kept_fresh(folder: Path) -> Iterator[Fresh]:
-    """A project with everything up, and down again in the end. The gate is easy, waits are short."""
+def running_project(folder: Path) -> Iterator[Fresh]:
+    """Yield a project with a lenient gate and short waits; run `down` at the end."""
     work = small_project(folder)
-    work.change(lambda params: params["promote"].update(EASY))
+    work.change(lambda params: params["promote"].update(LENIENT_GATE))
     work.change(lambda params: params["pipelines"].update(settle_seconds=1, retry_seconds=[1, 2]))
-    work.replace("prefect.yaml", "0 3 * * *", SELDOM)
+    work.replace("prefect.yaml", "0 3 * * *", NEVER)
     ports = {"LANDUSE_PREFECT_PORT": free_port(), "LANDUSE_MLFLOW_PORT": free_port()}
     fresh = Fresh(work, ports | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"})
     try:
@@ -193,14 +196,14 @@ def kept_fresh(folder: Path) -> Iterator[Fresh]:
 
 @contextmanager
 def signed_in(fresh: Fresh) -> Iterator[None]:
-    """MLflow's clients in this process know the login of the project's server."""
+    """Give MLflow clients in this process the login of the project's server."""
     user, _, password = fresh.login.partition(":")
     with patch.dict(os.environ, {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}):
         yield
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Keeps what is posted to it."""
+    """Records the bodies of POST requests."""
 
     def do_POST(self) -> None:
         self.server.received.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
@@ -208,12 +211,12 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *arguments: object) -> None:
-        """Say nothing."""
+        """Suppress the request log."""
 
 
 @contextmanager
 def receiver() -> Iterator[HTTPServer]:
-    """A real HTTP server; `received` holds the bodies."""
+    """Run an HTTP server whose `received` lists the request bodies."""
     with HTTPServer(("127.0.0.1", 0), Receiver) as server:
         server.received = []
         Thread(target=server.serve_forever, daemon=True).start()

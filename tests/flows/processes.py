@@ -1,4 +1,4 @@
-"""Commands, and waiting for what other processes and threads do."""
+"""Python commands, and waiting for other processes and threads."""
 
 import sys
 import time
@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60
+TIMEOUT = 60
 
 
-def wait_until(true: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait for something that another process or thread does."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
+def wait_until(condition: Callable[[], object], seconds: float = TIMEOUT) -> None:
+    """Wait for a condition that another process or thread fulfils. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
 
 
 def python(script: str) -> tuple[str, ...]:
-    """A command that runs a script."""
+    """Return a command that runs a Python script."""
     return (sys.executable, "-c", script)

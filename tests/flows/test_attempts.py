@@ -1,4 +1,4 @@
-"""An arrival that made two runs fail is set aside with the reason, so that it never blocks the inbox."""
+"""An arrival on which two runs failed is quarantined with the reason, so that it never blocks the inbox."""
 
 import logging
 import os
@@ -15,22 +15,22 @@ from processes import ROOT, python
 
 from landuse.core.errors import LanduseError, NotReady
 from landuse.core.paths import INBOX, QUARANTINE
-from pipelines.ingestion import counting_failures
+from pipelines.ingestion import tracked_attempt
 from pipelines.services import attempts, inbox
-from pipelines.steps.commands import TEMPORARY, CommandFailed, TookTooLong
+from pipelines.steps.commands import TEMPORARY, CommandFailed, CommandTimeout
 
 LANDUSE = str(Path(sys.executable).with_name("landuse"))
-DIES = """
+KILLS_ITSELF = """
 import os, signal, sys
-from pipelines.ingestion import counting_failures
-with counting_failures(sys.argv[1]):
+from pipelines.ingestion import tracked_attempt
+with tracked_attempt(sys.argv[1]):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.fixture(autouse=True)
-def at_rest(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny.write_params(place, {"pipelines": {"settle_seconds": 0}})
+def settled(work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.write_params(work_dir, {"pipelines": {"settle_seconds": 0}})
     monkeypatch.setattr(inbox, "get_run_logger", lambda: logging.getLogger("run"))
 
 
@@ -40,32 +40,32 @@ def arrive(name: str = "set.zip") -> str:
 
 
 def fail(arrival: str, error: BaseException) -> None:
-    """A run that takes the arrival in, and fails."""
-    with pytest.raises(type(error)), counting_failures(arrival):
+    """Simulate a run that fails to ingest the arrival."""
+    with pytest.raises(type(error)), tracked_attempt(arrival):
         raise error
 
 
-def refused() -> str:
-    """Why the only arrival that was set aside was refused."""
+def refusal_reason() -> str:
+    """Return the reason in the only quarantined report."""
     [report] = QUARANTINE.glob("*/refused.txt")
     return report.read_text()
 
 
 @pytest.mark.parametrize("error", [CommandFailed("it broke", 1), CommandFailed("it broke", -9), KeyError("it broke")])
-def test_what_made_a_run_fail_twice_is_set_aside_with_the_reason(error: Exception) -> None:
+def test_an_arrival_that_fails_twice_is_quarantined_with_the_reason(error: Exception) -> None:
     arrival = arrive()
     fail(arrival, error)
-    assert inbox.newest() == arrival and not QUARANTINE.exists()
+    assert inbox.next_arrival() == arrival and not QUARANTINE.exists()
     fail(arrival, error)
-    assert inbox.newest() is None and inbox.arrivals() == []
-    assert "it broke" in refused() and "made 2 runs fail" in refused()
+    assert inbox.next_arrival() is None and inbox.list_arrivals() == []
+    assert "it broke" in refusal_reason() and "made 2 runs fail" in refusal_reason()
 
 
-def test_an_arrival_that_cannot_be_read_in_time_is_at_fault_too() -> None:
+def test_a_timeout_counts_as_a_failed_attempt() -> None:
     arrival = arrive()
     for _ in range(2):
-        fail(arrival, TookTooLong("landuse fetch took more than 60 s", TEMPORARY))
-    assert "took more than 60 s" in refused()
+        fail(arrival, CommandTimeout("landuse fetch took more than 60 s", TEMPORARY))
+    assert "took more than 60 s" in refusal_reason()
 
 
 @pytest.mark.parametrize(
@@ -79,91 +79,91 @@ def test_an_arrival_that_cannot_be_read_in_time_is_at_fault_too() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_others_are_to_blame_for_and_a_stop_do_not_count(error: BaseException) -> None:
+def test_unrelated_errors_and_a_stop_are_not_counted(error: BaseException) -> None:
     arrival = arrive()
     fail(arrival, CommandFailed("it broke", 1))
     for _ in range(3):
         fail(arrival, error)
-    assert inbox.newest() == arrival and not QUARANTINE.exists()
+    assert inbox.next_arrival() == arrival and not QUARANTINE.exists()
     fail(arrival, CommandFailed("it broke again", 1))
-    assert "it broke again" in refused()
+    assert "it broke again" in refusal_reason()
 
 
-def test_a_flow_that_is_killed_while_it_takes_in_an_arrival_counts(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flow_killed_during_ingestion_counts_as_a_failed_attempt(caplog: pytest.LogCaptureFixture) -> None:
     arrive("older.zip")
     os.utime(INBOX / "older.zip", (0, 0))
     arrival = arrive()
     for _ in range(2):
-        assert inbox.newest() == arrival
-        assert subprocess.run([*python(DIES), arrival]).returncode == -signal.SIGKILL
-    assert inbox.newest() == "inbox/older.zip", "what was there before is next"
-    assert attempts.KILLED in refused() and f"{arrival} is set aside: {attempts.KILLED}" in caplog.text
+        assert inbox.next_arrival() == arrival
+        assert subprocess.run([*python(KILLS_ITSELF), arrival]).returncode == -signal.SIGKILL
+    assert inbox.next_arrival() == "inbox/older.zip", "the older arrival is next"
+    assert attempts.KILLED in refusal_reason() and f"{arrival} is set aside: {attempts.KILLED}" in caplog.text
 
 
-def test_another_arrival_of_the_same_name_begins_anew() -> None:
+def test_another_arrival_of_the_same_name_starts_at_zero() -> None:
     arrival = arrive()
     fail(arrival, CommandFailed("it broke", 1))
     Path(arrival).write_text("packed again")
     fail(arrival, CommandFailed("it broke", 1))
-    assert inbox.newest() == arrival and not QUARANTINE.exists()
+    assert inbox.next_arrival() == arrival and not QUARANTINE.exists()
 
 
-def test_an_arrival_that_was_taken_in_is_forgotten() -> None:
+def test_an_ingested_arrival_is_cleared() -> None:
     arrival = arrive()
     fail(arrival, CommandFailed("it broke", 1))
-    with counting_failures(arrival):
-        inbox.let_in(arrival)
+    with tracked_attempt(arrival):
+        inbox.mark_ingested(arrival)
     assert attempts.ATTEMPTS.read_text() == "{}"
 
 
-def test_what_cannot_be_moved_away_is_not_taken_again() -> None:
+def test_an_exhausted_arrival_that_cannot_be_moved_is_skipped() -> None:
     inbox.DONE.write_text("a file in the way")
     arrival = arrive()
     for _ in range(2):
         fail(arrival, CommandFailed("it broke", 1))
-    assert Path(arrival).exists() and inbox.newest() is None
+    assert Path(arrival).exists() and inbox.next_arrival() is None
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{", '{"set.zip": 3}', '{"set.zip": {"failures": "x"}}'])
-def test_damaged_notes_are_no_obstacle(damage: str) -> None:
+def test_a_damaged_attempts_file_is_ignored(damage: str) -> None:
     attempts.ATTEMPTS.write_text(damage)
     arrival = arrive()
     for _ in range(2):
         fail(arrival, LanduseError("it broke"))
-    assert "it broke" in refused()
+    assert "it broke" in refusal_reason()
 
 
-def test_a_hostile_name_is_noted_and_set_aside_like_any_other() -> None:
+def test_an_arrival_with_control_characters_in_its_name_is_quarantined() -> None:
     arrival = str(INBOX / os.fsdecode(b"\x1b[2J\xff\n.zip"))
     Path(arrival).write_text("no archive")
     for _ in range(2):
         fail(arrival, CommandFailed(f"{arrival} broke", 1))
-    assert inbox.arrivals() == [] and refused().rstrip("\n").isprintable()
+    assert inbox.list_arrivals() == [] and refusal_reason().rstrip("\n").isprintable()
 
 
-def test_what_is_taken_in_from_elsewhere_is_not_counted(place: Path) -> None:
-    (place / "own.zip").touch()
+def test_a_source_outside_of_the_inbox_is_not_counted(work_dir: Path) -> None:
+    (work_dir / "own.zip").touch()
     for _ in range(3):
-        fail(str(place / "own.zip"), CommandFailed("it broke", 1))
-    assert (place / "own.zip").exists() and not attempts.ATTEMPTS.exists()
+        fail(str(work_dir / "own.zip"), CommandFailed("it broke", 1))
+    assert (work_dir / "own.zip").exists() and not attempts.ATTEMPTS.exists()
 
 
 @pytest.mark.slow
-def test_a_real_flow_sets_aside_what_it_cannot_read_in_time_at_its_second_run(project: Path) -> None:
+def test_a_real_flow_quarantines_an_arrival_after_its_second_timeout(project: Path) -> None:
     (project / "pipelines").symlink_to(ROOT / "pipelines")
     tiny.write_params(project, {"pipelines": {"settle_seconds": 0, "retry_seconds": [], "fetch_minutes": 0.0001}})
     INBOX.mkdir()
     with ZipFile(INBOX / "set.zip", "w") as archive:
         archive.writestr("\x1b[31mfield/a.png", b"no image")
-    for there in (True, False):
-        done = subprocess.run([LANDUSE, "flow", "ingestion"], capture_output=True, text=True)
-        assert done.returncode == TEMPORARY and "Traceback" not in done.stdout + done.stderr
-        assert (INBOX / "set.zip").exists() == there
-    assert "took more than" in refused()
+    for still_there in (True, False):
+        result = subprocess.run([LANDUSE, "flow", "ingestion"], capture_output=True, text=True)
+        assert result.returncode == TEMPORARY and "Traceback" not in result.stdout + result.stderr
+        assert (INBOX / "set.zip").exists() == still_there
+    assert "took more than" in refusal_reason()
 
 
 @pytest.mark.parametrize(("name", "depth"), [("d" * 200, 25), ("d", 300)], ids=["long names", "many folders"])
-def test_an_arrival_too_deep_to_be_looked_into_is_counted_and_set_aside(name: str, depth: int) -> None:
+def test_an_arrival_too_deep_to_be_walked_is_counted_and_quarantined(name: str, depth: int) -> None:
     (INBOX / "deep").mkdir()
     home = os.getcwd()
     os.chdir(INBOX / "deep")
@@ -174,5 +174,5 @@ def test_an_arrival_too_deep_to_be_looked_into_is_counted_and_set_aside(name: st
     assert inbox.fingerprint()
     for _ in range(2):
         fail(str(INBOX / "deep"), CommandFailed("too deep", 1))
-    assert "too deep" in refused() and inbox.arrivals() == []
-    subprocess.run(("rm", "-rf", str(QUARANTINE)), check=True)  # pytest removes folders by their whole path
+    assert "too deep" in refusal_reason() and inbox.list_arrivals() == []
+    subprocess.run(("rm", "-rf", str(QUARANTINE)), check=True)  # pytest would remove folders by their full path

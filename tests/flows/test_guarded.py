@@ -1,4 +1,4 @@
-"""The servers of `make up` beside hostile pages and other users of the machine, on real servers."""
+"""Protection of the servers of `make up` against hostile web pages and other users, on real servers."""
 
 import json
 import os
@@ -28,7 +28,7 @@ STORE_READS = (
     "/", "/ajax-api/2.0/mlflow/experiments/search?max_results=9", "/api/2.0/mlflow/registered-models/search",
     "/get-artifact?path=report.html&run_uuid=1", "/graphql", "/api/2.0/mlflow-artifacts/artifacts",
 )  # fmt: skip
-ASK = f"""
+REQUEST_AS_NOBODY = f"""
 import json, os, sys
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -39,7 +39,7 @@ def ask(address, body):
     except HTTPError as error:
         return error.code
 
-ask(sys.argv[1], None)  # what Python imports for it may lie where only root can read
+ask(sys.argv[1], None)  # as root, since only root may be able to read what this imports
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 print(json.dumps([ask(address, body) for address in sys.argv[1:] for body in (None, b"{{}}")]))
 """
@@ -55,7 +55,7 @@ OPEN_SOCKET = """address => new Promise(done => {
 
 
 def deployment(fresh: Fresh) -> str:
-    return fresh.ask("/deployments/name/promotion/landuse")["id"]
+    return fresh.api("/deployments/name/promotion/landuse")["id"]
 
 
 def status(address: str, **headers: str) -> int:
@@ -71,34 +71,34 @@ def status(address: str, **headers: str) -> int:
 
 
 def test_a_page_of_another_origin_can_neither_read_nor_start_anything(
-    fresh: Fresh, told: HTTPServer, browser: object
+    fresh: Fresh, webhook: HTTPServer, browser: object
 ) -> None:
     user, _, password = fresh.login.partition(":")
     context = browser.new_context(http_credentials={"username": user, "password": password})
-    context.new_page().goto(fresh.store)  # the browser knows the login, and would send it along
+    context.new_page().goto(fresh.store)  # the browser now has the login and would send it
     page = context.new_page()
     with receiver() as evil:
-        page.goto(f"http://127.0.0.1:{evil.server_port}/")  # the page is an error, but one of this origin
+        page.goto(f"http://127.0.0.1:{evil.server_port}/")  # an error page, but with this origin
         run = f"{fresh.prefect}/api/deployments/{deployment(fresh)}/create_flow_run"
         name = json.dumps({"name": "planted"})
-        known = len(fresh.ask("/flow_runs/filter", {}))
+        runs_before = len(fresh.api("/flow_runs/filter", {}))
         for mode in ("cors", "no-cors"):
             for address, body in ((run, "{}"), (f"{fresh.store}/api/2.0/mlflow/registered-models/create", name)):
                 for kind in ("application/json", "text/plain"):
                     options = {"method": "POST", "mode": mode, "body": body, "headers": {"Content-Type": kind}}
-                    said = page.evaluate(FETCH, [address, options | {"credentials": "include"}])
-                    assert said[0] in ("refused", "opaque") and not said[1], said
+                    answer = page.evaluate(FETCH, [address, options | {"credentials": "include"}])
+                    assert answer[0] in ("refused", "opaque") and not answer[1], answer
         for address in (*map(fresh.prefect.__add__, READS), *map(fresh.store.__add__, STORE_READS)):
             assert page.evaluate(FETCH, [address, {"credentials": "include"}])[0] == "refused", address
         assert page.evaluate(OPEN_SOCKET, f"{fresh.prefect.replace('http', 'ws')}/api/events/out") == "refused"
     context.close()
-    assert len(fresh.ask("/flow_runs/filter", {})) == known
+    assert len(fresh.api("/flow_runs/filter", {})) == runs_before
     models = fresh.store + "/api/2.0/mlflow/registered-models/search"
     with urlopen(Request(models, headers={"Authorization": fresh.authorization})) as answer:
         assert "planted" not in answer.read().decode()
 
 
-def test_a_browser_is_let_in_by_the_login_on_both_servers(fresh: Fresh, browser: object) -> None:
+def test_a_browser_with_the_login_can_use_both_servers(fresh: Fresh, browser: object) -> None:
     user, _, password = fresh.login.partition(":")
     context = browser.new_context(http_credentials={"username": user, "password": password})
     page = context.new_page()
@@ -115,15 +115,15 @@ def test_a_browser_is_let_in_by_the_login_on_both_servers(fresh: Fresh, browser:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_another_user_of_the_machine_is_let_in_by_neither_server(fresh: Fresh) -> None:
+def test_another_user_of_the_machine_can_use_neither_server(fresh: Fresh) -> None:
     addresses = (*map(fresh.prefect.__add__, READS), *map(fresh.store.__add__, STORE_READS))
-    done = subprocess.run((sys.executable, "-c", ASK, *addresses), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout)) == {401}
+    result = subprocess.run((sys.executable, "-c", REQUEST_AS_NOBODY, *addresses), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert set(json.loads(result.stdout)) == {401}
 
 
 @pytest.mark.parametrize("path", ["events/in", "events/out", "logs/out", "task_runs/subscriptions/scheduled"])
-def test_a_web_socket_of_prefect_is_closed_to_who_does_not_know_the_login(fresh: Fresh, path: str) -> None:
+def test_a_web_socket_of_prefect_is_closed_without_the_login(fresh: Fresh, path: str) -> None:
     address = f"{fresh.prefect.replace('http', 'ws')}/api/{path}"
     for hello in ({"type": "auth", "token": None}, {"type": "auth", "token": "guess"}, {"type": "subscribe"}):
         with connect(address, subprotocols=["prefect"], proxy=None) as socket:
@@ -134,9 +134,9 @@ def test_a_web_socket_of_prefect_is_closed_to_who_does_not_know_the_login(fresh:
         pass
 
 
-def test_what_the_project_makes_is_not_readable_by_other_users(fresh: Fresh, scheduled: dict) -> None:
-    made = (".services", "mlflow.db", "mlruns", "data", "artifacts", "inbox", ".incoming", ".dvc/cache", ".dvc/tmp")
-    for name in made:
+def test_files_of_the_project_are_not_readable_by_other_users(fresh: Fresh, scheduled: dict) -> None:
+    paths = (".services", "mlflow.db", "mlruns", "data", "artifacts", "inbox", ".incoming", ".dvc/cache", ".dvc/tmp")
+    for name in paths:
         assert not stat.S_IMODE((fresh.work.folder / name).stat().st_mode) & 0o077, name
 
 
@@ -151,25 +151,25 @@ def test_the_login_is_in_no_log_page_record_or_process_list(fresh: Fresh, schedu
     assert password not in fresh.pipelines("status")
 
 
-# What a request may bring along
+# Run parameters and hosts
 
 
 @pytest.mark.parametrize("variable", ["command", "env", "env.PATH", "working_dir", "anything"])
-def test_a_run_brings_no_command_and_no_environment_along(fresh: Fresh, variable: str) -> None:
+def test_a_run_cannot_set_its_command_or_environment(fresh: Fresh, variable: str) -> None:
     with pytest.raises(HTTPError) as refusal:
-        fresh.ask(f"/deployments/{deployment(fresh)}/create_flow_run", {"job_variables": {variable: "touch pwned"}})
+        fresh.api(f"/deployments/{deployment(fresh)}/create_flow_run", {"job_variables": {variable: "touch pwned"}})
     assert refusal.value.code == 422 and "not allowed" in refusal.value.read().decode()
 
 
-def test_a_server_answers_no_other_host(fresh: Fresh) -> None:
+def test_a_server_rejects_requests_for_another_host(fresh: Fresh) -> None:
     for address in (f"{fresh.prefect}/api/health", f"{fresh.prefect}/", f"{fresh.store}/health", f"{fresh.store}/"):
         assert status(address, Host="evil.example", Authorization=fresh.authorization) == 421, address
 
 
-# Servers for a moment
+# Temporary servers
 
 
-def test_the_temporary_server_of_a_flow_asks_for_the_login_too(fresh: Fresh, tmp_path: Path) -> None:
+def test_the_temporary_server_of_a_flow_asks_for_the_login(fresh: Fresh, tmp_path: Path) -> None:
     ports = {"LANDUSE_PREFECT_PORT": free_port(), "LANDUSE_MLFLOW_PORT": free_port()}
     folder = tmp_path / "project"
     fresh.work.ok("git", "clone", "--quiet", str(fresh.work.folder), str(folder))
@@ -178,20 +178,20 @@ def test_the_temporary_server_of_a_flow_asks_for_the_login_too(fresh: Fresh, tmp
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as flow:  # fmt: skip
         address = next(line.split()[-1] for line in flow.stdout if "Starting temporary server on" in line)
-        wait_for(lambda: reached(f"{address}/api/health"), 60)
+        wait_for(lambda: is_reachable(f"{address}/api/health"), 60)
         assert status(f"{address}/api/flows/filter") == status(f"{address}/api/admin/settings") == 401
-        said = flow.stdout.read()
-    assert flow.returncode == 0, said
+        output = flow.stdout.read()
+    assert flow.returncode == 0, output
 
 
-def reached(address: str) -> bool:
+def is_reachable(address: str) -> bool:
     try:
         return status(address) == 200
     except OSError:
         return False
 
 
-def test_make_ui_shows_the_store_to_who_knows_the_login(fresh: Fresh, tmp_path: Path) -> None:
+def test_make_ui_shows_the_store_only_with_the_login(fresh: Fresh, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
     port = free_port()
     env = fresh.work.env(LANDUSE_MLFLOW_PORT=port, PYTHONPATH=f"{ROOT}/src:{tmp_path}")
@@ -199,11 +199,11 @@ def test_make_ui_shows_the_store_to_who_knows_the_login(fresh: Fresh, tmp_path: 
     with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as ui:
         try:
             assert f"http://127.0.0.1:{port}" in ui.stdout.readline()
-            wait_for(lambda: reached(f"http://127.0.0.1:{port}/health"), 60)
+            wait_for(lambda: is_reachable(f"http://127.0.0.1:{port}/health"), 60)
             login = (tmp_path / ".services" / "login").read_text().strip()
-            known = f"Basic {b64encode(login.encode()).decode()}"
+            credentials = f"Basic {b64encode(login.encode()).decode()}"
             assert status(f"http://127.0.0.1:{port}/") == 401
-            assert status(f"http://127.0.0.1:{port}/", Authorization=known) == 200
+            assert status(f"http://127.0.0.1:{port}/", Authorization=credentials) == 200
             taken = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
             assert taken.returncode == 1 and taken.stderr.startswith(f"landuse: port {port} is taken by process")
         finally:

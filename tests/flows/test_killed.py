@@ -1,4 +1,4 @@
-"""kill -9 at the worst moments: after a restart the next run completes, and nothing that was finished is done twice."""
+"""kill -9 at the worst moments: after a restart the next run completes and repeats no finished stage."""
 
 import json
 import os
@@ -8,25 +8,25 @@ from itertools import count
 
 import psutil
 import pytest
-from fresh import Fresh, kept_fresh, signed_in
+from fresh import Fresh, running_project, signed_in
 from mlflow import MlflowClient
 
 pytestmark = pytest.mark.slow
 EPOCHS = 20
-CHANGES = count(3)  # of views and seeds that no run had before, or DVC's cache would have the result
+CHANGES = count(3)  # values of views and seed that are new to every run, so that DVC has no cached result
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
-    """A new project, up, whose training is long enough to be killed in the middle."""
-    with kept_fresh(tmp_path_factory.mktemp("killed")) as fresh:
+    """A running project whose training is long enough to be killed halfway."""
+    with running_project(tmp_path_factory.mktemp("killed")) as fresh:
         fresh.work.change(lambda params: params["train"].update(epochs=EPOCHS, patience=EPOCHS))
         fresh.pipelines("up")
         yield fresh
 
 
 def flow_process(fresh: Fresh) -> psutil.Process:
-    """The process in which a flow runs now."""
+    """Return the process of the current flow: the parent of its command."""
     job = psutil.Process(int(json.loads((fresh.work.folder / ".services" / "job.json").read_text())["process.id"]))
     return job.parent()
 
@@ -44,50 +44,50 @@ def kill_server(fresh: Fresh) -> None:
 
 
 def kill_flow_and_worker(fresh: Fresh) -> None:
-    """At once, so that neither tells of the other."""
+    """Kill both at once, so that neither can report the other."""
     flow, worker = flow_process(fresh).pid, fresh.pid("worker")
     for pid in (worker, flow):
         os.kill(pid, signal.SIGKILL)
 
 
-ENDS = {
+EXPECTED_STATES = {
     kill_flow: {"CRASHED"},
     kill_worker: {"CRASHED", "COMPLETED"},
-    kill_server: {"CRASHED", "COMPLETED", "FAILED"},  # the last where the flow asks it just then
+    kill_server: {"CRASHED", "COMPLETED", "FAILED"},  # FAILED if the flow is just calling it
     kill_flow_and_worker: {"CRASHED"},
 }
 
 
-def killed_at(fresh: Fresh, kill: Callable[[Fresh], None], words: str, since: int) -> str:
-    """A retraining, and a kill when some run logs these words, after so many characters of the log; then all goes on.
+def kill_during(fresh: Fresh, kill: Callable[[Fresh], None], text: str, since: int) -> str:
+    """Trigger a retraining, kill once the log has `text` after character `since`, restart, and return the run's ID.
 
-    A run that outlives the first kill may be the one that gets so far, and leave nothing to do for the second.
+    A run that survives the first kill may be the one that logs the text, and leave nothing to do for the second run.
     """
     run = fresh.trigger("retraining")
-    fresh.logged(words, since)
+    fresh.wait_for_log(text, since)
     kill(fresh)
     fresh.pipelines("up")
     return run
 
 
 def statuses(fresh: Fresh) -> list[str]:
-    """How the trainings of the project stand in MLflow, which knows of none at first."""
+    """Return the status of every training run in MLflow; an empty list before the first."""
     client = MlflowClient(fresh.store, fresh.store)
     with signed_in(fresh):
         experiments = client.search_experiments(filter_string="name = 'landuse'")
         return [run.info.status for each in experiments for run in client.search_runs([each.experiment_id])]
 
 
-@pytest.mark.parametrize("kill", ENDS)
-def test_whatever_is_killed_the_next_run_completes(fresh: Fresh, kill: Callable[[Fresh], None]) -> None:
+@pytest.mark.parametrize("kill", EXPECTED_STATES)
+def test_after_a_kill_the_next_run_completes(fresh: Fresh, kill: Callable[[Fresh], None]) -> None:
     change, trained = next(CHANGES), statuses(fresh).count("FINISHED")
     fresh.work.change(lambda params: params["train"].update(seed=change))
     fresh.work.change(lambda params: params["extract"].update(views=change))
     since = len(fresh.worker_log())
-    first = killed_at(fresh, kill, "extract 40/400", since)
-    second = killed_at(fresh, kill, f"epoch   2/{EPOCHS}", since)
-    run = fresh.completed(fresh.trigger("retraining"))
-    assert fresh.states(run["id"]).get("extract", "Cached") == "Cached", "what was finished is not done again"
+    first = kill_during(fresh, kill, "extract 40/400", since)
+    second = kill_during(fresh, kill, f"epoch   2/{EPOCHS}", since)
+    run = fresh.wait_until_completed(fresh.trigger("retraining"))
+    assert fresh.task_states(run["id"]).get("extract", "Cached") == "Cached", "a finished stage is not repeated"
     assert fresh.work.stale() == {}
     after = statuses(fresh)
     assert "RUNNING" not in after and after.count("FINISHED") == trained + 1
@@ -95,8 +95,8 @@ def test_whatever_is_killed_the_next_run_completes(fresh: Fresh, kill: Callable[
     with signed_in(fresh):
         champion = MlflowClient(fresh.store, fresh.store).get_model_version_by_alias(registration["model"], "champion")
     assert str(champion.version) == registration["version"]
-    assert {fresh.finished(each)["state_type"] for each in (first, second)} <= ENDS[kill], (
-        "whoever still waited had its turn"
+    assert {fresh.wait_until_finished(each)["state_type"] for each in (first, second)} <= EXPECTED_STATES[kill], (
+        "runs that were still waiting have run"
     )
-    running = fresh.ask("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
-    assert running == [], "a lost run holds no place, and no flow within it"
+    running = fresh.api("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
+    assert running == [], "neither an orphaned run nor its subflows occupy a slot"

@@ -1,4 +1,4 @@
-"""A flow run here and now by `landuse flow`: settings become parameters, and a mistake is one line."""
+"""`landuse flow` runs a flow in this process: settings become parameters, and a mistake is reported in one line."""
 
 import os
 import signal
@@ -20,7 +20,14 @@ from landuse.core.paths import SERVICES
 from landuse.core.process import is_alive
 from pipelines.promotion import promotion
 from pipelines.retraining import retraining
-from pipelines.steps.local_run import EPHEMERAL, OWNER, end_orphans, parameters, prepare, refuse_unwritable
+from pipelines.steps.local_run import (
+    EPHEMERAL,
+    OWNER,
+    kill_orphaned_servers,
+    parse_settings,
+    prepare_environment,
+    refuse_unwritable,
+)
 from pipelines.training import training
 
 NOBODY = 65534
@@ -28,7 +35,7 @@ LANDUSE = str(Path(sys.executable).with_name("landuse"))
 
 
 @pytest.mark.parametrize(
-    ("flow", "settings", "found"),
+    ("flow", "settings", "expected"),
     [
         (retraining, [], {}),
         (retraining, ["force=true"], {"force": True}),
@@ -48,8 +55,8 @@ LANDUSE = str(Path(sys.executable).with_name("landuse"))
         ),
     ],
 )
-def test_settings_are_the_parameters_of_the_flow(flow, settings: list[str], found: dict) -> None:
-    assert parameters(flow.fn, settings) == found
+def test_settings_are_parsed_as_parameters_of_the_flow(flow, settings: list[str], expected: dict) -> None:
+    assert parse_settings(flow.fn, settings) == expected
 
 
 @pytest.mark.parametrize(
@@ -64,9 +71,9 @@ def test_settings_are_the_parameters_of_the_flow(flow, settings: list[str], foun
         (training, "overrides=3", "no parameter of this flow"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused_in_one_line(flow, setting: str, words: str) -> None:
+def test_an_invalid_setting_is_refused_in_one_line(flow, setting: str, words: str) -> None:
     with pytest.raises(LanduseError) as refusal:
-        parameters(flow.fn, [setting])
+        parse_settings(flow.fn, [setting])
     assert str(refusal.value).startswith(f"{setting}: {words}") and "\n" not in str(refusal.value)
 
 
@@ -82,13 +89,13 @@ def test_a_setting_that_makes_no_sense_is_refused_in_one_line(flow, setting: str
         (retraining, "sorce=https://user:planted@host/a.zip?token=planted"),
     ],
 )
-def test_a_flow_takes_no_address_since_prefect_would_keep_it(flow, setting: str) -> None:
+def test_a_url_is_refused_since_prefect_would_store_it(flow, setting: str) -> None:
     with pytest.raises(LanduseError) as refused:
-        parameters(flow.fn, [setting])
+        parse_settings(flow.fn, [setting])
     assert setting.partition("=")[0] in str(refused.value) and "planted" not in str(refused.value)
 
 
-def test_the_server_is_told_to_refuse_an_address_before_it_keeps_it() -> None:
+def test_the_parameter_schema_makes_the_server_reject_urls() -> None:
     bad = "https://user:planted@host/a.zip"
     for flow, key, value in ((retraining, "source", bad), (training, "overrides", {"data.source": bad})):
         schema = parameter_schema(flow).model_dump()
@@ -98,23 +105,23 @@ def test_the_server_is_told_to_refuse_an_address_before_it_keeps_it() -> None:
     assert not validate(fine, parameter_schema(training).model_dump())
 
 
-def test_without_servers_a_flow_speaks_to_none_whatever_the_shell_says(place: Path) -> None:
+def test_without_servers_a_flow_ignores_the_server_variables_of_the_shell(work_dir: Path) -> None:
     with patch.dict(os.environ, {"PREFECT_API_URL": "http://127.0.0.1:1/api"}):
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-        prepare()
+        prepare_environment()
         assert "PREFECT_API_URL" not in os.environ and "MLFLOW_TRACKING_URI" not in os.environ
         assert os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] == "true"
-        assert os.environ["PREFECT_HOME"] == str(place / ".services" / "prefect")
+        assert os.environ["PREFECT_HOME"] == str(work_dir / ".services" / "prefect")
 
 
-def test_a_store_that_the_user_named_is_kept(place: Path) -> None:
-    for store in (f"sqlite:///{place}/own.db", "http://127.0.0.1:1"):
+def test_a_store_set_by_the_user_is_kept(work_dir: Path) -> None:
+    for store in (f"sqlite:///{work_dir}/own.db", "http://127.0.0.1:1"):
         with patch.dict(os.environ, {"MLFLOW_TRACKING_URI": store}):
-            prepare()
+            prepare_environment()
             assert os.environ["MLFLOW_TRACKING_URI"] == store
 
 
-def test_the_real_command_says_what_is_wrong_in_one_line(project: Path) -> None:
+def test_the_command_reports_an_unknown_parameter_in_one_line(project: Path) -> None:
     (project / "pipelines").symlink_to(ROOT / "pipelines")
     done = subprocess.run([LANDUSE, "flow", "retraining", "froce=true"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
@@ -122,7 +129,7 @@ def test_the_real_command_says_what_is_wrong_in_one_line(project: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_the_real_command_knows_its_flows_and_no_other(project: Path) -> None:
+def test_the_command_offers_exactly_the_four_flows(project: Path) -> None:
     done = subprocess.run(
         [LANDUSE, "flow", "cooking"], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}
     )
@@ -131,7 +138,7 @@ def test_the_real_command_knows_its_flows_and_no_other(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_command_runs_a_flow_without_a_server_and_says_why_it_failed(project: Path) -> None:
+def test_the_command_runs_a_flow_without_a_server_and_reports_its_failure(project: Path) -> None:
     (project / "pipelines").symlink_to(ROOT / "pipelines")
     done = subprocess.run([LANDUSE, "flow", "ingestion", "source=nowhere.zip"], capture_output=True, text=True)
     complaint = "nowhere.zip: there is no such file or folder"
@@ -149,26 +156,28 @@ def test_the_real_command_runs_a_flow_without_a_server_and_says_why_it_failed(pr
     ],
     ids=["SIGTERM", "Ctrl-C in a terminal", "a closed terminal"],
 )
-def test_a_flow_that_is_stopped_takes_its_temporary_server_with_it(
+def test_a_stopped_flow_also_ends_its_temporary_server(
     project: Path, stop: Callable[[subprocess.Popen], None], code: int
 ) -> None:
     (project / "pipelines").symlink_to(ROOT / "pipelines")
     command = [LANDUSE, "flow", "ingestion"]
-    heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard) as flow:
+    reset_sighup = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # even if the tests run under nohup
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=reset_sighup
+    ) as flow:
         next(line for line in flow.stderr if "Flow run 'ingest'" in line)
         started = psutil.Process(flow.pid).children(recursive=True)
         assert any("uvicorn" in process.cmdline() for process in started)
         stop(flow)
-        said = flow.stderr.read()
-    assert flow.returncode == code and "Traceback" not in said
+        errors = flow.stderr.read()
+    assert flow.returncode == code and "Traceback" not in errors
     assert not any(process.is_running() for process in started)
 
 
 @pytest.mark.slow
-def test_a_temporary_server_that_does_not_start_in_time_is_one_line(project: Path) -> None:
+def test_a_startup_timeout_of_the_temporary_server_is_reported_in_one_line(project: Path) -> None:
     (project / "pipelines").symlink_to(ROOT / "pipelines")
-    hurried = "from pipelines import services; services.START_SECONDS = 1"
+    hurried = "from pipelines.services import processes; processes.START_SECONDS = 1"
     script = f"{hurried}; import sys; from landuse.cli import main; sys.argv = ['landuse', 'flow', 'ingestion']; main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 75 and "Traceback" not in done.stderr
@@ -176,15 +185,15 @@ def test_a_temporary_server_that_does_not_start_in_time_is_one_line(project: Pat
 
 
 @pytest.mark.parametrize("owner", ["me", "3", "{}", '{"process.host": 1}'])
-def test_a_process_that_somebody_else_calls_so_is_left_alone(owner: str) -> None:
+def test_a_process_with_an_invalid_owner_is_left_alone(owner: str) -> None:
     with subprocess.Popen(["sleep", "100"], env=os.environ | {EPHEMERAL: "1", OWNER: owner}) as stranger:
-        end_orphans()
+        kill_orphaned_servers()
         assert stranger.poll() is None
         stranger.kill()
 
 
 @pytest.mark.slow
-def test_the_temporary_server_of_a_flow_that_was_killed_is_ended_by_the_next_flow(project: Path) -> None:
+def test_the_next_flow_kills_the_temporary_server_of_a_killed_flow(project: Path) -> None:
     (project / "pipelines").symlink_to(ROOT / "pipelines")
     with subprocess.Popen([LANDUSE, "flow", "ingestion"], stderr=subprocess.PIPE, text=True) as flow:
         next(line for line in flow.stderr if "Flow run 'ingest'" in line)
@@ -193,23 +202,23 @@ def test_the_temporary_server_of_a_flow_that_was_killed_is_ended_by_the_next_flo
         flow.kill()
     assert server.is_running()
     with patch.dict(os.environ):
-        prepare()
+        prepare_environment()
     assert not is_alive(server)
 
 
-def test_where_another_user_made_the_folder_of_prefect_a_flow_says_so_in_one_line(place: Path) -> None:
+def test_a_prefect_folder_of_another_user_is_reported_in_one_line(work_dir: Path) -> None:
     home = SERVICES / "prefect"
     home.mkdir()
-    for path in (place, SERVICES, home):
+    for path in (work_dir, SERVICES, home):
         path.chmod(0o755)
-    assert answer_of_nobody(refuse_unwritable) == ".services/prefect: Permission denied"
+    assert error_as_nobody(refuse_unwritable) == ".services/prefect: Permission denied"
     home.chmod(0o777)
     (home / "prefect.db").touch(mode=0o644)
-    assert answer_of_nobody(refuse_unwritable) == ".services/prefect/prefect.db: Permission denied"
+    assert error_as_nobody(refuse_unwritable) == ".services/prefect/prefect.db: Permission denied"
 
 
-def answer_of_nobody(work: Callable[[], object]) -> str:
-    """The error that some work, done as another Unix user, ends with."""
+def error_as_nobody(work: Callable[[], object]) -> str:
+    """Run a function as another Unix user and return its OSError as a text."""
     if os.getuid():
         pytest.skip("only root can be another user")
     read, write = os.pipe()

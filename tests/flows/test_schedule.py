@@ -1,4 +1,4 @@
-"""A schedule in a zone with summer time: a night has one run, whatever its clocks do."""
+"""Schedules in a time zone with summer time: every night has exactly one run."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -13,12 +13,12 @@ DAYS = 2
 
 
 async def due(cron: str, noon: datetime) -> list[datetime]:
-    """When runs are due in the nights after a noon, whenever the scheduler looks meanwhile."""
-    schedule, found, end = CronSchedule(cron=cron, timezone=BERLIN.key), set(), noon + timedelta(days=DAYS)
-    for look in range(24 * 4 * DAYS):
-        dates = await schedule.get_dates(2, start=noon + look * QUARTER)
-        found.update(date.astimezone(UTC) for date in dates if date < end)
-    return sorted(found)
+    """Return when runs are due in the nights after a noon, if the scheduler plans every quarter of an hour."""
+    schedule, runs, end = CronSchedule(cron=cron, timezone=BERLIN.key), set(), noon + timedelta(days=DAYS)
+    for quarter in range(24 * 4 * DAYS):
+        dates = await schedule.get_dates(2, start=noon + quarter * QUARTER)
+        runs.update(date.astimezone(UTC) for date in dates if date < end)
+    return sorted(runs)
 
 
 @pytest.mark.parametrize("cron", ["30 2 * * *", "0 2 * * *", "59 2 * * *", "0 3 * * *"])

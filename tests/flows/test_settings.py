@@ -1,4 +1,4 @@
-"""Prefect keeps to the project: its settings, and the database of the user, which is never written to."""
+"""Prefect uses the settings of the project only, and never writes to the database of the user."""
 
 import json
 import os
@@ -10,10 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LANDUSE = Path(sys.executable).with_name("landuse")
-FOUND = """
+PRINT_SETTINGS = """
 import json, os
-from landuse.core.environment import own_environment
-own_environment()
+from landuse.core.environment import sanitize_environment
+sanitize_environment()
 from pipelines.services import processes, settings
 os.environ.update(processes.environment())
 from prefect.settings import get_current_settings
@@ -64,34 +64,34 @@ def hostile(folder: Path) -> dict[str, str]:
 
 
 def write(folder: Path, kind: str) -> dict[str, str]:
-    """Put what is hostile into a file of this kind in the folder, or into the environment, which is returned."""
-    found, toml = hostile(folder), PREFECT_TOML.replace("{folder}", str(folder))
+    """Write the hostile settings to a file of this kind; return environment variables for the shell."""
+    variables, toml = hostile(folder), PREFECT_TOML.replace("{folder}", str(folder))
     if kind == ".env":
-        (folder / ".env").write_text("".join(f"{name}='{value}'\n" for name, value in found.items()))
+        (folder / ".env").write_text("".join(f"{name}='{value}'\n" for name, value in variables.items()))
     if kind == "prefect.toml":
         (folder / "prefect.toml").write_text(toml)
     if kind == "pyproject.toml":
         (folder / "pyproject.toml").write_text(f"[tool.prefect]\n{toml}".replace("\n[", "\n[tool.prefect."))
     if kind == "profiles.toml":
         (folder / ".prefect").mkdir()
-        rows = "".join(f"{name} = {json.dumps(value)}\n" for name, value in found.items())
+        rows = "".join(f"{name} = {json.dumps(value)}\n" for name, value in variables.items())
         (folder / ".prefect" / "profiles.toml").write_text(f'active = "mine"\n[profiles.mine]\n{rows}')
-    return found if kind == "the shell" else {}
+    return variables if kind == "the shell" else {}
 
 
 def settings(folder: Path, **more: str) -> dict[str, str]:
-    """The settings that Prefect goes by in a program of ours in this folder, which is the user's home, too."""
+    """Return the settings that Prefect uses in a program of ours in this folder, which is also the user's home."""
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "HOME": str(folder)} | more
-    command = [sys.executable, "-c", FOUND]
+    command = [sys.executable, "-c", PRINT_SETTINGS]
     return json.loads(subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.parametrize("kind", ["the shell", ".env", "prefect.toml", "pyproject.toml", "profiles.toml"])
-def test_nothing_of_the_user_changes_the_settings_of_prefect(kind: str, tmp_path: Path) -> None:
+def test_no_configuration_of_the_user_changes_the_settings_of_prefect(kind: str, tmp_path: Path) -> None:
     expected = settings(tmp_path)
-    found = settings(tmp_path, **write(tmp_path, kind))
-    unset = {name for name, value in found.items() if not value and name not in expected}
-    assert {name: value for name, value in found.items() if name not in unset} == expected
+    actual = settings(tmp_path, **write(tmp_path, kind))
+    unset = {name for name, value in actual.items() if not value and name not in expected}
+    assert {name: value for name, value in actual.items() if name not in unset} == expected
 
 
 @pytest.mark.slow

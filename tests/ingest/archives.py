@@ -1,4 +1,4 @@
-"""Small sets of images, as folders, zips and tars, and what the tests of ingestion do with them."""
+"""Small data sets as folders, zips and tars, and helpers for the ingest tests."""
 
 import io
 import tarfile
@@ -11,7 +11,7 @@ import yaml
 from dvc.repo import Repo
 from PIL import Image
 
-from landuse import ingest as room
+from landuse import ingest
 from landuse.params import DataParams, ValidateParams
 
 WRONG = "md5:" + "0" * 32
@@ -28,14 +28,14 @@ CHECKS = ValidateParams(
 
 
 def picture(seed: int) -> bytes:
-    """A PNG of noise, another one for every seed."""
+    """Return a PNG of noise that depends on the seed."""
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
 def pictures(seed: int = 0) -> dict[str, bytes]:
-    """Two images in each of two classes."""
+    """Return two images in each of two classes."""
     names = ("field/a.png", "field/b.png", "water/a.png", "water/b.png")
     return {name: picture(seed + number) for number, name in enumerate(names)}
 
@@ -51,7 +51,7 @@ def folder_of(folder: Path, files: dict[str, bytes]) -> Path:
 def zip_of(path: Path, files: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980: the same bytes every time
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, so the bytes are the same every time
     return path
 
 
@@ -68,12 +68,14 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def bring_in(source: Path | str, checks: ValidateParams = CHECKS, checksum: str | None = None) -> room.Ingested:
-    return room.ingest(DataParams(source=str(source), checksum=checksum), checks)
+def ingest_source(
+    source: Path | str, checks: ValidateParams = CHECKS, checksum: str | None = None
+) -> ingest.IngestResult:
+    return ingest.ingest(DataParams(source=str(source), checksum=checksum), checks)
 
 
-def ask_for(checks: ValidateParams) -> None:
-    """Write the checks into params.yaml."""
+def set_requirements(checks: ValidateParams) -> None:
+    """Write the validation requirements to params.yaml."""
     path = Path("params.yaml")
     params = yaml.safe_load(path.read_text())
     params["validate"] = {
@@ -83,12 +85,12 @@ def ask_for(checks: ValidateParams) -> None:
     path.write_text(yaml.safe_dump(params))
 
 
-def in_step() -> bool:
-    """Whether data/ is what data.dvc says."""
+def is_data_current() -> bool:
+    """Return True if data/ matches data.dvc."""
     return is_current("data.dvc")
 
 
 def is_current(stage: str) -> bool:
-    """Whether DVC has nothing to do for a stage."""
+    """Return True if a stage is up to date in DVC."""
     with Repo() as repo:
         return repo.status([stage]) == {}

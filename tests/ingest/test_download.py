@@ -1,4 +1,4 @@
-"""An archive from the web arrives whole, or not at all."""
+"""An archive is downloaded completely, or not at all."""
 
 import re
 import threading
@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from archives import CHECKS, WRONG, ask_for, bring_in, pictures, zip_of
+from archives import CHECKS, WRONG, ingest_source, pictures, set_requirements, zip_of
 
 from landuse.core.errors import LanduseError
 from landuse.ingest import download
 
 
 class Web(BaseHTTPRequestHandler):
-    """A site with one archive, and the ways in which a transfer goes wrong."""
+    """A web server with one archive, and the ways in which a transfer can fail."""
 
     archive = b""
-    seen: list[tuple[str, str | None]] = []
+    requests: list[tuple[str, str | None]] = []
 
     def do_GET(self) -> None:
-        self.seen.append((self.path, self.headers["Authorization"]))
+        self.requests.append((self.path, self.headers["Authorization"]))
         self.path = self.path.partition("?")[0]
         if self.path == "/moved.zip":
             self.send_response(302)
@@ -59,8 +59,8 @@ class Web(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
-    """The address of a real web server on this machine."""
-    Web.archive, Web.seen = zip_of(tmp_path / "served.zip", pictures()).read_bytes(), []
+    """Return the URL of a real web server on this machine."""
+    Web.archive, Web.requests = zip_of(tmp_path / "served.zip", pictures()).read_bytes(), []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Web)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -68,30 +68,30 @@ def site(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def served() -> str:
+def archive_checksum() -> str:
     return f"md5:{md5(Web.archive).hexdigest()}"
 
 
-def test_a_url_is_ingested_and_recorded_without_its_secrets_and_not_fetched_again(project: Path, site: str) -> None:
+def test_a_url_is_recorded_without_its_secrets_and_fetched_once(project: Path, site: str) -> None:
     url = site.replace("http://", "http://user:pa%40ss@") + "/set.zip?token=secret"
-    first = bring_in(url, checksum=served())
-    assert (first.source, first.digest, first.changed) == (f"{site}/set.zip", served(), True)
+    first = ingest_source(url, checksum=archive_checksum())
+    assert (first.source, first.digest, first.changed) == (f"{site}/set.zip", archive_checksum(), True)
     assert "secret" not in Path("data.dvc").read_text() and "pa" not in first.source
-    assert Web.seen == [("/set.zip?token=secret", "Basic " + b64encode(b"user:pa@ss").decode())]
-    assert bring_in(url, checksum=served()) == replace(first, changed=False)
-    assert len(Web.seen) == 1
+    assert Web.requests == [("/set.zip?token=secret", "Basic " + b64encode(b"user:pa@ss").decode())]
+    assert ingest_source(url, checksum=archive_checksum()) == replace(first, changed=False)
+    assert len(Web.requests) == 1
 
 
-def test_a_password_is_not_sent_on_to_where_a_redirect_leads(project: Path, site: str) -> None:
-    download.fetch(site.replace("http://", "http://user:word@") + "/moved.zip", served())
-    assert [bool(authorization) for _, authorization in Web.seen] == [True, False]
+def test_a_password_is_not_forwarded_on_a_redirect(project: Path, site: str) -> None:
+    download.fetch(site.replace("http://", "http://user:word@") + "/moved.zip", archive_checksum())
+    assert [bool(authorization) for _, authorization in Web.requests] == [True, False]
 
 
-def test_a_url_with_a_space_and_a_password_with_brackets_are_sent_as_they_are_meant(project: Path, site: str) -> None:
+def test_special_characters_in_url_and_password_are_encoded_correctly(project: Path, site: str) -> None:
     url = site.replace("http://", "http://us[er:p@ss]w%2Ford@") + "/s\u00e9t 1.zip?token=se cret#part"
-    assert bring_in(url, checksum=served()).source == f"{site}/s\u00e9t 1.zip"
-    said = "Basic " + b64encode(b"us[er:p@ss]w/ord").decode()
-    assert Web.seen == [("/s%C3%A9t%201.zip?token=se%20cret", said)]
+    assert ingest_source(url, checksum=archive_checksum()).source == f"{site}/s\u00e9t 1.zip"
+    authorization = "Basic " + b64encode(b"us[er:p@ss]w/ord").decode()
+    assert Web.requests == [("/s%C3%A9t%201.zip?token=se%20cret", authorization)]
     assert not re.search("secret|p@ss|ord", Path("data.dvc").read_text().replace("word", ""))
 
 
@@ -111,24 +111,24 @@ def test_a_url_with_a_space_and_a_password_with_brackets_are_sent_as_they_are_me
         "http://user:planted@/set.zip?token=planted",
     ],
 )
-def test_whatever_is_wrong_with_a_url_its_secrets_are_not_told(project: Path, site: str, source: str) -> None:
+def test_no_error_about_a_url_reveals_its_secrets(project: Path, site: str, source: str) -> None:
     source = source.replace("HOST", site.removeprefix("http://"))
-    ask_for(CHECKS)
+    set_requirements(CHECKS)
     change = {"data": {"source": source, "checksum": WRONG}}
     Path("params.yaml").write_text(yaml.safe_dump(yaml.safe_load(Path("params.yaml").read_text()) | change))
     with pytest.raises(LanduseError, match="data.source") as refused:
-        bring_in(source, checksum=WRONG)
+        ingest_source(source, checksum=WRONG)
     assert "planted" not in str(refused.value)
 
 
 def test_a_download_with_another_checksum_is_refused_and_not_kept(project: Path, site: str) -> None:
-    with pytest.raises(LanduseError, match=f"set.zip has {served()} instead of {WRONG}"):
-        bring_in(f"{site}/set.zip", checksum=WRONG)
+    with pytest.raises(LanduseError, match=f"set.zip has {archive_checksum()} instead of {WRONG}"):
+        ingest_source(f"{site}/set.zip", checksum=WRONG)
     assert not Path("data").exists() and list(download.DOWNLOADS.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("page", "words"),
+    ("page", "message"),
     [
         ("missing.zip", "answers 404 Not Found: check data.source"),
         ("cut.zip", "broke off after 1,000 of"),
@@ -136,28 +136,28 @@ def test_a_download_with_another_checksum_is_refused_and_not_kept(project: Path,
         ("reset.zip", "broke off"),
     ],
 )
-def test_a_failed_transfer_says_what_happened_and_leaves_nothing(
-    project: Path, site: str, page: str, words: str, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_transfer_is_explained_and_leaves_nothing(
+    project: Path, site: str, page: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "TIMEOUT", 1)
-    with pytest.raises(LanduseError, match=words) as caught:
-        bring_in(f"{site}/{page}?token=secret", checksum=served())
+    with pytest.raises(LanduseError, match=message) as caught:
+        ingest_source(f"{site}/{page}?token=secret", checksum=archive_checksum())
     assert f"{site}/{page}" in str(caught.value) and "secret" not in str(caught.value)
     assert list(download.DOWNLOADS.iterdir()) == [] and not Path("data").exists()
 
 
-def test_a_host_that_cannot_be_reached_is_named_with_the_remedy(project: Path) -> None:
+def test_an_unreachable_host_is_named_with_the_remedy(project: Path) -> None:
     with pytest.raises(
         LanduseError, match=r"http://127.0.0.1:1/a.zip cannot be reached \(Connection refused\)"
     ) as caught:
-        bring_in("http://127.0.0.1:1/a.zip", checksum=WRONG)
+        ingest_source("http://127.0.0.1:1/a.zip", checksum=WRONG)
     assert "data.source" in str(caught.value)
 
 
-def test_a_kept_download_is_used_until_it_is_damaged_or_another_replaces_it(project: Path, site: str) -> None:
-    kept = download.fetch(f"{site}/set.zip", served())
-    assert download.fetch(f"{site}/set.zip", served()) == kept and len(Web.seen) == 1
-    kept.write_bytes(b"damaged")
-    (kept.parent / "md5-older").touch()
-    assert download.fetch(f"{site}/set.zip", served()).read_bytes() == Web.archive
-    assert list(kept.parent.iterdir()) == [kept]
+def test_a_cached_download_is_used_until_it_is_damaged_or_replaced(project: Path, site: str) -> None:
+    cached = download.fetch(f"{site}/set.zip", archive_checksum())
+    assert download.fetch(f"{site}/set.zip", archive_checksum()) == cached and len(Web.requests) == 1
+    cached.write_bytes(b"damaged")
+    (cached.parent / "md5-older").touch()
+    assert download.fetch(f"{site}/set.zip", archive_checksum()).read_bytes() == Web.archive
+    assert list(cached.parent.iterdir()) == [cached]

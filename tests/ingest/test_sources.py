@@ -1,10 +1,10 @@
-"""Which source is meant, and how it is recorded."""
+"""Which source the params name, and how it is recorded."""
 
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from archives import WRONG, bring_in, folder_of, pictures, zip_of
+from archives import WRONG, folder_of, ingest_source, pictures, zip_of
 
 from landuse import sample
 from landuse.core.errors import LanduseError
@@ -12,14 +12,14 @@ from landuse.ingest.sources import UCMERCED_CHECKSUM, find_source
 from landuse.params import DataParams
 
 
-def test_a_source_is_recorded_without_the_folders_of_this_machine(tmp_path: Path) -> None:
+def test_a_source_is_recorded_without_local_folders(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "set.zip", pictures())
     source = find_source(DataParams(source=str(archive), checksum=None))
     assert (source.name, source.digest) == ("set.zip", f"sha256:{sha256(archive.read_bytes()).hexdigest()}")
     assert find_source(DataParams(source=str(folder_of(tmp_path / "set", pictures())), checksum=None)).name == "set"
 
 
-def test_the_digest_of_a_folder_follows_names_and_contents(tmp_path: Path) -> None:
+def test_the_digest_of_a_folder_depends_on_names_and_contents(tmp_path: Path) -> None:
     def digest() -> str:
         return find_source(DataParams(source=str(tmp_path / "set"), checksum=None)).digest
 
@@ -32,14 +32,14 @@ def test_the_digest_of_a_folder_follows_names_and_contents(tmp_path: Path) -> No
     assert len({first, second, digest()}) == 3
 
 
-def test_the_sample_and_ucmerced_are_known_by_name() -> None:
+def test_the_sample_and_ucmerced_are_built_in() -> None:
     drawn = find_source(DataParams(source="sample", checksum=None))
     assert (drawn.name, drawn.digest) == ("sample", sample.FINGERPRINT)
     official = find_source(DataParams(source="ucmerced", checksum=None))
     assert (official.name, official.digest) == ("ucmerced", UCMERCED_CHECKSUM)
 
 
-SENSELESS = {
+INVALID_SOURCES = {
     "missing file": ("nowhere.zip", None, "nowhere.zip: there is no such file or folder"),
     "URL without checksum": ("http://host/a.zip", None, "a URL needs data.checksum"),
     "other scheme": ("s3://bucket/a.zip", WRONG, "only http and https"),
@@ -47,14 +47,14 @@ SENSELESS = {
     "checksum of a folder": (".", WRONG, "data.checksum is for archives"),
     "checksum of the sample": ("sample", WRONG, "data.checksum is for archives"),
     "its own data": (".", None, "data/ is what would be replaced"),
-    "the home of nobody": ("~nobody-knows/a.zip", None, "there is no such file or folder"),
+    "home of an unknown user": ("~nobody-knows/a.zip", None, "there is no such file or folder"),
     "another checksum": ("params.yaml", WRONG, f"params.yaml has md5:.* instead of {WRONG}"),
 }
 
 
-@pytest.mark.parametrize("case", SENSELESS)
-def test_a_source_that_cannot_be_had_is_refused_before_anything_happens(project: Path, case: str) -> None:
-    source, checksum, words = SENSELESS[case]
-    with pytest.raises(LanduseError, match=words):
-        bring_in(source, checksum=checksum)
+@pytest.mark.parametrize("case", INVALID_SOURCES)
+def test_an_invalid_source_is_refused_before_anything_changes(project: Path, case: str) -> None:
+    source, checksum, message = INVALID_SOURCES[case]
+    with pytest.raises(LanduseError, match=message):
+        ingest_source(source, checksum=checksum)
     assert not Path("data").exists() and not Path("data.dvc").exists()

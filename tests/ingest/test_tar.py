@@ -1,4 +1,4 @@
-"""Hard links in a tar are files, and no header of one takes memory or time beyond measure."""
+"""Hard links in a tar become files, and no header takes excessive memory or time."""
 
 import gzip
 import io
@@ -21,7 +21,7 @@ BLOCK = 512
 
 
 def entry(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "", size: int = -1) -> bytes:
-    """One member of a tar, as bytes: of a size that may not be that of its content."""
+    """Return one tar member as bytes; its size field may differ from the size of its content."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size = kind, link, len(content) if size < 0 else size
     return info.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % BLOCK)
@@ -32,7 +32,7 @@ def link(name: str, source: str) -> bytes:
 
 
 def unpacked(folder: Path, *entries: bytes, packed: Callable = bytes) -> dict[str, bytes]:
-    """The files that an archive of these members becomes."""
+    """Unpack an archive of these members and return its files."""
     archive = folder / "a.tar"
     archive.write_bytes(packed(b"".join(entries) + bytes(2 * BLOCK)))
     unpack.unpack_archive(archive, "a.tar", folder / "data")
@@ -40,7 +40,7 @@ def unpacked(folder: Path, *entries: bytes, packed: Callable = bytes) -> dict[st
 
 
 @pytest.mark.parametrize("mode", ["cf", "czf"])
-def test_a_folder_of_twins_comes_out_of_the_tar_of_it_whole(tmp_path: Path, mode: str) -> None:
+def test_a_folder_with_hard_links_survives_a_tar_unchanged(tmp_path: Path, mode: str) -> None:
     folder = folder_of(tmp_path / "source", pictures())
     for number in range(3):
         os.link(folder / "field" / "a.png", folder / "field" / f"twin{number}.png")
@@ -51,8 +51,8 @@ def test_a_folder_of_twins_comes_out_of_the_tar_of_it_whole(tmp_path: Path, mode
     assert files_in(tmp_path / "data") == files_in(folder)
 
 
-def test_images_linked_from_a_cache_that_lies_in_the_archive_are_taken(tmp_path: Path) -> None:
-    """So `cache.type hardlink` leaves a project."""
+def test_images_hard_linked_to_a_cache_in_the_archive_are_extracted(tmp_path: Path) -> None:
+    """A project with `cache.type hardlink` looks like this."""
     project = folder_of(tmp_path / "project", {f".dvc/cache/{name}": image for name, image in pictures().items()})
     for name in pictures():
         (project / "data" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def test_images_linked_from_a_cache_that_lies_in_the_archive_are_taken(tmp_path:
     assert files_in(tmp_path / "data") == pictures() | {"water/twin.png": pictures()["water/a.png"]}
 
 
-def test_links_over_links_and_to_what_was_left_out_have_the_content_of_the_file(tmp_path: Path) -> None:
+def test_chained_links_and_links_to_skipped_files_have_the_right_content(tmp_path: Path) -> None:
     entries = [
         entry("x/a/one.png", IMAGE),
         link("x/a/two.png", "./x/a//one.png"),
@@ -92,11 +92,11 @@ def test_links_over_links_and_to_what_was_left_out_have_the_content_of_the_file(
 BAD_LINKS = {
     "to the outside": (link("a/b.png", "../a/one.png"), "is a link to '../a/one.png', outside of it"),
     "to a file of this machine": (link("a/b.png", "/etc/passwd"), "is a link to '/etc/passwd', outside of it"),
-    "to nothing": (link("a/b.png", "a/gone.png"), "is a link to 'a/gone.png', which is no file in it"),
-    "to itself": (link("a/b.png", "a/b.png"), "is a link to 'a/b.png', which is no file in it"),
-    "in a ring": (link("a/b.png", "a/c.png") + link("a/c.png", "a/b.png"), "which is no file in it"),
-    "to a folder": (entry("a", kind=tarfile.DIRTYPE) + link("a/b.png", "a"), "which is no file in it"),
-    "to an image of the same name elsewhere": (link("a/b.png", "y/a/one.png"), "which is no file in it"),
+    "to nothing": (link("a/b.png", "a/gone.png"), "is a link to 'a/gone.png', which is not a file in it"),
+    "to itself": (link("a/b.png", "a/b.png"), "is a link to 'a/b.png', which is not a file in it"),
+    "in a ring": (link("a/b.png", "a/c.png") + link("a/c.png", "a/b.png"), "which is not a file in it"),
+    "to a folder": (entry("a", kind=tarfile.DIRTYPE) + link("a/b.png", "a"), "which is not a file in it"),
+    "to an image of the same name elsewhere": (link("a/b.png", "y/a/one.png"), "which is not a file in it"),
     "to a symbolic link": (
         entry("a/s.png", kind=tarfile.SYMTYPE, link="one.png") + link("a/b.png", "a/s.png"),
         "its member 'a/s.png' is a link or a device",
@@ -108,34 +108,34 @@ BAD_LINKS = {
 
 
 @pytest.mark.parametrize("case", BAD_LINKS)
-def test_a_link_that_leads_to_no_file_of_the_archive_is_refused(tmp_path: Path, case: str) -> None:
-    entries, words = BAD_LINKS[case]
-    with pytest.raises(Refused, match=words) as caught:
+def test_a_link_whose_target_is_not_in_the_archive_is_refused(tmp_path: Path, case: str) -> None:
+    entries, message = BAD_LINKS[case]
+    with pytest.raises(Refused, match=message) as caught:
         unpacked(tmp_path, entry("x/a/one.png", IMAGE), entries)
     assert "\n" not in str(caught.value)
 
 
-def test_links_count_with_the_bytes_that_they_become(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_count_towards_the_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpack, "UNPACKED_BYTES", 2_000_000)
-    monkeypatch.setattr(unpack, "UNPACKED_TIMES", 1)
+    monkeypatch.setattr(unpack, "UNPACKED_RATIO", 1)
     links = [link(f"a/{number}.png", "a/one.png") for number in range(10)]
     with pytest.raises(Refused, match="unpacks to more than"):
         unpacked(tmp_path, entry("a/one.png", bytes(500_000)), *links, packed=gzip.compress)
     assert sum(map(len, files_in(tmp_path / "data").values())) <= 2_100_000
 
 
-def test_links_that_wait_for_a_second_reading_take_bounded_memory(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(tar, "OWED_BYTES", 1000)
+def test_pending_links_take_bounded_memory(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tar, "MAX_PENDING_BYTES", 1000)
     with pytest.raises(Refused, match="too many hard links"):
         unpacked(tmp_path, *(link(f"a/{number}.png", "b") for number in range(200)))
 
 
 GIANT = 3 * 2**30
-FILLED = bytes(64 * 2**20)  # which was read into memory
+FILLED = bytes(64 * 2**20)  # a naive reader would load this into memory
 
 
 def pax(kind: bytes, *records: tuple[str, str]) -> bytes:
-    """An extended header."""
+    """Return an extended (pax) header."""
     content = b""
     for key, value in records:
         length = len(key) + len(value) + 3
@@ -145,7 +145,7 @@ def pax(kind: bytes, *records: tuple[str, str]) -> bytes:
 
 
 def sparse(extended: int) -> bytes:
-    """A member in the old sparse format, with so many blocks that say where its content is."""
+    """Return a member in the old GNU sparse format, with `extended` extension blocks."""
     head = bytearray(entry("a/one.png", kind=tarfile.GNUTYPE_SPARSE))
     head[482], head[148:156] = 1, b" " * 8
     head[148:156] = b"%06o\0 " % sum(head)
@@ -158,37 +158,37 @@ HEADERS = {
     "long link": lambda: entry("x", kind=tarfile.GNUTYPE_LONGLINK, size=GIANT) + FILLED,
     "extended": lambda: entry("x", kind=tarfile.XHDTYPE, size=GIANT) + FILLED,
     "extended, Solaris": lambda: entry("x", kind=tarfile.SOLARIS_XHDTYPE, size=GIANT) + FILLED,
-    "for all": lambda: entry("x", kind=tarfile.XGLTYPE, size=GIANT) + FILLED,
-    "many for all": lambda: b"".join(
+    "global": lambda: entry("x", kind=tarfile.XGLTYPE, size=GIANT) + FILLED,
+    "many global": lambda: b"".join(
         pax(tarfile.XGLTYPE, (f"k{number}", "v" * 200_000)) + entry(f"a/{number}.png", IMAGE) for number in range(200)
     ),
-    "one after the other": lambda: pax(tarfile.XHDTYPE, ("comment", "x" * 400)) * 50_000,
-    "names one after the other": lambda: entry("x", b"n" * 500, kind=tarfile.GNUTYPE_LONGNAME) * 50_000,
+    "repeated extended": lambda: pax(tarfile.XHDTYPE, ("comment", "x" * 400)) * 50_000,
+    "repeated long names": lambda: entry("x", b"n" * 500, kind=tarfile.GNUTYPE_LONGNAME) * 50_000,
     "sparse": lambda: sparse(60_000),
-    "sparse, of today": lambda: (
+    "sparse, version 1.0": lambda: (
         pax(tarfile.XHDTYPE, ("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"))
         + entry("a/one.png", b"9999999\n" + b"1\n" * 2**23)
     ),
-    "sparse, without an end of line": lambda: (
+    "sparse, without a newline": lambda: (
         pax(tarfile.XHDTYPE, ("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"))
         + entry("a/one.png", b"2\n" + b"1" * 2**24)
     ),
 }
-SENSELESS = {
-    "less than nothing": pax(tarfile.XHDTYPE, ("size", "-1024")) + entry("a/one.png", IMAGE),
-    "less than nothing, for all": pax(tarfile.XGLTYPE, ("size", "-1024")) + entry("a/one.png", IMAGE),
-    "beyond all numbers": pax(tarfile.XHDTYPE, ("size", "9" * 40)) + entry("a/one.png", IMAGE),
-    "a real size": pax(tarfile.XHDTYPE, ("GNU.sparse.realsize", "-5"), ("GNU.sparse.map", "0,5")) + entry("a/b.png"),
-    "a link": pax(tarfile.XHDTYPE, ("size", "9" * 40)) + link("a/one.png", "a/one.png"),
+ABSURD_SIZES = {
+    "negative": pax(tarfile.XHDTYPE, ("size", "-1024")) + entry("a/one.png", IMAGE),
+    "negative, global": pax(tarfile.XGLTYPE, ("size", "-1024")) + entry("a/one.png", IMAGE),
+    "huge": pax(tarfile.XHDTYPE, ("size", "9" * 40)) + entry("a/one.png", IMAGE),
+    "sparse": pax(tarfile.XHDTYPE, ("GNU.sparse.realsize", "-5"), ("GNU.sparse.map", "0,5")) + entry("a/b.png"),
+    "huge link": pax(tarfile.XHDTYPE, ("size", "9" * 40)) + link("a/one.png", "a/one.png"),
 }
 
 
 @pytest.mark.parametrize("case", HEADERS)
 @pytest.mark.parametrize("first", [True, False])
-def test_a_header_beyond_measure_is_refused_before_it_takes_memory(
+def test_a_huge_header_is_refused_before_it_takes_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, first: bool
 ) -> None:
-    monkeypatch.setattr(tar, "HEADER_BYTES", 2**17)  # or counting what is allocated would take seconds
+    monkeypatch.setattr(tar, "MAX_HEADER_BYTES", 2**17)  # the default would make tracemalloc take seconds
     archive = tmp_path / "a.tgz"
     with gzip.open(archive, "wb", compresslevel=1) as file:
         file.write((b"" if first else entry("a/zero.png", IMAGE)) + HEADERS[case]())
@@ -202,14 +202,14 @@ def test_a_header_beyond_measure_is_refused_before_it_takes_memory(
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("case", SENSELESS)
-def test_a_size_that_cannot_be_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
+@pytest.mark.parametrize("case", ABSURD_SIZES)
+def test_an_absurd_size_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
     with pytest.raises(LanduseError, match="damaged|unpacks to more|no file in it") as caught:
-        unpacked(tmp_path, SENSELESS[case], entry("a/two.png", IMAGE))
+        unpacked(tmp_path, ABSURD_SIZES[case], entry("a/two.png", IMAGE))
     assert "\n" not in str(caught.value)
 
 
-def test_a_size_below_zero_in_the_header_itself_ends_the_reading(tmp_path: Path) -> None:
+def test_a_negative_size_in_the_header_itself_is_refused(tmp_path: Path) -> None:
     for kind in (tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.DIRTYPE):
         head = bytearray(entry("a/one.png", kind=kind))
         head[124:136], head[148:156] = b"\xff" * 10 + b"\xfc\x00", b" " * 8  # -1024
@@ -218,7 +218,7 @@ def test_a_size_below_zero_in_the_header_itself_ends_the_reading(tmp_path: Path)
             unpacked(tmp_path, entry(f"a/{kind[0]}.png", IMAGE), bytes(head))
 
 
-def test_what_headers_unpack_to_counts_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_count_towards_the_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpack, "UNPACKED_BYTES", 10_000_000)
     members = b"".join(pax(tarfile.XHDTYPE, ("comment", "x" * 900_000)) + entry(f"a/{n}.txt") for n in range(20))
     with pytest.raises(Refused, match="unpacks to more than"):
@@ -226,13 +226,13 @@ def test_what_headers_unpack_to_counts_as_well(tmp_path: Path, monkeypatch: pyte
 
 
 def test_folders_count_as_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "MEMBERS", 5)
+    monkeypatch.setattr(unpack, "MAX_MEMBERS", 5)
     folders = [entry(f"a{number}", kind=tarfile.DIRTYPE) for number in range(10)]
     with pytest.raises(Refused, match="more than 5 files"):
         unpacked(tmp_path, *folders, entry("a/one.png", IMAGE))
 
 
-def test_names_and_notes_of_everyday_length_are_read(tmp_path: Path) -> None:
+def test_names_and_comments_of_ordinary_length_are_read(tmp_path: Path) -> None:
     folder = "/".join(["a" * 200] * 15)
     for style in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         content = io.BytesIO()
@@ -246,7 +246,7 @@ def test_names_and_notes_of_everyday_length_are_read(tmp_path: Path) -> None:
         assert len(files_in(tmp_path / str(style))) == 20
 
 
-def test_a_sparse_image_has_its_holes(tmp_path: Path) -> None:
+def test_a_sparse_file_is_extracted_with_its_holes(tmp_path: Path) -> None:
     content = picture(1) + bytes(2**20) + b"end"
     source = folder_of(tmp_path / "source", {"a/one.png": b""})
     with (source / "a" / "one.png").open("r+b") as file:
@@ -261,8 +261,8 @@ def test_a_sparse_image_has_its_holes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", ["zip", "tar", "folder"])
-def test_more_classes_than_anybody_has_are_refused_at_once(tmp_path: Path, monkeypatch, pack: str) -> None:
-    monkeypatch.setattr(unpack, "CLASSES", 20)
+def test_an_absurd_number_of_classes_is_refused_early(tmp_path: Path, monkeypatch, pack: str) -> None:
+    monkeypatch.setattr(unpack, "MAX_CLASSES", 20)
     files = {f"class{number:03}/a.png": IMAGE for number in range(30)}
     source = folder_of(tmp_path / "source", files)
     if pack == "zip":
@@ -279,8 +279,8 @@ def test_more_classes_than_anybody_has_are_refused_at_once(tmp_path: Path, monke
     assert len(files_in(tmp_path / "data")) == 20
 
 
-def test_the_directory_of_a_zip_is_counted_before_it_takes_memory(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(unpack, "MEMBERS", 1000)
+def test_zip_entries_are_counted_before_they_take_memory(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(unpack, "MAX_MEMBERS", 1000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for number in range(1001):
             archive.writestr(f"a/{number}.txt", b"")

@@ -1,4 +1,4 @@
-"""What leaves an archive or a folder, and what is refused."""
+"""What is extracted from an archive or a folder, and what is refused."""
 
 import io
 import os
@@ -9,15 +9,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from archives import bring_in, files_in, folder_of, pictures, tar_of, zip_of
+from archives import files_in, folder_of, ingest_source, pictures, tar_of, zip_of
 
-from landuse import ingest as room
+from landuse import ingest
 from landuse.core.errors import LanduseError
 from landuse.ingest import unpack
 
 
 def tar_with(path: Path, kind: bytes) -> Path:
-    """A tar whose one member is of a kind that is no file."""
+    """Write a tar whose only member is not a regular file."""
     with tarfile.open(path, "w") as archive:
         info = tarfile.TarInfo("field/a.png")
         info.type, info.linkname = kind, "/etc/passwd"
@@ -26,7 +26,7 @@ def tar_with(path: Path, kind: bytes) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
-def test_images_leave_an_archive_byte_by_byte_whatever_its_kind_and_name(tmp_path: Path, kind: str) -> None:
+def test_images_are_extracted_unchanged_from_any_kind_of_archive(tmp_path: Path, kind: str) -> None:
     inside = {f"UCMerced_LandUse/Images/{name}": content for name, content in pictures().items()}
     archive = tmp_path / "archive"
     zip_of(archive, inside) if kind == "zip" else tar_of(archive, inside, f"w:{kind[4:]}")
@@ -35,7 +35,7 @@ def test_images_leave_an_archive_byte_by_byte_whatever_its_kind_and_name(tmp_pat
 
 
 @pytest.mark.parametrize("pack", [zip_of, tar_of, folder_of])
-def test_only_images_are_taken_and_the_rest_is_counted(tmp_path: Path, pack) -> None:
+def test_only_images_are_extracted_and_other_files_are_counted(tmp_path: Path, pack) -> None:
     extra = ["README.txt", "field/notes.csv", "field/.hidden.png", "__MACOSX/field/._a.png", "field/Thumbs.db"]
     source = pack(tmp_path / "source", {"field/A.PNG": b"image", "field/b.TiFf": b"image"} | dict.fromkeys(extra, b""))
     fill = unpack.copy_folder if pack is folder_of else unpack.unpack_archive
@@ -44,7 +44,7 @@ def test_only_images_are_taken_and_the_rest_is_counted(tmp_path: Path, pack) -> 
 
 
 @pytest.mark.parametrize("pack", [zip_of, tar_of, folder_of])
-def test_odd_file_names_survive(tmp_path: Path, pack) -> None:
+def test_unusual_file_names_are_preserved(tmp_path: Path, pack) -> None:
     names = ["prés d'été/поле 1.png", "水/🌊 a'\"b.png", "a b/new\nline.png", "-x/--help.jpg", "100%/[x]*?.webp"]
     source = pack(tmp_path / "source", dict.fromkeys(names, b"image"))
     fill = unpack.copy_folder if pack is folder_of else unpack.unpack_archive
@@ -53,14 +53,14 @@ def test_odd_file_names_survive(tmp_path: Path, pack) -> None:
 
 
 @pytest.mark.parametrize("pack", [zip_of, tar_of, folder_of])
-def test_letters_whose_accents_were_written_apart_as_on_a_mac_are_those_of_everybody_else(tmp_path: Path, pack) -> None:
+def test_decomposed_accents_as_written_by_macos_are_composed(tmp_path: Path, pack) -> None:
     source = pack(tmp_path / "source", {unicodedata.normalize("NFD", "grün/é.png"): b"image"})
     fill = unpack.copy_folder if pack is folder_of else unpack.unpack_archive
     fill(source, "source", tmp_path / "data")
     assert set(files_in(tmp_path / "data")) == {"grün/é.png"}
 
 
-def test_utf8_names_are_read_from_a_zip_that_does_not_say_so_and_backslashes_are_separators(tmp_path: Path) -> None:
+def test_zip_names_are_read_as_utf8_without_the_flag_and_with_backslashes(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "a.zip", {"Set\\wåter\\ä.png": b"image"})
     content = bytearray(archive.read_bytes())
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -91,8 +91,8 @@ def cut(path: Path, length: int) -> Path:
     return path
 
 
-def flipped(path: Path) -> Path:
-    """One bit of the first image is another."""
+def flip_bit(path: Path) -> Path:
+    """Flip one bit of the first image."""
     content = bytearray(path.read_bytes())
     content[content.index(b"IDAT") + 10] ^= 1
     path.write_bytes(content)
@@ -105,7 +105,7 @@ def tar_of_latin1_names(path: Path) -> Path:
     return path
 
 
-def tar_of_senseless_headers(path: Path) -> Path:
+def tar_of_invalid_headers(path: Path) -> Path:
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("field/a.png")
         info.pax_headers = {"GNU.sparse.map": "no numbers"}
@@ -127,7 +127,10 @@ REFUSED = {
     "tar hard link": (lambda path: tar_with(path, tarfile.LNKTYPE), "is a link to '/etc/passwd', outside of it"),
     "tar device": (lambda path: tar_with(path, tarfile.CHRTYPE), "is a link or a device"),
     "tar pipe": (lambda path: tar_with(path, tarfile.FIFOTYPE), "is a link or a device"),
-    "one place for two": (lambda path: zip_of(path, {"x/field/a.png": b"1", "y/field/a.png": b"2"}), "'field/a.png'"),
+    "path conflict": (
+        lambda path: zip_of(path, {"x/field/a.png": b"1", "y/field/a.png": b"2"}),
+        "'field/a.png'",
+    ),
     "encrypted": (encrypted_zip, "is encrypted"),
     "no images": (lambda path: zip_of(path, {"field/a.txt": b""}), "holds no image"),
     "archive in an archive": (
@@ -137,7 +140,7 @@ REFUSED = {
     "empty zip": (lambda path: zip_of(path, {}), "holds no image"),
     "no class folder": (lambda path: tar_of(path, {"a.png": b"image"}), "lies in no class folder"),
     "undecodable name": (tar_of_latin1_names, "not valid UTF-8"),
-    "senseless headers": (tar_of_senseless_headers, "is damaged"),
+    "invalid headers": (tar_of_invalid_headers, "is damaged"),
     "no archive": (lambda path: path.write_bytes(b"hello" * 500), "is no zip or tar"),
     "empty file": (lambda path: path.touch(), "is no zip or tar"),
     "cut zip": (lambda path: cut(zip_of(path, pictures()), 5000), "is damaged"),
@@ -150,22 +153,22 @@ REFUSED = {
         lambda path: zip_of(path, {f"field/{'a' * 300}.png": b""}),
         "too long a name: a{60}…; use",
     ),
-    "flipped bit": (lambda path: flipped(zip_of(path, pictures())), "is damaged"),
+    "flipped bit": (lambda path: flip_bit(zip_of(path, pictures())), "is damaged"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_bad_archive_is_refused_in_one_line_and_nothing_is_left_of_it(project: Path, case: str) -> None:
-    make, words = REFUSED[case]
+def test_a_bad_archive_is_refused_in_one_line_and_leaves_nothing(project: Path, case: str) -> None:
+    make, message = REFUSED[case]
     make(project / "set.archive")
     before = set(project.parent.rglob("*"))
-    with pytest.raises(LanduseError, match=words) as caught:
-        bring_in("set.archive")
+    with pytest.raises(LanduseError, match=message) as caught:
+        ingest_source("set.archive")
     assert "set.archive" in str(caught.value) and "\n" not in str(caught.value)
     assert {path.name for path in set(project.parent.rglob("*")) - before} == {".incoming", "lock"}
 
 
-def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: Path, monkeypatch) -> None:
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(unpack, "UNPACKED_BYTES", 1_000_000)
     bomb = {"field/a.png": bytes(900_000), "field/b.png": bytes(900_000)}
     for archive in (tar_of(tmp_path / "a.tar.xz", bomb, "w:xz"), tar_of(tmp_path / "a.tar.gz", bomb, "w:gz")):
@@ -175,18 +178,18 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: 
 
 
 def test_an_archive_of_too_many_files_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(unpack, "MEMBERS", 3)
+    monkeypatch.setattr(unpack, "MAX_MEMBERS", 3)
     with pytest.raises(LanduseError, match="more than 3 files"):
         unpack.unpack_archive(zip_of(tmp_path / "a.zip", pictures()), "a.zip", tmp_path / "data")
 
 
-def test_a_full_disk_is_said_in_one_line() -> None:
+def test_a_full_disk_is_reported_in_one_line() -> None:
     with (
         pytest.raises(LanduseError, match="does not fit on the disk: free some space"),
         unpack.one_line_errors("a.zip"),
     ):
         Path("/dev/full").write_bytes(b"x")
-    with pytest.raises(LanduseError, match="the disk is full"), room.room_on_disk():
+    with pytest.raises(LanduseError, match="the disk is full"), ingest.explain_full_disk():
         Path("/dev/full").write_bytes(b"x")
 
 

@@ -1,4 +1,4 @@
-"""The whole pipeline, run once for real; tests read that run, or change a copy of it."""
+"""The whole pipeline, run once for real; tests read that run or change a copy of it."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from workspace import Workspace, copy_project, small_project
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder is slow."""
+    """Mark everything in this folder as slow."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("slow")
@@ -15,7 +15,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A clone in which `landuse ingest` and `dvc repro` ran to the end, committed. Only to be read."""
+    """A committed clone in which `landuse ingest` and `dvc repro` have completed. Read-only."""
     work = small_project(tmp_path_factory.mktemp("pipeline"))
     work.ok("landuse", "ingest")
     work.ok("dvc", "repro")
@@ -25,5 +25,5 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture
 def work(whole_run: Workspace, tmp_path: Path) -> Workspace:
-    """A copy of the finished project, to be changed; the weights file is that of the original."""
+    """A writable copy of the finished project; it shares the weights file with the original."""
     return copy_project(whole_run, tmp_path / "project")

@@ -1,4 +1,4 @@
-"""What every test with a real server needs."""
+"""Helpers for tests with a real server."""
 
 import subprocess
 from time import monotonic, sleep
@@ -9,7 +9,7 @@ import pytest
 
 
 def wait_for(address: str, server: subprocess.Popen) -> None:
-    """Until the server answers."""
+    """Wait until a server responds; fail the test if it does not start."""
     end = monotonic() + 90
     while monotonic() < end and server.poll() is None:
         try:

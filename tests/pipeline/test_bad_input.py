@@ -1,4 +1,4 @@
-"""What is wrong ends with one line that names it and the remedy; nothing is lost."""
+"""Invalid input is refused with one line that names it and the remedy; nothing is lost."""
 
 import zipfile
 from io import BytesIO
@@ -11,7 +11,7 @@ from workspace import Workspace, write_weights
 from landuse import sample
 
 
-def picture(label: str, number: int) -> bytes:
+def encoded_scene(label: str, number: int) -> bytes:
     buffer = BytesIO()
     sample.draw(label, number).save(buffer, "PNG")
     return buffer.getvalue()
@@ -29,42 +29,42 @@ def no_images() -> dict[str, bytes]:
 
 
 def one_class() -> dict[str, bytes]:
-    return {f"beach/{number}.png": picture("beach", number) for number in range(20)}
+    return {f"beach/{number}.png": encoded_scene("beach", number) for number in range(20)}
 
 
-def a_broken_image() -> dict[str, bytes]:
-    images = {f"{label}/{number}.png": picture(label, number) for label in sample.CLASSES for number in range(2)}
+def broken_image() -> dict[str, bytes]:
+    images = {f"{label}/{number}.png": encoded_scene(label, number) for label in sample.CLASSES for number in range(2)}
     return images | {"beach/broken.png": images["beach/0.png"][:500]}
 
 
 def state(work: Workspace) -> tuple[bytes, list[str]]:
-    """What must not change when something is refused: the version of the data, and its files."""
+    """Return what a refusal must not change: the version of the data, and its files."""
     files = sorted(str(path) for path in (work.folder / "data").rglob("*"))
     return (work.folder / "data.dvc").read_bytes(), files
 
 
 @pytest.mark.parametrize(
-    ("images", "words"),
-    [(no_images, "image"), (one_class, "courts"), (a_broken_image, "beach/broken.png")],
-    ids=["an empty archive", "one class only", "an image that does not decode"],
+    ("images", "message"),
+    [(no_images, "image"), (one_class, "courts"), (broken_image, "beach/broken.png")],
+    ids=["an empty archive", "only one class", "an undecodable image"],
 )
-def test_data_that_cannot_be_learned_from_is_kept_out_by_name(work: Workspace, images: Any, words: str) -> None:
+def test_unusable_data_is_refused_by_name(work: Workspace, images: Any, message: str) -> None:
     source = archive(work.folder.parent / "bad.zip", images())
     before = state(work)
     work.change(lambda params: params["data"].update(source=str(source)))
-    complaint = work.refused("landuse", "ingest")
-    assert "bad.zip" in complaint and words in complaint
+    error = work.refused("landuse", "ingest")
+    assert "bad.zip" in error and message in error
     assert state(work) == before
     assert work.ok("dvc", "status", "data.dvc").strip() == "Data and pipelines are up to date."
 
 
-def test_a_class_with_too_few_images_for_the_split_is_named_with_the_keys_to_change(work: Workspace) -> None:
+def test_a_class_too_small_for_the_split_is_named_with_the_keys_to_change(work: Workspace) -> None:
     work.change(lambda params: params["split"].update(validation=0.001))
-    complaint = work.refused("landuse", "split")
-    assert "class " in complaint and "split.validation" in complaint and "params.yaml" in complaint
+    message = work.refused("landuse", "split")
+    assert "class " in message and "split.validation" in message and "params.yaml" in message
 
 
-def test_an_image_that_broke_after_validation_is_named(work: Workspace) -> None:
+def test_an_image_damaged_after_validation_is_named(work: Workspace) -> None:
     path = work.folder / "data" / "beach" / "beach07.png"
     path.write_bytes(path.read_bytes()[:500])
     assert "data/beach/beach07.png cannot be decoded" in work.refused("landuse", "extract")
@@ -72,8 +72,8 @@ def test_an_image_that_broke_after_validation_is_named(work: Workspace) -> None:
 
 def test_a_missing_weights_file_is_named_with_its_key(work: Workspace) -> None:
     work.change(lambda params: params["extract"].update(weights="lost.h5"))
-    complaint = work.refused("landuse", "extract")
-    assert "extract.weights = lost.h5" in complaint and "weights/lost.h5 is not there" in complaint
+    message = work.refused("landuse", "extract")
+    assert "extract.weights = lost.h5" in message and "weights/lost.h5 is not there" in message
     repro = work.run("dvc", "repro")
     assert repro.returncode == 255 and "weights/lost.h5" in repro.stderr and "Traceback" not in repro.stderr
     work.ok("git", "checkout", "params.yaml")
@@ -81,11 +81,11 @@ def test_a_missing_weights_file_is_named_with_its_key(work: Workspace) -> None:
     assert work.stale() == {}
 
 
-def test_weights_of_another_width_are_named_with_both_keys(work: Workspace, tmp_path: Path) -> None:
+def test_weights_of_a_different_width_are_named_with_both_keys(work: Workspace, tmp_path: Path) -> None:
     write_weights(tmp_path / "wide.weights.h5", alpha=0.5)
     work.change(lambda params: params["extract"].update(weights=str(tmp_path / "wide.weights.h5")))
-    complaint = work.refused("landuse", "extract")
-    assert f"extract.weights = {tmp_path}/wide.weights.h5" in complaint and "extract.alpha = 0.35" in complaint
+    message = work.refused("landuse", "extract")
+    assert f"extract.weights = {tmp_path}/wide.weights.h5" in message and "extract.alpha = 0.35" in message
 
 
 def test_a_mistyped_key_stops_the_pipeline_before_anything_is_lost(work: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""DVC sees what changed, and reruns that and no more."""
+"""DVC reruns what a change affects, and nothing else."""
 
 import csv
 import hashlib
@@ -14,10 +14,10 @@ from workspace import Workspace
 
 from landuse.core.files import read_record, read_table
 
-THROUGH_DATASET = {"validate", "extract", "train", "evaluate", "register"}
+AFFECTED_STAGES = {"validate", "extract", "train", "evaluate", "register"}
 
 
-def test_after_a_run_nothing_is_left_to_do_and_only_the_lock_changed(whole_run: Workspace) -> None:
+def test_after_a_run_nothing_is_stale_and_only_the_lock_changed(whole_run: Workspace) -> None:
     assert whole_run.stale() == {}
     changed = whole_run.ok("git", "diff", "--name-only", "HEAD~1", "HEAD").split()
     assert set(changed) <= {"dvc.lock", "data.dvc"}
@@ -28,7 +28,7 @@ def test_a_second_repro_runs_nothing(whole_run: Workspace) -> None:
     assert whole_run.stages_run("dvc", "repro") == []
 
 
-def test_an_experiment_with_the_learning_rate_reruns_what_follows_from_it_and_is_compared(work: Workspace) -> None:
+def test_an_experiment_reruns_the_affected_stages_and_can_be_compared(work: Workspace) -> None:
     command = ("dvc", "exp", "run", "--name", "faster", "--set-param", "train.learning_rate=0.02")
     assert work.stages_run(*command) == ["train", "evaluate", "register"]
     table = list(csv.DictReader(io.StringIO(work.ok("dvc", "exp", "show", "--csv"))))
@@ -42,7 +42,7 @@ def test_an_experiment_with_the_learning_rate_reruns_what_follows_from_it_and_is
     assert work.ok("git", "status", "--porcelain").split() == ["M", "dvc.lock", "M", "params.yaml"]
 
 
-def test_an_experiment_in_a_copy_of_the_project_is_in_its_store_and_registry(work: Workspace) -> None:
+def test_an_experiment_in_a_temporary_copy_uses_the_same_store_and_registry(work: Workspace) -> None:
     work.ok("dvc", "exp", "run", "--temp", "--set-param", "train.learning_rate=0.02")
     assert work.stale() == {}
     client = MlflowClient(work.store)
@@ -51,36 +51,36 @@ def test_an_experiment_in_a_copy_of_the_project_is_in_its_store_and_registry(wor
     work.ok("landuse", "export", "exported", "--model", f"models:/{newest.name}/{newest.version}")
 
 
-def test_another_split_reruns_what_follows_from_it_and_no_extraction(work: Workspace) -> None:
+def test_a_new_split_seed_reruns_everything_after_the_extraction(work: Workspace) -> None:
     work.change(lambda params: params["split"].update(seed=2))
     commit = work.commit()
     assert work.stages_run("dvc", "repro") == ["split", "train", "evaluate", "register"]
     assert work.stale() == {}
     record = (work.folder / "artifacts" / "run.json").read_text()
     assert f'"git.commit": "{commit}"' in record
-    assert '"git.dirty": "false"' in record, "a lock that DVC brings up to date is no change of the code"
+    assert '"git.dirty": "false"' in record, "a lock file updated by DVC is not a code change"
 
 
-def test_a_change_of_shared_code_makes_what_runs_through_it_stale(work: Workspace) -> None:
-    with (work.folder / "src" / "landuse" / "dataset.py").open("a") as file:
+def test_a_change_of_shared_code_makes_the_stages_that_use_it_stale(work: Workspace) -> None:
+    with (work.folder / "src" / "landuse" / "ml" / "images.py").open("a") as file:
         file.write("# another line\n")
-    assert set(work.stale()) == THROUGH_DATASET
+    assert set(work.stale()) == AFFECTED_STAGES
 
 
-def test_an_edited_expectation_makes_the_validation_stale(work: Workspace) -> None:
+def test_an_edited_expectation_makes_validation_stale(work: Workspace) -> None:
     path = work.folder / "gx" / "expectations" / "images.json"
     path.write_text(path.read_text() + "\n")
     assert work.stale() == {"validate": [{"changed deps": {"gx": "modified"}}]}
 
 
-def test_what_python_compiles_makes_nothing_stale(work: Workspace) -> None:
+def test_bytecode_files_make_nothing_stale(work: Workspace) -> None:
     folder = work.folder / "src" / "landuse" / "train" / "__pycache__"
     folder.mkdir(exist_ok=True)
     (folder / "other.pyc").touch()
     assert work.stale() == {}
 
 
-def test_another_content_of_the_weights_file_is_seen(work: Workspace) -> None:
+def test_a_changed_weights_file_makes_extraction_stale(work: Workspace) -> None:
     content = work.weights.read_bytes()
     try:
         work.weights.write_bytes(content + b"\0")
@@ -93,14 +93,14 @@ def test_another_content_of_the_weights_file_is_seen(work: Workspace) -> None:
     ("section", "change"),
     [("extract", {"views": 3}), ("extract", {"image_size": 64}), ("train", {"unfreeze_from": "block_15"})],
 )
-def test_features_of_other_views_another_size_or_another_cut_are_not_used(
+def test_features_of_other_views_sizes_or_cuts_are_not_reused(
     work: Workspace, section: str, change: dict[str, Any]
 ) -> None:
     work.change(lambda params: params[section].update(change))
     assert "changed deps" in work.stale()["extract"][0]
 
 
-def test_half_written_features_are_not_used(work: Workspace) -> None:
+def test_truncated_features_are_extracted_again(work: Workspace) -> None:
     path = work.folder / "artifacts" / "features" / "activations.npy"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -109,13 +109,13 @@ def test_half_written_features_are_not_used(work: Workspace) -> None:
     assert path.read_bytes() == content and work.stale() == {}
 
 
-def test_what_was_deleted_comes_back_from_the_cache(work: Workspace) -> None:
+def test_deleted_outputs_are_restored_from_the_cache(work: Workspace) -> None:
     subprocess.run(["rm", "-r", "artifacts/model", "artifacts/features"], cwd=work.folder, check=True)
     work.ok("dvc", "checkout")
     assert work.stale() == {}
 
 
-def test_a_cache_that_gives_links_instead_of_copies_serves_every_stage_and_is_not_written_to(work: Workspace) -> None:
+def test_stages_run_on_a_cache_of_symlinks_without_writing_to_it(work: Workspace) -> None:
     work.ok("dvc", "config", "cache.type", "symlink")
     work.ok("dvc", "checkout", "--relink")
     assert (work.folder / "artifacts" / "model" / "model.json").is_symlink()
@@ -129,24 +129,24 @@ def test_a_cache_that_gives_links_instead_of_copies_serves_every_stage_and_is_no
         assert hashlib.md5(path.read_bytes()).hexdigest() == name, path
 
 
-def test_dvc_gc_removes_what_no_commit_names_and_that_can_be_made_again(work: Workspace) -> None:
+def test_dvc_gc_removes_uncommitted_outputs_which_can_be_reproduced(work: Workspace) -> None:
     cache, params = work.folder / ".dvc" / "cache" / "files", (work.folder / "params.yaml").read_bytes()
     committed = set(cache.rglob("*"))
     work.change(lambda params: params["train"].update(learning_rate=0.02))
-    tried = (work.folder / "params.yaml").read_bytes()
+    tried_params = (work.folder / "params.yaml").read_bytes()
     work.ok("dvc", "repro")
     (work.folder / "params.yaml").write_bytes(params)
     work.ok("git", "checkout", "dvc.lock")
     work.ok("dvc", "checkout")
     work.ok("dvc", "gc", "--workspace", "--all-commits", "--force")
-    kept = {path for path in cache.rglob("*") if path.is_file()}
-    assert kept == {path for path in committed if path.is_file()}
+    remaining = {path for path in cache.rglob("*") if path.is_file()}
+    assert remaining == {path for path in committed if path.is_file()}
     assert work.stages_run("dvc", "repro") == []
-    (work.folder / "params.yaml").write_bytes(tried)
+    (work.folder / "params.yaml").write_bytes(tried_params)
     assert work.stages_run("dvc", "repro") == ["train", "evaluate", "register"]
 
 
-def test_a_second_repro_at_once_says_who_is_at_work_and_harms_nothing(work: Workspace) -> None:
+def test_a_concurrent_repro_names_the_running_one_and_harms_nothing(work: Workspace) -> None:
     first = subprocess.Popen(
         ["dvc", "repro", "--single-item", "--force", "validate"],
         cwd=work.folder, env=work.env(PYTHONUNBUFFERED="1"), stdout=subprocess.PIPE, text=True,
@@ -161,9 +161,7 @@ def test_a_second_repro_at_once_says_who_is_at_work_and_harms_nothing(work: Work
     assert work.stale() == {}
 
 
-def test_params_that_are_edited_while_a_model_is_trained_are_not_taken_for_those_it_was_trained_by(
-    work: Workspace,
-) -> None:
+def test_params_edited_during_training_are_not_recorded_as_those_used(work: Workspace) -> None:
     work.change(lambda params: params["train"].update(learning_rate=0.02))
     with subprocess.Popen(
         ["dvc", "repro"],
@@ -171,9 +169,9 @@ def test_params_that_are_edited_while_a_model_is_trained_are_not_taken_for_those
     ) as first:  # fmt: skip
         next(line for line in first.stdout if line.startswith("epoch"))
         work.change(lambda params: params["train"].update(learning_rate=0.03))
-        _, complaints = first.communicate()
+        _, errors = first.communicate()
     assert first.returncode == 255
-    assert "landuse: train.learning_rate was 0.02 when train began, and is 0.03 now" in complaints, complaints
+    assert "landuse: train.learning_rate was 0.02 when train began, and is 0.03 now" in errors, errors
     assert list(work.stale()) == ["train", "evaluate", "register"]
     assert work.stages_run("dvc", "repro") == ["train", "evaluate", "register"]
     history = read_table(work.folder / "artifacts" / "history.csv")
@@ -181,13 +179,13 @@ def test_params_that_are_edited_while_a_model_is_trained_are_not_taken_for_those
     assert read_record(work.folder / "artifacts" / "run.json")["params"]["train.learning_rate"] == 0.03
 
 
-def test_the_copies_in_the_sample_are_one_group(whole_run: Workspace) -> None:
+def test_duplicates_in_the_sample_form_one_group(whole_run: Workspace) -> None:
     lines = (whole_run.folder / "artifacts" / "splits.csv").read_text().splitlines()
     rows = {row["path"]: row for row in csv.DictReader(lines)}
     assert rows["tanks/tanks00.png"]["group"] == rows["tanks/tanks01.png"]["group"]
 
 
 @pytest.mark.parametrize("module", ["landuse.cli", "landuse.ml.classifier"])
-def test_importing_leaves_no_trace_in_the_folder(module: str, tmp_path: Path) -> None:
+def test_importing_creates_no_files(module: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", f"import {module}"], cwd=tmp_path, check=True)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A version is made again, and the same comes out; or it says what does not."""
+"""Rebuilding a version gives the same result, or a report of what differs."""
 
 import json
 from pathlib import Path
@@ -15,21 +15,21 @@ def artifact(work: Workspace, name: str) -> Path:
     return work.folder / "artifacts" / name
 
 
-def table(printed: str) -> dict[str, bool]:
-    """What is in the table that verify prints, and whether it is the same."""
+def verdicts(printed: str) -> dict[str, bool]:
+    """Parse the table that verify prints into whether each row is the same."""
     rows = printed.partition("then                 now")[2].splitlines()[1:]
     return {row[:20].strip(): row.endswith("yes") for row in rows if row.endswith((" yes", " NO"))}
 
 
 def traces(work: Workspace) -> tuple[int, set[Path], str]:
-    """Runs in the store, files in DVC's cache, and what git has to say."""
+    """Return what verify must not change: runs in the store, files in DVC's cache, git worktrees and status."""
     client = MlflowClient(work.store)
     runs = client.search_runs([client.get_experiment_by_name("landuse").experiment_id])
     cache = set((work.folder / ".dvc" / "cache").rglob("*"))
     return len(runs), cache, work.ok("git", "worktree", "list") + work.ok("git", "status", "--porcelain")
 
 
-def test_the_same_commit_data_and_params_give_the_same_split_and_metrics_again(work: Workspace) -> None:
+def test_the_same_commit_data_and_params_reproduce_every_output(work: Workspace) -> None:
     names = ("splits.csv", "model/model.tflite", "model/model.keras", "history.csv", "predictions.csv")
     before = {name: artifact(work, name).read_bytes() for name in names}
     metrics = json.loads(artifact(work, "metrics.json").read_text())
@@ -40,26 +40,24 @@ def test_the_same_commit_data_and_params_give_the_same_split_and_metrics_again(w
     assert [name for name in names if artifact(work, name).read_bytes() != before[name]] == []
 
 
-def test_a_version_of_an_untouched_project_is_verified_and_leaves_no_trace(
-    whole_run: Workspace, tmp_path: Path
-) -> None:
+def test_verifying_an_unchanged_project_succeeds_and_leaves_no_trace(whole_run: Workspace, tmp_path: Path) -> None:
     before = traces(whole_run)
     printed = whole_run.ok("landuse", "verify", "1", TMPDIR=str(tmp_path))
     assert [line for line in printed.splitlines() if line.startswith("> ")][-1] == "> landuse evaluate"
-    found = table(printed)
+    rows = verdicts(printed)
     expected = {"commit", "data", "params", "weights", "packages", "split", "accuracy", "tag test.accuracy", "labels"}
-    assert expected <= set(found) and all(found.values())
+    assert expected <= set(rows) and all(rows.values())
     assert printed.endswith(f"{NAME} version 1 came out the same\n")
     assert traces(whole_run) == before and list(tmp_path.iterdir()) == []
 
 
-def test_a_version_is_made_again_with_its_own_params_not_those_of_its_commit(work: Workspace) -> None:
+def test_a_version_is_rebuilt_with_its_own_params_not_those_of_its_commit(work: Workspace) -> None:
     work.ok("dvc", "exp", "run", "--set-param", "train.learning_rate=0.02", "--set-param", "split.seed=2")
     work.ok("git", "checkout", "--quiet", "--force", "HEAD")
-    assert table(work.ok("landuse", "verify", "2"))["params"]
+    assert verdicts(work.ok("landuse", "verify", "2"))["params"]
 
 
-def test_other_weights_and_a_metric_that_somebody_changed_are_told_apart(work: Workspace) -> None:
+def test_changed_weights_and_a_tampered_metric_are_reported(work: Workspace) -> None:
     client = MlflowClient(work.store, work.store)
     client.set_model_version_tag(NAME, "1", "test.macro_f1", "0.9999")
     client.log_metric(client.get_model_version(NAME, "1").run_id, "dead_kernels", 0.5)
@@ -69,26 +67,26 @@ def test_other_weights_and_a_metric_that_somebody_changed_are_told_apart(work: W
         done = work.run("landuse", "verify", "1")
     finally:
         work.weights.write_bytes(content)
-    found = table(done.stdout)
+    rows = verdicts(done.stdout)
     assert done.returncode == 3 and f"{NAME} version 1 came out differently: " in done.stderr
     assert done.stderr.rstrip().endswith("; so did what went in: weights")
     same = {"commit", "data", "params", "device", "processor", "packages", "images"}
-    assert {what for what, is_same in found.items() if is_same} >= same
-    assert not any(found[what] for what in ("weights", "dead_kernels", "tag test.macro_f1", "probabilities"))
+    assert {name for name, is_same in rows.items() if is_same} >= same
+    assert not any(rows[name] for name in ("weights", "dead_kernels", "tag test.macro_f1", "probabilities"))
 
 
 def blend_weights(path: Path) -> None:
-    """Move every weight of a file a little."""
+    """Change every weight of a file slightly."""
     with h5py.File(path, "a") as file:
-        file.visititems(lambda name, item: move(item) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(lambda _, item: scale(item) if isinstance(item, h5py.Dataset) else None)
 
 
-def move(item: h5py.Dataset) -> None:
+def scale(item: h5py.Dataset) -> None:
     item[...] = item[...] * 1.01
 
 
-def test_a_version_whose_data_dvc_lost_says_so_in_one_line(work: Workspace) -> None:
+def test_missing_data_is_reported_in_one_line(work: Workspace) -> None:
     md5 = json.loads(artifact(work, "run.json").read_text())["tags"]["data.md5"]
     (work.folder / ".dvc" / "cache").rename(work.folder / "elsewhere")
-    told = work.refused("landuse", "verify", "1")
-    assert f"{NAME} version 1 cannot be verified: its data {md5} (from sample) is neither in DVC's cache nor" in told
+    message = work.refused("landuse", "verify", "1")
+    assert f"{NAME} version 1 cannot be verified: its data {md5} (from sample) is neither in DVC's cache nor" in message

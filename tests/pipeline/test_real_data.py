@@ -1,4 +1,4 @@
-"""What is known of the real UC Merced images is found in them."""
+"""Known properties of the real UC Merced images are detected."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from landuse.core.paths import DATA, SPLITS
 from landuse.ingest.sources import find_source
-from landuse.ml.features import EMBEDDINGS, FACTS, manifest_digest
+from landuse.ml.features import EMBEDDINGS, METADATA, manifest_digest
 from landuse.params import DataParams, load_params
 from landuse.split import split
 from landuse.validate import validate
@@ -20,7 +20,7 @@ SOURCE = os.environ.get("LANDUSE_SOURCE", "")
 
 
 @pytest.mark.skipif(not SOURCE, reason="LANDUSE_SOURCE names no archive of the real images")
-def test_ucmerced_is_let_in_with_warnings_and_its_copies_stay_together(project: Path) -> None:
+def test_ucmerced_passes_with_warnings_and_its_duplicates_stay_together(project: Path) -> None:
     params = load_params(ROOT / "presets" / "ucmerced.yaml")
     find_source(DataParams(source=SOURCE, checksum=None)).fill(DATA)
     verdict = validate(params.validate)
@@ -28,8 +28,8 @@ def test_ucmerced_is_let_in_with_warnings_and_its_copies_stay_together(project: 
     warned = {finding.name: finding for finding in verdict.expectations if not finding.success}
     assert {"size", "duplicates"} <= set(warned) and warned["size"].unexpected == 44
     EMBEDDINGS.parent.mkdir()
-    np.save(EMBEDDINGS, np.zeros((2100, 1), np.float32))  # nothing looks alike: what is left is files and hashes
-    FACTS.write_text(json.dumps({"manifest_sha256": manifest_digest()}))
+    np.save(EMBEDDINGS, np.zeros((2100, 1), np.float32))  # leaves only file digests and image hashes
+    METADATA.write_text(json.dumps({"manifest_sha256": manifest_digest()}))
     split(params.split)
     rows = pd.read_csv(SPLITS).assign(name=lambda rows: rows["path"].str.extract(r"(\w+)\.\w+$")).set_index("name")
     assert rows.loc["airplane01", "group"] == rows.loc["airplane02", "group"]

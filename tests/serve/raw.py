@@ -1,4 +1,4 @@
-"""Requests as no well-behaved client sends them: bytes on a socket."""
+"""Raw bytes over a socket, for requests that no well-behaved client sends."""
 
 import json
 import re
@@ -7,8 +7,8 @@ from time import monotonic
 from typing import NamedTuple
 
 
-class Heard(NamedTuple):
-    """All that came until the server closed: the statuses, the last message, and the seconds it took."""
+class Received(NamedTuple):
+    """Everything received until the server closed: the statuses, the decoded bytes, and the seconds it took."""
 
     statuses: list[int]
     text: str
@@ -19,33 +19,33 @@ class Heard(NamedTuple):
         return json.loads(self.text.rpartition("\r\n\r\n")[2])["message"]
 
 
-def dial(place: str, receive_buffer: int = 0) -> socket.socket:
-    """A connection; every wait of it ends after 20 s, as an error."""
-    host, port = place.removeprefix("http://").rstrip("/").split(":")
-    plug = socket.socket()
+def connect(url: str, receive_buffer: int = 0) -> socket.socket:
+    """Open a connection whose operations time out after 20 s."""
+    host, port = url.removeprefix("http://").rstrip("/").split(":")
+    sock = socket.socket()
     if receive_buffer:
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    plug.settimeout(20)
-    plug.connect((host, int(port)))
-    return plug
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.settimeout(20)
+    sock.connect((host, int(port)))
+    return sock
 
 
-def hear(plug: socket.socket) -> Heard:
-    """Read until the server closes; a reset is an error."""
-    start, text = monotonic(), b""
-    while part := plug.recv(65536):
-        text += part
-    decoded = text.decode("latin-1")
-    return Heard([int(status) for status in re.findall(r"HTTP/1\.1 (\d+)", decoded)], decoded, monotonic() - start)
+def read_to_end(sock: socket.socket) -> Received:
+    """Read until the server closes the connection; a reset raises."""
+    start, content = monotonic(), b""
+    while chunk := sock.recv(65536):
+        content += chunk
+    text = content.decode("latin-1")
+    return Received([int(status) for status in re.findall(r"HTTP/1\.1 (\d+)", text)], text, monotonic() - start)
 
 
-def tell(place: str, request: str | bytes) -> Heard:
-    """Send bytes, and hear what comes of them."""
-    with dial(place) as plug:
-        plug.sendall(request.encode("latin-1") if isinstance(request, str) else request)
-        return hear(plug)
+def exchange(url: str, request: str | bytes) -> Received:
+    """Send bytes on a new connection and read until the server closes it."""
+    with connect(url) as sock:
+        sock.sendall(request.encode("latin-1") if isinstance(request, str) else request)
+        return read_to_end(sock)
 
 
 def request(first: str, *headers: str, host: str = "localhost") -> str:
-    """The head of a request."""
+    """Return the head of a request: its method and path, then the headers."""
     return "\r\n".join((f"{first} HTTP/1.1", f"Host: {host}", *headers, "", ""))

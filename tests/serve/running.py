@@ -1,4 +1,4 @@
-"""Servers at work: one in this process, for what is quickly asked, and real ones."""
+"""Running servers, in this process or as real ones, and a client for them."""
 
 import base64
 import json
@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from http.client import HTTPConnection
 from io import BytesIO
@@ -17,16 +17,16 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from landuse.serve import address, listener
-from landuse.serve.app import Helper, build_app
-from landuse.serve.predictor import Answers
+from landuse.serve import bound_socket, url_of
+from landuse.serve.app import Worker, build_app
+from landuse.serve.predictor import Predictor
 from landuse.serve.server import build_server
 
 JSON = "application/json"
 
 
 class Reply(NamedTuple):
-    """An answer over HTTP."""
+    """An HTTP reply."""
 
     status: int
     headers: dict[str, str]
@@ -41,54 +41,54 @@ class Reply(NamedTuple):
         return self.headers["x-model-version"]
 
 
-def ask(place: str, path: str, body: bytes | None = None, kind: str = JSON) -> Reply:
-    """One request to a server: a POST where there is a body."""
-    with connected(place) as connection:
-        connection.request("GET" if body is None else "POST", path, body, {"Content-Type": kind})
-        answer = connection.getresponse()
-        return Reply(answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read())
+def fetch(url: str, path: str, body: bytes | None = None, content_type: str = JSON) -> Reply:
+    """Send one request: a POST if there is a body, else a GET."""
+    with open_connection(url) as connection:
+        connection.request("GET" if body is None else "POST", path, body, {"Content-Type": content_type})
+        response = connection.getresponse()
+        return Reply(response.status, {key.lower(): value for key, value in response.getheaders()}, response.read())
 
 
-def connected(place: str) -> AbstractContextManager[HTTPConnection]:
-    """A connection to a server, closed in the end."""
-    return closing(HTTPConnection(place.removeprefix("http://").rstrip("/"), timeout=60))
+def open_connection(url: str) -> AbstractContextManager[HTTPConnection]:
+    """Return a connection to a server that closes with its context."""
+    return closing(HTTPConnection(url.removeprefix("http://").rstrip("/"), timeout=60))
 
 
-def score(place: str, *texts: str) -> Reply:
-    """Ask for predictions of images in base64."""
-    return ask(place, "/invocations", json.dumps({"inputs": texts}).encode())
+def score(url: str, *texts: str) -> Reply:
+    """Request predictions for images in base64."""
+    return fetch(url, "/invocations", json.dumps({"inputs": texts}).encode())
 
 
-def sent(content: bytes | Path) -> str:
-    """A file in base64."""
+def as_base64(content: bytes | Path) -> str:
+    """Encode a file."""
     return base64.b64encode(content.read_bytes() if isinstance(content, Path) else content).decode()
 
 
-def drawn(kind: str, mode: str = "RGB", size: tuple[int, int] = (256, 256), **options: object) -> bytes:
-    """A picture in some format."""
+def gradient(kind: str, mode: str = "RGB", size: tuple[int, int] = (256, 256), **options: object) -> bytes:
+    """Return an image of a gradient, encoded in a format."""
     file = BytesIO()
     Image.linear_gradient("L").resize(size).convert(mode).save(file, kind, **options)
     return file.getvalue()
 
 
 @contextmanager
-def in_this_process(answers: Answers, *helpers: Helper) -> Iterator[str]:
-    """The app on a free port; yields its address."""
-    with listener("127.0.0.1", 0) as door:
-        server = build_server(build_app(answers, helpers, address(door)))
-        thread = Thread(target=server.run, kwargs={"sockets": [door]})
+def serve_in_thread(predictor: Predictor, *workers: Worker) -> Iterator[str]:
+    """Serve the app on a free port from a thread of this process; yields its URL."""
+    with bound_socket("127.0.0.1", 0) as sock:
+        server = build_server(build_app(predictor, workers, url_of(sock)))
+        thread = Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
         try:
             wait_until(lambda: server.started)
-            yield address(door)
+            yield url_of(sock)
         finally:
             server.should_exit = True
             thread.join()
 
 
 @contextmanager
-def process(*options: str, code: str = "", **variables: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """`landuse serve` in a process of its own, after some lines of code; yields it and its address."""
+def serve_process(*options: str, code: str = "", **variables: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """Run `landuse serve` in a subprocess, after some lines of code; yields the process and its URL."""
     words = ["landuse", "serve", "--port", "0", *options]
     program = f"{code}\nimport sys; sys.argv = {words!r}\nfrom landuse.cli import main; main()"
     pipe = subprocess.PIPE
@@ -97,17 +97,17 @@ def process(*options: str, code: str = "", **variables: str) -> Iterator[tuple[s
     )
     try:
         line = server.stdout.readline()
-        found = re.search(r"http://[\d.:]+/", line)
-        assert found, line + server.stderr.read()
-        yield server, found[0]
+        match = re.search(r"http://[\d.:]+/", line)
+        assert match, line + server.stderr.read()
+        yield server, match[0]
     finally:
         server.terminate()
         server.communicate(timeout=30)
 
 
-def wait_until(true: object, seconds: float = 30) -> None:
-    """Until a function says yes."""
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until a condition is true; fail if it takes too long."""
     end = monotonic() + seconds
-    while not true():
-        assert monotonic() < end, "nothing came of it"
+    while not condition():
+        assert monotonic() < end, "timed out"
         sleep(0.02)

@@ -1,4 +1,4 @@
-"""Connections that do not end, or not as they should: each is closed in time and cleanly, and the log is silent."""
+"""Stalled, malformed and excess connections: each is closed in time and without a reset, and nothing is logged."""
 
 import socket
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from contextlib import ExitStack
 from time import monotonic, sleep
 
 import pytest
-from raw import dial, hear, request, tell
-from running import ask, in_this_process, wait_until
+from raw import connect, exchange, read_to_end, request
+from running import fetch, serve_in_thread, wait_until
 
 from landuse.serve import connection, middleware, server
 from landuse.serve.metrics import Metrics
-from landuse.serve.predictor import Answers
+from landuse.serve.predictor import Predictor
 
 CHUNKED = "Transfer-Encoding: chunked"
 MALFORMED = {
-    "rubbish": "\0\1\2\r\n\r\n",
+    "garbage": "\0\1\2\r\n\r\n",
     "TLS": "\x16\x03\x01\x02\x00\x01\r\n\r\n",
     "no host": "GET /ping HTTP/1.1\r\n\r\n",
     "two hosts": request("GET /ping", "Host: localhost"),
@@ -23,11 +23,11 @@ MALFORMED = {
     "a length below 0": request("POST /look", "Content-Length: -1"),
     "5,000 digits": request("POST /look", "Content-Length: " + "9" * 5000),
     "gzip": request("POST /look", "Transfer-Encoding: gzip, chunked"),
-    "no chunk": request("POST /look", CHUNKED) + "ZZ\r\n",
+    "an invalid chunk": request("POST /look", CHUNKED) + "ZZ\r\n",
     "a chunk too long": request("POST /look", CHUNKED) + "3\r\nabcXX",
-    "a chunk of an answered request": request("POST /invocations", "Content-Type: text/plain", CHUNKED) + "ZZ\r\n",
-    "after a good one": request("GET /ping") + request("POST /look", CHUNKED) + "ZZ\r\n",
-    "headers without end": "GET /ping HTTP/1.1\r\nHost: localhost\r\n" + "X: y\r\n" * 100_000,
+    "a chunk after the reply": request("POST /invocations", "Content-Type: text/plain", CHUNKED) + "ZZ\r\n",
+    "after a valid request": request("GET /ping") + request("POST /look", CHUNKED) + "ZZ\r\n",
+    "endless headers": "GET /ping HTTP/1.1\r\nHost: localhost\r\n" + "X: y\r\n" * 100_000,
 }
 REFUSED = {
     413: request("POST /look", "Content-Length: 99999999999"),
@@ -40,127 +40,126 @@ REFUSED = {
 
 
 @pytest.fixture(autouse=True)
-def silent(capfd: pytest.CaptureFixture) -> Iterator[None]:
-    """Whatever is sent, the log says nothing of it."""
+def check_nothing_logged(capfd: pytest.CaptureFixture) -> Iterator[None]:
+    """Nothing that clients send reaches the log."""
     yield
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_what_is_no_http_is_a_bad_request_and_closed(place: str, name: str) -> None:
-    heard = tell(place, MALFORMED[name])
-    assert 400 <= heard.statuses[-1] < 500 and "connection: close" in heard.text.lower() and "\n" not in heard.message
-    assert heard.seconds < 10 and ask(place, "/ping").status == 200
+def test_malformed_http_is_a_bad_request_and_closes_the_connection(url: str, name: str) -> None:
+    received = exchange(url, MALFORMED[name])
+    assert 400 <= received.statuses[-1] < 500 and "\n" not in received.message
+    assert "connection: close" in received.text.lower()
+    assert received.seconds < 10 and fetch(url, "/ping").status == 200
 
 
 @pytest.mark.parametrize("status", REFUSED)
 @pytest.mark.parametrize("expects", ["", "Expect: 100-continue\r\n"])
-def test_a_refused_request_is_answered_and_closed_while_its_body_is_still_to_come(
-    place: str, status: int, expects: str
-) -> None:
-    heard = tell(place, REFUSED[status].replace("\r\n", f"\r\n{expects}", 1))
-    assert heard.statuses == [status] and "connection: close" in heard.text.lower() and heard.seconds < 5
+def test_a_request_is_refused_and_closed_before_its_body_arrives(url: str, status: int, expects: str) -> None:
+    received = exchange(url, REFUSED[status].replace("\r\n", f"\r\n{expects}", 1))
+    assert received.statuses == [status] and "connection: close" in received.text.lower() and received.seconds < 5
 
 
 @pytest.mark.parametrize("status", [*REFUSED, "chunks"])
-def test_of_a_refused_body_no_more_is_read_than_a_request_may_have(place: str, status: int | str, monkeypatch) -> None:
-    monkeypatch.setattr(connection.Connection, "spare", 1_000_000)
-    monkeypatch.setattr(middleware, "LARGEST_BODY", 1_000_000)
-    most, sent = 30_000_000, 0  # what the system holds for both sides is beyond the server
-    with dial(place) as plug:
-        plug.sendall(REFUSED.get(status, request("POST /look", CHUNKED)).encode())
+def test_no_more_of_a_refused_body_is_read_than_the_size_limit(url: str, status: int | str, monkeypatch) -> None:
+    monkeypatch.setattr(connection.Connection, "linger_bytes_left", 1_000_000)
+    monkeypatch.setattr(middleware, "MAX_BODY_BYTES", 1_000_000)
+    limit, sent = 30_000_000, 0  # generous: the kernel buffers on both sides are beyond the server's control
+    with connect(url) as sock:
+        sock.sendall(REFUSED.get(status, request("POST /look", CHUNKED)).encode())
         with pytest.raises(ConnectionError):
-            while sent < 10 * most:
-                plug.sendall(b"100000\r\n" + bytes(0x100000) + b"\r\n")
+            while sent < 10 * limit:
+                sock.sendall(b"100000\r\n" + bytes(0x100000) + b"\r\n")
                 sent += 0x100000
-    assert sent < most
+    assert sent < limit
 
 
-def test_a_refused_client_that_does_not_close_is_closed(place: str, monkeypatch) -> None:
+def test_the_server_closes_if_a_refused_client_does_not(url: str, monkeypatch) -> None:
     monkeypatch.setattr(connection, "LINGER_SECONDS", 0.2)
-    with dial(place) as plug:
-        plug.sendall(REFUSED[413].encode())
-        assert hear(plug).statuses == [413]
+    with connect(url) as sock:
+        sock.sendall(REFUSED[413].encode())
+        assert read_to_end(sock).statuses == [413]
         with pytest.raises(ConnectionError):
             for _ in range(50):
                 sleep(0.1)
-                plug.sendall(b"a")
+                sock.sendall(b"a")
 
 
 SLOW = {
     "silent": ("", "", []),
-    "half a header": ("GET /ping HTT", "", [408]),
-    "a header that drips": (request("GET /ping")[:-2], "X: y\r\n", [408]),
-    "a second header that drips": (request("GET /ping") + "GET /pi", "n", [200, 408]),
-    "a body that drips": (request("POST /look", "Content-Length: 1000"), "a", [408]),
-    "chunks that drip": (request("POST /look", CHUNKED), "1\r\na\r\n", [408]),
-    "trailers that drip": (request("POST /look", CHUNKED) + "0\r\n", "a: b\r\n", [408]),
+    "half the headers": ("GET /ping HTT", "", [408]),
+    "slow headers": (request("GET /ping")[:-2], "X: y\r\n", [408]),
+    "slow headers of a second request": (request("GET /ping") + "GET /pi", "n", [200, 408]),
+    "a slow body": (request("POST /look", "Content-Length: 1000"), "a", [408]),
+    "slow chunks": (request("POST /look", CHUNKED), "1\r\na\r\n", [408]),
+    "slow trailers": (request("POST /look", CHUNKED) + "0\r\n", "a: b\r\n", [408]),
 }
 
 
 @pytest.mark.parametrize("name", SLOW)
-def test_who_does_not_come_to_an_end_is_not_waited_for(place: str, monkeypatch, name: str) -> None:
+def test_slow_requests_time_out(url: str, monkeypatch, name: str) -> None:
     monkeypatch.setattr(connection, "HEADER_SECONDS", 0.4)
     monkeypatch.setattr(middleware, "BODY_SECONDS", 0.4)
-    begin, drop, statuses = SLOW[name]
-    with dial(place) as plug:
-        plug.sendall(begin.encode())
+    start_bytes, drip, statuses = SLOW[name]
+    with connect(url) as sock:
+        sock.sendall(start_bytes.encode())
         start = monotonic()
-        for _ in range(6 if drop else 0):
+        for _ in range(6 if drip else 0):
             sleep(0.1)
-            plug.sendall(drop.encode())
-        assert hear(plug).statuses == statuses and monotonic() - start < 5
+            sock.sendall(drip.encode())
+        assert read_to_end(sock).statuses == statuses and monotonic() - start < 5
 
 
-def test_an_answered_client_that_asks_nothing_more_is_let_go(answers: Answers, monkeypatch) -> None:
+def test_an_idle_keep_alive_connection_is_closed(predictor: Predictor, monkeypatch) -> None:
     monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.2)
-    with in_this_process(Answers(answers.model, Metrics(), None, None)) as place:
-        assert tell(place, request("GET /ping")).statuses == [200]
+    with serve_in_thread(Predictor(predictor.model, Metrics(), None, None)) as url:
+        assert exchange(url, request("GET /ping")).statuses == [200]
 
 
-def test_a_body_that_comes_at_a_fair_pace_may_take_longer_than_one_that_drips(place: str, monkeypatch) -> None:
+def test_a_body_at_a_steady_pace_may_take_longer(url: str, monkeypatch) -> None:
     monkeypatch.setattr(middleware, "BODY_SECONDS", 0.3)
-    monkeypatch.setattr(middleware, "SLOWEST", 10_000)
-    with dial(place) as plug:
-        plug.sendall(request("POST /look", "Content-Length: 12000", "Connection: close").encode())
+    monkeypatch.setattr(middleware, "MIN_BYTES_PER_SECOND", 10_000)
+    with connect(url) as sock:
+        sock.sendall(request("POST /look", "Content-Length: 12000", "Connection: close").encode())
         for _ in range(6):
             sleep(0.1)
-            plug.sendall(bytes(2000))
-        assert hear(plug).message == "image cannot be decoded: not a TIFF, JPEG, PNG or WebP image"
+            sock.sendall(bytes(2000))
+        assert read_to_end(sock).message == "image cannot be decoded: not a TIFF, JPEG, PNG or WebP image"
 
 
-def test_who_does_not_read_the_answer_is_let_go(place: str, answers: Answers, monkeypatch) -> None:
+def test_a_client_that_does_not_read_the_reply_is_disconnected(url: str, predictor: Predictor, monkeypatch) -> None:
     monkeypatch.setattr(connection, "WRITE_SECONDS", 0.3)
-    monkeypatch.setattr(connection, "SLOWEST", 1e9)
-    monkeypatch.setattr(answers.metrics, "text", lambda: bytes(30_000_000))
-    with dial(place, receive_buffer=4096) as plug:
-        plug.sendall(request("GET /metrics").encode())
+    monkeypatch.setattr(connection, "MIN_BYTES_PER_SECOND", 1e9)
+    monkeypatch.setattr(predictor.metrics, "render", lambda: bytes(30_000_000))
+    with connect(url, receive_buffer=4096) as sock:
+        sock.sendall(request("GET /metrics").encode())
         sleep(1.5)
-        assert len(hear(plug).text) < 20_000_000  # as much as the system had taken in
+        assert len(read_to_end(sock).text) < 20_000_000  # only what the kernel had buffered
 
 
-def test_beyond_the_most_connections_one_is_told_so_and_closed(place: str, monkeypatch) -> None:
-    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 8)
+def test_excess_connections_get_503_and_are_closed(url: str, monkeypatch) -> None:
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 8)
     with ExitStack() as stack:
-        crowd = [stack.enter_context(dial(place)) for _ in range(30)]
-        wait_until(lambda: sum(map(is_answered, crowd)) >= 22)
-        told = [hear(plug) for plug in crowd if is_answered(plug)]
-        assert all(heard.statuses == [503] and "retry-after: 5" in heard.text for heard in told)
-        assert ask(place, "/ping").status == 503
-    wait_until(lambda: ask(place, "/ping").status == 200)
+        sockets = [stack.enter_context(connect(url)) for _ in range(30)]
+        wait_until(lambda: sum(map(is_readable, sockets)) >= 22)
+        refused = [read_to_end(sock) for sock in sockets if is_readable(sock)]
+        assert all(received.statuses == [503] and "retry-after: 5" in received.text for received in refused)
+        assert fetch(url, "/ping").status == 503
+    wait_until(lambda: fetch(url, "/ping").status == 200)
 
 
-def is_answered(plug: socket.socket) -> bool:
-    """Whether a connection has something to read, without waiting for it."""
-    plug.setblocking(False)
+def is_readable(sock: socket.socket) -> bool:
+    """Whether a connection has data to read right now."""
+    sock.setblocking(False)
     try:
-        return bool(plug.recv(1, socket.MSG_PEEK))
+        return bool(sock.recv(1, socket.MSG_PEEK))
     except BlockingIOError:
         return False
     finally:
-        plug.settimeout(20)
+        sock.settimeout(20)
 
 
-def test_requests_in_a_row_on_one_connection_are_answered_in_order_and_upgrades_are_not_taken(place: str) -> None:
+def test_pipelined_requests_are_answered_in_order_and_upgrades_ignored(url: str) -> None:
     upgrade = ("Connection: Upgrade, close", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: x")
-    assert tell(place, request("GET /ping") * 4 + request("GET /made/up", *upgrade)).statuses == [200] * 4 + [404]
+    assert exchange(url, request("GET /ping") * 4 + request("GET /made/up", *upgrade)).statuses == [200] * 4 + [404]

@@ -1,4 +1,4 @@
-"""The champion changes: the server follows without a restart, and keeps what works where the new one does not."""
+"""When the champion changes, the server reloads it without a restart, or keeps the old one if the new one fails."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import gallery
 import pytest
 from mlflow import MlflowClient
-from running import ask, in_this_process, score, sent
+from running import as_base64, fetch, score, serve_in_thread
 
 from landuse import registry, tracking
 from landuse.core import paths
@@ -16,92 +16,91 @@ from landuse.ml.classifier import MODEL_FILE
 from landuse.registry import resolve
 from landuse.serve.metrics import Metrics
 from landuse.serve.model import load
-from landuse.serve.predictor import Answers
-from landuse.serve.reloader import Follower
+from landuse.serve.predictor import Predictor
+from landuse.serve.reloader import Reloader
 
 ALIAS = f"models:/{gallery.NAME}@champion"
 IMAGE = paths.DATA / "forest" / "05.png"
 
 
-def crown(number: int) -> None:
+def set_champion(number: int) -> None:
     with tracking.store():
         registry.set_alias(gallery.NAME, registry.CHAMPION, str(number))
 
 
 @pytest.fixture
-def follower(registry_copy: Path) -> Iterator[Follower]:
-    """A follower of the first version, not started: it looks when it is told to."""
-    crown(1)
-    yield Follower(ALIAS, False, 0.05, Answers(load(ALIAS), Metrics(), None, None))
+def reloader(registry_copy: Path) -> Iterator[Reloader]:
+    """A reloader that serves version 1; not started, so that tests poll explicitly."""
+    set_champion(1)
+    yield Reloader(ALIAS, False, 0.05, Predictor(load(ALIAS), Metrics(), None, None))
 
 
-def following(follower: Follower) -> float:
-    return follower.answers.metrics.registry.get_sample_value("landuse_following")
+def following_gauge(reloader: Reloader) -> float:
+    return reloader.predictor.metrics.registry.get_sample_value("landuse_following")
 
 
-def test_the_next_request_after_a_promotion_is_answered_by_the_new_version(follower: Follower) -> None:
-    image = sent(IMAGE)
-    with in_this_process(follower.answers) as place:
-        first = score(place, image)
-        crown(2)
-        assert score(place, image).version == first.version == f"models:/{gallery.NAME}/1"
-        follower.look()
-        second = score(place, image)
-    assert second.version == f"models:/{gallery.NAME}/2" and following(follower) == 1
-    said = [reply.content["predictions"][0]["label"] for reply in (first, second)]
-    assert said == ["forest", "field"]  # version 2 takes the one for the other
+def test_the_first_request_after_a_reload_gets_the_new_version(reloader: Reloader) -> None:
+    image = as_base64(IMAGE)
+    with serve_in_thread(reloader.predictor) as url:
+        first = score(url, image)
+        set_champion(2)
+        assert score(url, image).version == first.version == f"models:/{gallery.NAME}/1"
+        reloader.reload()
+        second = score(url, image)
+    assert second.version == f"models:/{gallery.NAME}/2" and following_gauge(reloader) == 1
+    labels = [reply.content["predictions"][0]["label"] for reply in (first, second)]
+    assert labels == ["forest", "field"]  # version 2 confuses the two
 
 
-def test_a_model_of_before_there_were_examples_is_answered_without_them(follower: Follower) -> None:
-    with in_this_process(follower.answers) as place:
-        answer = ask(place, "/look", IMAGE.read_bytes()).content
+def test_a_model_without_training_examples_is_served_without_them(reloader: Reloader) -> None:
+    with serve_in_thread(reloader.predictor) as url:
+        answer = fetch(url, "/look", IMAGE.read_bytes()).content
     assert answer["prediction"]["label"] == "forest" and answer["nearest"] == []
 
 
-def test_a_damaged_version_is_not_let_in_which_is_said_once_and_shown(
-    follower: Follower, capfd: pytest.CaptureFixture
-) -> None:
+def test_a_damaged_version_is_not_loaded_and_is_reported_once(reloader: Reloader, capfd: pytest.CaptureFixture) -> None:
     with tracking.store():
         source = Path(MlflowClient().get_model_version_download_uri(gallery.NAME, "2").removeprefix("file://"))
     file = source / registry.MODEL_FOLDER / MODEL_FILE
     content = file.read_bytes()
-    crown(2)
+    set_champion(2)
     try:
         file.write_bytes(content[:-100])
         for _ in range(3):
-            follower.look()
+            reloader.reload()
     finally:
         file.write_bytes(content)
-    assert follower.answers.model.version == f"models:/{gallery.NAME}/1" and following(follower) == 0
-    said = capfd.readouterr().err
-    assert said.count("/1 goes on answering: gallery version 2 is damaged") == 1
-    follower.look()
-    assert follower.answers.model.version == f"models:/{gallery.NAME}/2" and following(follower) == 1
+    assert reloader.predictor.model.version == f"models:/{gallery.NAME}/1" and following_gauge(reloader) == 0
+    logged = capfd.readouterr().err
+    assert logged.count("/1 goes on answering: gallery version 2 is damaged") == 1
+    reloader.reload()
+    assert reloader.predictor.model.version == f"models:/{gallery.NAME}/2" and following_gauge(reloader) == 1
     assert "/2 answers now" in capfd.readouterr().err
 
 
 def test_a_registry_that_is_down_or_empty_changes_nothing(
-    follower: Follower, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    reloader: Reloader, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(resolve, "resolve", lambda _: (_ for _ in ()).throw(LanduseError("the registry is down")))
         for _ in range(3):
-            follower.look()
-    assert capfd.readouterr().err.count("goes on answering: the registry is down") == 1 and following(follower) == 0
+            reloader.reload()
+    assert capfd.readouterr().err.count("goes on answering: the registry is down") == 1
+    assert following_gauge(reloader) == 0
     with tracking.store():
         registry.set_alias(gallery.NAME, registry.CHAMPION, None)
-    follower.look()
+    reloader.reload()
     assert f"no version of {gallery.NAME} is champion" in capfd.readouterr().err
-    crown(1)
-    follower.look()
-    assert following(follower) == 1 and follower.answers.model.version == f"models:/{gallery.NAME}/1"
+    set_champion(1)
+    reloader.reload()
+    assert following_gauge(reloader) == 1 and reloader.predictor.model.version == f"models:/{gallery.NAME}/1"
 
 
 @pytest.mark.parametrize(
     ("name", "follows"), [(ALIAS, True), ("models:/landuse/3", False), ("artifacts/model", False), ("models:/x", False)]
 )
-def test_only_an_alias_is_followed(name: str, follows: bool) -> None:
-    assert resolve.follows(name) == follows
+def test_only_an_alias_is_reloaded(name: str, follows: bool) -> None:
+    assert resolve.is_alias(name) == follows
 
 
 def test_a_model_that_does_not_run_is_refused(trained_copy: Path) -> None:
@@ -111,14 +110,14 @@ def test_a_model_that_does_not_run_is_refused(trained_copy: Path) -> None:
         load(str(paths.MODEL))
 
 
-def test_a_model_with_another_number_of_classes_than_it_says_is_refused(trained_copy: Path) -> None:
+def test_a_model_whose_outputs_do_not_match_its_classes_is_refused(trained_copy: Path) -> None:
     card = json.loads((paths.MODEL / "model.json").read_text())
     (paths.MODEL / "model.json").write_text(json.dumps(card | {"labels": card["labels"][:2]}))
     with pytest.raises(LanduseError, match="does not answer with one probability for each of its classes"):
         load(str(paths.MODEL))
 
 
-def test_int8_answers_with_the_int8_file_and_where_there_is_none_it_says_so(trained_copy: Path) -> None:
+def test_int8_uses_the_int8_file_and_names_it_if_missing(trained_copy: Path) -> None:
     plain, small = load(str(paths.MODEL)), load(str(paths.MODEL), int8=True)
     probabilities = [model.classifier.probabilities(IMAGE) for model in (plain, small)]
     assert 0 < abs(probabilities[0] - probabilities[1]).max() < 0.2

@@ -1,1 +1,1 @@
-"""Foundations that every other module may use."""
+"""Foundations that all other modules may use."""

@@ -1,6 +1,6 @@
-"""The guard of the project's own servers: who knows the login, and from which pages a browser may ask.
+"""Basic authentication and origin checks for the servers that the project starts.
 
-The login, `landuse:` and a random password, is made once per project, in `.services/login`, which only its owner can
+The login, `landuse:` and a random password, is created once per project in `.services/login`, which only its owner can
 read.
 """
 
@@ -18,32 +18,32 @@ from landuse.core.origins import OriginCheck
 from landuse.core.paths import LOGIN, SERVICES
 
 USER = "landuse"
-BYTES = 24
+PASSWORD_BYTES = 24
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
-OF_OTHERS = 0o077  # what a mode lets group and others do
+GROUP_AND_OTHERS = 0o077  # permission bits of group and others
 LOOPBACK = OriginCheck("http://127.0.0.1")
-UNGUARDED = frozenset({"/health", "/version"})  # say nothing but that the server is up
+PUBLIC_PATHS = frozenset({"/health", "/version"})  # they only reveal that the server is up
 
 
 def login() -> str:
-    """The login of the project's servers as `user:password`, made where there is none yet.
+    """Return the login of the project's servers as `user:password`, creating it if there is none yet.
 
-    Raises LanduseError where others can read it.
+    Raises LanduseError if other users can read it.
     """
     SERVICES.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     if not LOGIN.exists():
-        make_login()
-    if LOGIN.stat().st_mode & OF_OTHERS:
+        create_login()
+    if LOGIN.stat().st_mode & GROUP_AND_OTHERS:
         raise LanduseError(f"{LOGIN} can be read by other users: make down, remove it, then make up makes a new one")
     return LOGIN.read_text(encoding="ascii").strip()
 
 
-def make_login() -> None:
-    """Write a new login. Of several processes that do so at once, one wins and the others leave its login in place."""
-    SERVICES.chmod(PRIVATE_FOLDER)  # one of an earlier version may be open to others
+def create_login() -> None:
+    """Write a new login. If several processes do so at once, one wins and the others keep its login."""
+    SERVICES.chmod(PRIVATE_FOLDER)  # a folder from an earlier version may be open to others
     part = LOGIN.with_name(f"{LOGIN.name}.{os.getpid()}")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "w", encoding="ascii") as file:
-        file.write(f"{USER}:{secrets.token_urlsafe(BYTES)}\n")
+        file.write(f"{USER}:{secrets.token_urlsafe(PASSWORD_BYTES)}\n")
     try:
         with suppress(FileExistsError):
             os.link(part, LOGIN)
@@ -51,20 +51,20 @@ def make_login() -> None:
         part.unlink()
 
 
-def known_by(credentials: str) -> str:
-    """The Authorization header of who knows a login."""
+def authorization_header(credentials: str) -> str:
+    """Return the Authorization header for credentials given as `user:password`."""
     return f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
 
-class Guard:
-    """ASGI middleware: refuses hosts and pages that are not the server's own, and whoever does not know the login.
+class AuthMiddleware:
+    """ASGI middleware that refuses foreign hosts and origins, and requests without the login.
 
-    Without `credentials`, the app itself asks for the login.
+    Without `credentials`, checking the login is left to the app.
     """
 
     def __init__(self, app: ASGIApp, credentials: str | None = None) -> None:
         self.app = app
-        self.expected = credentials and known_by(credentials).encode()
+        self.expected = credentials and authorization_header(credentials).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self.refusal(scope) if scope["type"] in ("http", "websocket") else None
@@ -76,20 +76,20 @@ class Guard:
             await refusal(scope, receive, send)
 
     def refusal(self, scope: Scope) -> PlainTextResponse | None:
-        """The answer to a request that is not let through, None for one that is."""
+        """Return the response that refuses a request, or None if it is allowed."""
         headers = dict(scope["headers"])
         if objection := LOOPBACK.objection(scope.get("method", "GET"), headers):
             status, complaint = objection
             return PlainTextResponse(f"{complaint}\n", status)
-        known = self.expected is None or hmac.compare_digest(headers.get(b"authorization", b""), self.expected)
-        if known or scope["path"] in UNGUARDED:
+        authorized = self.expected is None or hmac.compare_digest(headers.get(b"authorization", b""), self.expected)
+        if authorized or scope["path"] in PUBLIC_PATHS:
             return None
-        asked = {"WWW-Authenticate": f'Basic realm="{USER}", charset="UTF-8"'}
-        return PlainTextResponse(f"The login is in {LOGIN} of the project.\n", 401, asked)
+        challenge = {"WWW-Authenticate": f'Basic realm="{USER}", charset="UTF-8"'}
+        return PlainTextResponse(f"The login is in {LOGIN} of the project.\n", 401, challenge)
 
 
-def guarded_mlflow() -> Guard:
-    """MLflow's server behind the login: the app that `mlflow server --app-name landuse` runs."""
+def guarded_mlflow() -> AuthMiddleware:
+    """Return MLflow's server behind the login: the app that `mlflow server --app-name landuse` runs."""
     from mlflow.server.fastapi_app import app
 
-    return Guard(app, login())
+    return AuthMiddleware(app, login())

@@ -1,4 +1,4 @@
-"""Settings of shell and home that count: a table of variables and files, and an environment that keeps to it."""
+"""The policy for environment variables and user-wide settings: a table, and a function that enforces it."""
 
 import os
 import sys
@@ -11,32 +11,32 @@ from pathlib import Path
 
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DVC_TMP, SERVICES
-from landuse.core.proxies import set_straight
+from landuse.core.proxies import normalize_network_settings
 
 FIXED, OBEYED, REFUSED = "fixed", "obeyed", "refused"
-AT_START = ("PYTHONSAFEPATH", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONINSPECT")
+PYTHON_STARTUP = ("PYTHONSAFEPATH", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONINSPECT")
 UTF8 = "PYTHONUTF8"
 OWNER_ONLY = 0o077  # as a umask
 
 
 @dataclass(frozen=True)
 class Row:
-    """Variables by name or pattern, or files, of a library, and what becomes of them.
+    """The rule for variables, by name or pattern, or files of a library.
 
-    The first row that has a variable counts. What is fixed is taken from the environment, or set to `values`.
+    The first row that matches a variable applies. Fixed variables are removed from the environment or set to `values`.
     """
 
-    of: str
+    library: str
     names: tuple[str, ...]
     rule: str
-    how: str
+    effect: str
     values: tuple[tuple[str, str], ...] = ()
 
 
 VARIABLES = (
     Row("landuse", ("LANDUSE_*",), OBEYED, "ports of the servers, the root of `serve`, data and weights of tests"),
     Row(
-        "Python", (*AT_START, UTF8), FIXED,
+        "Python", (*PYTHON_STARTUP, UTF8), FIXED,
         "as Python does by itself, and in UTF-8: a command that finds it otherwise begins anew", ((UTF8, "1"),),
     ),
     Row("make", ("PYTHON", "ARGS"), FIXED, "read from the command line alone: `make run PYTHON=python3.11`"),
@@ -161,59 +161,60 @@ FILES = (
 )  # fmt: skip
 
 
-def own_environment() -> None:
-    """For the start of a program, before other libraries are imported: what the table fixes is as it says.
+def sanitize_environment() -> None:
+    """Apply the table to the environment, at the start of a program before other libraries are imported.
 
-    A user without a name, as in a container, goes by number. Raises LanduseError at what the table refuses.
+    A user without a name, as in a container, gets the user ID as name. Restarts the program if Python itself was
+    started with settings that the table fixes. Raises LanduseError for a refused variable.
     """
-    refuse_another_registry()
-    fixed = [name for name in os.environ if (row := row_of(name)) and row.rule != OBEYED]
-    anew = not set(AT_START).isdisjoint(fixed) or not (speaks_utf8() or os.environ.get(UTF8) == "1")
+    refuse_separate_registry()
+    fixed = [name for name in os.environ if (row := find_row(name)) and row.rule != OBEYED]
+    restart = not set(PYTHON_STARTUP).isdisjoint(fixed) or not (is_utf8() or os.environ.get(UTF8) == "1")
     for name in fixed:
         del os.environ[name]
     os.environ.update(value for row in VARIABLES for value in row.values)
     os.environ["KERAS_HOME"] = str(keras_home())
-    set_straight()
+    normalize_network_settings()
     try:
         getuser()
     except (KeyError, OSError):
         os.environ["USER"] = str(os.getuid())
-    if anew:  # what Python read at its start cannot be undone in the process
+    if restart:  # what Python has read at startup cannot be undone within the process
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def keep_from_others() -> None:
-    """Let other users read nothing that the program makes, nor write where DVC unpickles what it finds.
+def restrict_permissions() -> None:
+    """Keep other users from reading the files the program creates, and from writing where DVC unpickles.
 
-    DVC makes the folder of its state open to everybody, whatever the umask: only the folder around it keeps others out.
+    DVC creates its state folder open to everybody whatever the umask, so that its parent folder must keep others out.
     """
     os.umask(os.umask(OWNER_ONLY) | OWNER_ONLY)
-    with suppress(OSError):  # no project of DVC, or another user's
+    with suppress(OSError):  # not a DVC project, or owned by another user
         DVC_TMP.mkdir(exist_ok=True)
         DVC_TMP.chmod(DVC_TMP.stat().st_mode & ~OWNER_ONLY)
 
 
-def row_of(name: str) -> Row | None:
-    """The row of the table that a variable falls under, in letters of either size."""
+def find_row(name: str) -> Row | None:
+    """Return the row that applies to a variable, whose case is ignored; None if there is none."""
     rows = (row for row in VARIABLES for pattern in row.names if fnmatchcase(name.upper(), pattern))
     return next(rows, None)
 
 
-def refuse_another_registry() -> None:
-    """Raise LanduseError where MLflow's registry would be another store than that of the runs."""
+def refuse_separate_registry() -> None:
+    """Raise LanduseError if MLflow's registry would be in another store than its runs."""
     runs, registry = (os.environ.get(f"MLFLOW_{name}_URI") for name in ("TRACKING", "REGISTRY"))
     if runs and registry and runs.rstrip("/") != registry.rstrip("/"):
         raise LanduseError("MLFLOW_REGISTRY_URI: versions are kept where MLFLOW_TRACKING_URI says; unset it")
 
 
 def keras_home() -> Path:
-    """A folder in which no `keras.json` of the user lies; Keras keeps there what it downloads."""
+    """Return a home for Keras and its downloads that has no `keras.json` of the user."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "landuse", "keras").expanduser()
-    except RuntimeError:  # a user without a home
+    except RuntimeError:  # a user without a home folder
         return (SERVICES / "keras").absolute()
 
 
-def speaks_utf8() -> bool:
-    """Whether Python reads and writes names and text in UTF-8."""
+def is_utf8() -> bool:
+    """Return True if Python encodes file names and text in UTF-8."""
     return lookup(sys.getfilesystemencoding()).name == "utf-8"

@@ -1,4 +1,4 @@
-"""The errors a user is meant to read."""
+"""Errors addressed to the user, and how they are printed."""
 
 import errno
 import os
@@ -9,27 +9,29 @@ from contextlib import contextmanager
 from traceback import format_exception
 from unicodedata import category
 
-from landuse.core.addresses import HIDDEN, redacted
+from landuse.core.addresses import REDACTED, redact
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # of an OSError: the disk is full
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # errno of an OSError: the disk or a quota is full
 REMEDIES = {
-    **dict.fromkeys(NO_ROOM, "free some space, then the same command goes on"),
+    **dict.fromkeys(DISK_FULL, "free some space, then the same command goes on"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "let the user who runs this read and write it"),
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "move away what stands there"),
     **dict.fromkeys((errno.EXDEV, errno.EBUSY), "keep the folders of the project on one disk, none a mount of its own"),
-    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT), "look after the disk it is on, then try again"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT), "check the disk it is on, then try again"),
     errno.ENAMETOOLONG: "use a shorter name",
     errno.EMFILE: "allow more open files (ulimit -n)",
 }
-COLLECTED = re.compile(r"\[Errno (\d+)\](?: [^']*'(?:[^']*' -> ')?([^']*)')?")  # by shutil, of a tree of files
+COLLECTED_ERROR = re.compile(
+    r"\[Errno (\d+)\](?: [^']*'(?:[^']*' -> ')?([^']*)')?"
+)  # how shutil reports an error in a tree of files
 LONG_WORD, SHORTENED_WORD = re.compile(r"\S{300,}"), 200
-LONGEST_LINE = 2000
+MAX_LINE = 2000
 
 
 class LanduseError(Exception):
-    """Says what is wrong, where, and what to do about it, in one line. The command line prints it without a traceback.
+    """An error that says in one line what is wrong, where, and what to do. The CLI prints it without a traceback.
 
-    The line is printable from the beginning, since Prefect, MLflow, pages and logs take it too.
+    The message is made printable on creation, since Prefect, MLflow, pages and logs show it too.
     """
 
     exit_code = 1
@@ -39,73 +41,73 @@ class LanduseError(Exception):
 
 
 class Refused(LanduseError):
-    """Judged and not let through: images that do not pass, a model that is not good enough."""
+    """Checked and rejected: images that fail validation, a model that is not good enough."""
 
     exit_code = 3
 
 
 class Unavailable(LanduseError):
-    """Out of reach at the moment; the same command may succeed later. The exit code is EX_TEMPFAIL of sysexits.h."""
+    """Temporarily out of reach: the same command may succeed later. The exit code is EX_TEMPFAIL of sysexits.h."""
 
     exit_code = 75
 
 
 class NotReady(LanduseError):
-    """The project itself stands in the way, whatever is brought in. The exit code is EX_CONFIG of sysexits.h."""
+    """The project itself must be fixed first, whatever the input is. The exit code is EX_CONFIG of sysexits.h."""
 
     exit_code = 78
 
 
 def printable(text: object) -> str:
-    """A text of whatever origin on one line: no secrets, control characters escaped, shortened in the middle."""
-    line = escaped(redacted(str(text)))
-    line = LONG_WORD.sub(lambda word: in_short(word[0], SHORTENED_WORD), line)
-    return line if len(line) <= LONGEST_LINE else in_short(line, LONGEST_LINE)
+    """Return untrusted text as one line: secrets removed, control characters escaped, shortened in the middle."""
+    line = escape(redact(str(text)))
+    line = LONG_WORD.sub(lambda word: shorten(word[0], SHORTENED_WORD), line)
+    return line if len(line) <= MAX_LINE else shorten(line, MAX_LINE)
 
 
-def escaped(text: str) -> str:
-    """A text in which whatever is not visible, or turns the direction of what is, is written as in Python."""
+def escape(text: str) -> str:
+    """Escape invisible and text-direction characters as Python does."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or category(c) == "Zs" else ascii(c)[1:-1] for c in text)
 
 
-def in_short(text: str, most: int) -> str:
-    """Beginning and end of a text of so many letters."""
-    return f"{text[: 2 * most // 3]}{HIDDEN}{text[-(most // 3) :]}"
+def shorten(text: str, length: int) -> str:
+    """Cut the middle out of a text, leaving `length` characters of its beginning and end."""
+    return f"{text[: 2 * length // 3]}{REDACTED}{text[-(length // 3) :]}"
 
 
-def one_line(error: object, most: int | None = None) -> str:
-    """What an error says, on one line of so many letters at most; its kind where it says nothing."""
-    return printable(" ".join(str(error).split()))[:most] or type(error).__name__
+def one_line(error: object, length: int | None = None) -> str:
+    """Return an error's message on one line of at most `length` characters, or its type if it has none."""
+    return printable(" ".join(str(error).split()))[:length] or type(error).__name__
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
-    """End the command with one line where it fails for a reason that people can mend, else with a traceback."""
+def report_errors() -> Iterator[None]:
+    """Exit with a one-line message for errors that users can fix, and with a traceback for all others."""
     try:
         yield
     except LanduseError as error:
         print(f"landuse: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
-        complaint = os_complaint(error) if isinstance(error, OSError) else None
-        if complaint:
-            print(printable(f"landuse: {complaint}"), file=sys.stderr)
+        message = describe_os_error(error) if isinstance(error, OSError) else None
+        if message:
+            print(printable(f"landuse: {message}"), file=sys.stderr)
         else:
-            print(told(error), file=sys.stderr, end="")
+            print(safe_traceback(error), file=sys.stderr, end="")
         sys.exit(LanduseError.exit_code)
 
 
-def told(error: BaseException) -> str:
-    """The traceback of an error without secrets and control characters."""
-    return "\n".join(escaped(redacted(line)) for line in "".join(format_exception(error)).split("\n"))
+def safe_traceback(error: BaseException) -> str:
+    """Format the traceback of an error without secrets and control characters."""
+    return "\n".join(escape(redact(line)) for line in "".join(format_exception(error)).split("\n"))
 
 
-def os_complaint(error: OSError) -> str | None:
-    """Describe the first thing that the system refused, with the remedy; None where no remedy is known."""
+def describe_os_error(error: OSError) -> str | None:
+    """Describe what the operating system refused, with the remedy; None if no remedy is known."""
     number, name, reason = error.errno, error.filename2 or error.filename, error.strerror
-    if number is None and (found := COLLECTED.search(str(error))):
-        number, name, reason = int(found[1]), found[2], os.strerror(int(found[1]))
+    if number is None and (match := COLLECTED_ERROR.search(str(error))):
+        number, name, reason = int(match[1]), match[2], os.strerror(int(match[1]))
     place = f"{name}: " if name else ""
     return f"{place}{reason}: {REMEDIES[number]}" if number in REMEDIES else None

@@ -1,4 +1,4 @@
-"""Files that an earlier stage wrote, or an error that says how to have them again; and files that are written whole."""
+"""Reading outputs of earlier stages, with errors that say how to restore them; and atomic writes."""
 
 import hashlib
 import json
@@ -13,17 +13,17 @@ from landuse.core.errors import LanduseError
 if TYPE_CHECKING:
     import pandas as pd
 
-BOTH_SIDES = "<<<<<<< "  # git leaves it where a merge has to be settled
-TEXT = ("path", "label", "subset", "actual", "predicted", "class")
+CONFLICT_MARKER = "<<<<<<< "  # git writes it into a file with an unresolved merge conflict
+TEXT_COLUMNS = ("path", "label", "subset", "actual", "predicted", "class")
 
 
 class Record(dict[str, Any]):
-    """The JSON object in a file. To ask for a key that it has not raises LanduseError: another file is in its place."""
+    """The JSON object in a file. A missing key raises LanduseError: the file is not the one that was expected."""
 
     def __init__(self, path: Path) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("no object")
+            raise ValueError("not an object")
         super().__init__(content)
         self.path = path
 
@@ -31,56 +31,56 @@ class Record(dict[str, Any]):
         raise LanduseError(f"{self.path} has no {key}: dvc repro makes it again")
 
 
-def made(path: Path) -> Path:
-    """The path, if there is something. Raises LanduseError where there is not."""
+def require(path: Path) -> Path:
+    """Return the path. Raises LanduseError if nothing is there."""
     if not path.exists():
         raise LanduseError(f"{path} is not here: dvc repro makes it")
     return path
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Path]:
-    """The path, to be read within the context. Raises LanduseError where it is missing, or what it holds is damaged."""
+def reading(path: Path) -> Iterator[Path]:
+    """Context in which a file is read. Raises LanduseError if it is missing, or damaged and thus fails to parse."""
     try:
-        yield made(path)
-    except (ValueError, EOFError, RuntimeError, OSError) as error:  # so say the parsers of every format here
-        if getattr(error, "errno", None) is not None:  # the system's, not Arrow's
+        yield require(path)
+    except (ValueError, EOFError, RuntimeError, OSError) as error:  # raised by the parsers of all formats used
+        if getattr(error, "errno", None) is not None:  # an error of the system, not of Arrow's parser
             raise
         raise LanduseError(f"{path} is damaged: dvc repro makes it again") from None
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises LanduseError where it is missing or damaged."""
-    with opened(path):
+    """Read a JSON object. Raises LanduseError if the file is missing or damaged."""
+    with reading(path):
         return Record(path)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
-    """The rows of a CSV or Parquet file, all columns or some. Raises LanduseError as `read_record` does.
+    """Read a CSV or Parquet file, all columns or some. Raises LanduseError if it is missing or damaged.
 
-    Classes may be called `1` or `NA`.
+    Text columns are not type-inferred: a class may be called `1` or `NA`.
     """
     import pandas as pd
 
-    with opened(path):
+    with reading(path):
         if path.suffix == ".parquet":
             return pd.read_parquet(path, columns=columns)
-        return pd.read_csv(path, usecols=columns, dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False)
+        return pd.read_csv(path, usecols=columns, dtype=dict.fromkeys(TEXT_COLUMNS, "str"), keep_default_na=False)
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, as hex digits."""
+    """Return the sha256 of a file as hex digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file in one rename, so that it is never there by half: a full disk or a power cut leaves the old one."""
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file atomically by renaming: a full disk or a power cut leaves the old content."""
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())  # else the name may reach the disk before the content
+            os.fsync(file.fileno())  # or the rename may reach the disk before the content
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where the files between stages lie, relative to the project's folder."""
+"""Paths of the project, relative to its root folder."""
 
 import os
 from pathlib import Path
@@ -13,11 +13,11 @@ QUARANTINE = Path("quarantine")
 GX = Path("gx")
 INBOX = Path("inbox")
 INCOMING = Path(".incoming")
-SWAP = INCOMING / "swap.json"  # the journal of an ingest that replaces data/
+SWAP = INCOMING / "swap.json"  # journal of an ingest that is replacing data/
 DVC_TMP = Path(".dvc/tmp")
-HOLDERS = DVC_TMP / "rwlock"  # DVC's list of which process reads and writes what
+DVC_RWLOCK = DVC_TMP / "rwlock"  # DVC's list of processes with the paths they read and write
 SERVICES = Path(".services")
-LOGIN = SERVICES / "login"  # of the servers that the project starts
+LOGIN = SERVICES / "login"  # for the servers that the project starts
 SQLITE = "sqlite:///"
 DEFAULT_STORE = f"{SQLITE}mlflow.db"
 
@@ -26,8 +26,10 @@ MANIFEST = ARTIFACTS / "manifest.parquet"
 VALIDATION = ARTIFACTS / "validation.json"
 VALIDATION_PAGE = ARTIFACTS / "validation.html"
 DATA_DOCS = ARTIFACTS / "data_docs"
-DOCS_OF = DATA_DOCS / "manifest.sha256"  # which manifest they are of: no stage versions them
-VALIDATED = (MANIFEST, VALIDATION, VALIDATION_PAGE, DATA_DOCS)  # what `validate` writes
+DATA_DOCS_SOURCE = (
+    DATA_DOCS / "manifest.sha256"
+)  # digest of the manifest they describe, since DVC does not version them
+VALIDATE_OUTPUTS = (MANIFEST, VALIDATION, VALIDATION_PAGE, DATA_DOCS)  # everything `validate` writes
 FEATURES = ARTIFACTS / "features"
 SPLITS = ARTIFACTS / "splits.csv"
 MODEL = ARTIFACTS / "model"
@@ -44,9 +46,9 @@ REPORT = ARTIFACTS / "report.html"
 
 
 def tracking_uri() -> str:
-    """The MLflow store that `MLFLOW_TRACKING_URI` names, else the file beside the project.
+    """Return the MLflow store named by `MLFLOW_TRACKING_URI`, or the default database file in the project.
 
-    Slashes at the end of a server's address are left out: pages of its UI are linked to as `ADDRESS/#/…`.
+    Trailing slashes of a server's address are stripped: pages of its UI are linked to as `ADDRESS/#/…`.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or DEFAULT_STORE
     return uri.rstrip("/") if uri.lower().startswith(("http://", "https://")) else uri

@@ -1,4 +1,4 @@
-"""Which process did something, and whether it is still at work."""
+"""Identity and liveness of processes, locks and process groups."""
 
 import fcntl
 import json
@@ -10,28 +10,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
 from landuse.core.errors import Unavailable
-from landuse.core.files import write_whole
+from landuse.core.files import write_atomically
 
 DEATH_SECONDS = 10
-CLOCK_SECONDS = 2  # so far a process may seem to have begun after it did
+CLOCK_SECONDS = 2  # tolerance when comparing start times with file times
 HOST, BOOT = "process.host", "process.boot"
 PID, STARTED = "process.id", "process.started_after_boot"
 UNKNOWN = "unknown"
 
 
 def identity(pid: int | None = None) -> dict[str, str]:
-    """What tells a process of this machine (by default this one) from any other, as tags."""
+    """Return tags that identify a process of this machine, by default the current one, uniquely."""
     process = psutil.Process(pid or os.getpid())
-    return {HOST: socket.gethostname(), BOOT: boot(), PID: str(process.pid), STARTED: started(process)}
+    return {HOST: socket.gethostname(), BOOT: boot_id(), PID: str(process.pid), STARTED: start_time(process)}
 
 
-def boot() -> str:
-    """What tells this start of this machine, and within it this container, from any other, where the system says it."""
+def boot_id() -> str:
+    """Return an ID of this boot of the machine and of the container within it, or UNKNOWN if the system has none."""
     try:
         start = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{start}-{os.stat('/proc/self/ns/pid').st_ino}"
@@ -39,74 +39,75 @@ def boot() -> str:
         return UNKNOWN
 
 
-def was_here(tags: Mapping[str, str]) -> bool:
-    """Whether a process ran on this machine: under its name of today, or since its last start under another."""
-    return tags.get(HOST) == socket.gethostname() or tags.get(BOOT, UNKNOWN) == boot() != UNKNOWN
+def ran_here(tags: Mapping[str, str]) -> bool:
+    """Return True if the process ran on this machine: under its present host name, or under another since boot."""
+    return tags.get(HOST) == socket.gethostname() or tags.get(BOOT, UNKNOWN) == boot_id() != UNKNOWN
 
 
-def started(process: psutil.Process) -> str:
-    """Seconds from the start of the machine to that of a process, which stay true when the clock is set."""
+def start_time(process: psutil.Process) -> str:
+    """Return the seconds between boot and the start of a process, which do not change when the clock is set."""
     return f"{process.create_time() - psutil.boot_time():.2f}"
 
 
 @contextmanager
-def alone(lock: Path, busy: str) -> Iterator[None]:
-    """Let one process at a time in. The kernel opens the lock when its holder dies.
+def exclusive_lock(lock: Path, busy: str) -> Iterator[None]:
+    """Hold an exclusive lock on a file; the kernel releases it if the process dies.
 
-    Raises Unavailable with `busy` where another is in.
+    Raises Unavailable with the message `busy` if another process holds it.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
-        hold(file, busy)
+        lock_file(file, busy)
         yield
 
 
-def hold(file: IO, busy: str) -> None:
-    """Lock a file as long as it is open. Raises Unavailable with `busy` where another process holds it."""
+def lock_file(file: IO[Any], busy: str) -> None:
+    """Lock a file while it is open. Raises Unavailable with the message `busy` if another process holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Unavailable(busy) from None
 
 
-def note(path: Path, pid: int, **more: str) -> None:
-    """Write down, in one rename, which process is at work: a note is whole or not there, whatever is killed."""
-    write_whole(path, json.dumps(identity(pid) | more))
+def record_process(path: Path, pid: int, **more: str) -> None:
+    """Write the identity of a process and more facts to a file, atomically even if this process is killed."""
+    write_atomically(path, json.dumps(identity(pid) | more))
 
 
-def noted(path: Path) -> dict[str, str]:
-    """What a note says; nothing where there is none, or it is damaged."""
+def read_json_or_empty(path: Path) -> dict[str, str]:
+    """Read a JSON object of strings; empty if the file is missing or damaged."""
+    content: dict[str, str] = {}
     with suppress(FileNotFoundError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
-    return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:
-    """Whether the process is known to have ended: it ran on this machine and does so no more."""
-    if not was_here(tags) or STARTED not in tags:
+    """Return True if the process is known to have ended: it ran on this machine and no longer does."""
+    if not ran_here(tags) or STARTED not in tags:
         return False
     try:
         process = psutil.Process(int(tags[PID]))
-        return started(process) != tags[STARTED] or process.status() == psutil.STATUS_ZOMBIE
+        return start_time(process) != tags[STARTED] or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def is_here(tags: Mapping[str, str]) -> bool:
-    """Whether the process is at work on this machine."""
-    return was_here(tags) and not is_gone(tags)
+def is_running_here(tags: Mapping[str, str]) -> bool:
+    """Return True if the process is running on this machine."""
+    return ran_here(tags) and not is_gone(tags)
 
 
 def end_group(tags: Mapping[str, str]) -> bool:
-    """Kill a process that leads a group of its own, and what outlived it there; whether there was anything.
+    """Kill the process group led by a process, even if the leader has ended. Return True if there was one.
 
-    Returns when they hold nothing any more. A process of another machine, or one that was given the number since, is
-    left alone.
+    Waits until its members have released their resources. A process of another machine, or an unrelated one that has
+    reused the PID, is left alone.
     """
     pid = int(tags[PID])
     with suppress(ProcessLookupError, psutil.NoSuchProcess):  # it may end at any moment
-        if was_here(tags) and (not psutil.pid_exists(pid) or started(psutil.Process(pid)) == tags[STARTED]):
-            members = [process for process in psutil.process_iter() if is_member(process, pid)]
+        if ran_here(tags) and (not psutil.pid_exists(pid) or start_time(psutil.Process(pid)) == tags[STARTED]):
+            members = [process for process in psutil.process_iter() if is_in_group(process, pid)]
             os.killpg(pid, signal.SIGKILL)
             end = time.monotonic() + DEATH_SECONDS
             while any(map(is_alive, members)) and time.monotonic() < end:
@@ -116,50 +117,50 @@ def end_group(tags: Mapping[str, str]) -> bool:
 
 
 def kill_group(pid: int) -> None:
-    """Kill a process of ours that leads a group of its own, and whatever it started there, if any of it is left."""
+    """Kill the process group led by a child process, if any of it is left."""
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
 
-def ending_signals() -> list[int]:
-    """The signals beside Ctrl-C that end a process; that of a closed terminal only where it is not ignored (nohup)."""
+def termination_signals() -> list[int]:
+    """Return the signals besides SIGINT that end a process; SIGHUP only if it is not ignored (nohup)."""
     return [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
 
 
-def is_member(process: psutil.Process, group: int) -> bool:
-    """Whether a process belongs to a group."""
+def is_in_group(process: psutil.Process, group: int) -> bool:
+    """Return True if a process belongs to a process group."""
     with suppress(ProcessLookupError):
         return os.getpgid(process.pid) == group
     return False
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it is there, and not only its exit code."""
+    """Return True if a process is running and not a zombie."""
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
-def are_lost(holders: Path) -> bool:
-    """Whether DVC's list of who reads and writes what is damaged, or each process in it began after it was written."""
+def is_stale_rwlock(rwlock: Path) -> bool:
+    """Return True if DVC's list of readers and writers is damaged, or none of its processes was running at its time."""
     try:
-        written, found = holders.stat().st_mtime, json.loads(holders.read_text(encoding="utf-8"))
-        entries = chain(found.get("write", {}).values(), *found.get("read", {}).values())
-        holding = {(int(entry["pid"]), str(entry["cmd"])) for entry in entries}
+        written, content = rwlock.stat().st_mtime, json.loads(rwlock.read_text(encoding="utf-8"))
+        entries = chain(content.get("write", {}).values(), *content.get("read", {}).values())
+        holders = {(int(entry["pid"]), str(entry["cmd"])) for entry in entries}
     except FileNotFoundError:
         return False
     except (ValueError, TypeError, KeyError, AttributeError):
         return True
-    return bool(holding) and not any(was_there(number, command, written) for number, command in holding)
+    return bool(holders) and not any(was_running_at(written, pid, command) for pid, command in holders)
 
 
-def was_there(number: int, command: str, moment: float) -> bool:
-    """Whether a process of this number is at work and was so at a moment, in seconds since 1970, or runs the command.
+def was_running_at(moment: float, pid: int, command: str) -> bool:
+    """Return True if a process is running and started before a moment (seconds since 1970), or runs the command.
 
-    The clock may have been set since, which moves the moments at which processes began.
+    The command is compared since setting the clock shifts the start times of processes.
     """
     with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(number)
+        process = psutil.Process(pid)
         same = process.create_time() <= moment + CLOCK_SECONDS or " ".join(process.cmdline()).endswith(command)
         return is_alive(process) and same
     return False

@@ -1,4 +1,4 @@
-"""Proxies and certificates that the user's shell names: obeyed on the way out, never in the way on this machine."""
+"""Proxies and certificates from the environment: used for other machines, bypassed for this one."""
 
 import json
 import os
@@ -8,35 +8,35 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from landuse.core.addresses import parts, public
+from landuse.core.addresses import public, split_address
 from landuse.core.errors import LanduseError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
-HIDDEN = "LANDUSE_PROXIES"  # environment variable: the proxies of the user that are hidden from Prefect
+HIDDEN_PROXIES = "LANDUSE_PROXIES"  # environment variable: proxies of the user that are hidden from Prefect
 
 
-def set_straight() -> None:
-    """Let every library read the user's proxies and certificates alike, and ask this machine without a proxy."""
-    direct = ",".join(dict.fromkeys(filter(None, map(host, [*unproxied(), *LOOPBACK]))))
+def normalize_network_settings() -> None:
+    """Make all libraries read proxies and certificates alike, and reach this machine without a proxy."""
+    direct = ",".join(dict.fromkeys(filter(None, map(normalize_host, [*no_proxy_hosts(), *LOOPBACK]))))
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = direct
-    everything = of_the_user().get("all_proxy") or of_the_user().get("ALL_PROXY", "")
+    fallback = user_proxies().get("all_proxy") or user_proxies().get("ALL_PROXY", "")
     for name in ("http_proxy", "https_proxy"):
-        if everything and is_spoken(everything) and not {name, name.upper()} & os.environ.keys():
-            os.environ[name] = everything  # urllib and boto do not read ALL_PROXY
+        if fallback and is_supported(fallback) and not {name, name.upper()} & os.environ.keys():
+            os.environ[name] = fallback  # urllib and boto do not read ALL_PROXY
     for name in CERTIFICATES:
         if name in os.environ and not holds_certificates(Path(os.environ[name])):
             del os.environ[name]
 
 
-def unproxied() -> list[str]:
-    """The hosts that the user has asked without the proxy."""
+def no_proxy_hosts() -> list[str]:
+    """Return the hosts that the user excludes from proxying."""
     return re.split(r"[,;\s]+", os.environ.get("no_proxy") or os.environ.get("NO_PROXY", ""))
 
 
-def host(entry: str) -> str:
-    """An entry of NO_PROXY as every library reads it: IPv6 without brackets; empty where one of them would fail."""
+def normalize_host(entry: str) -> str:
+    """Return an entry of NO_PROXY in a form that all libraries read: IPv6 without brackets; empty if one would fail."""
     bracketed = re.fullmatch(r"\[(.+)\](:\d+)?", entry)
     with suppress(ValueError):
         return str(ip_address(bracketed[1] if bracketed else entry))
@@ -46,7 +46,7 @@ def host(entry: str) -> str:
 
 
 def holds_certificates(path: Path) -> bool:
-    """Whether a file of certificates can be loaded; of a folder, whether it is there."""
+    """Return True if a certificate file can be loaded, or a certificate folder exists."""
     import ssl
 
     with suppress(OSError, ValueError):
@@ -56,50 +56,50 @@ def holds_certificates(path: Path) -> bool:
     return False
 
 
-def is_spoken(proxy: str) -> bool:
-    """Whether the HTTP libraries here can go through a proxy: they speak no SOCKS."""
+def is_supported(proxy: str) -> bool:
+    """Return True if the HTTP libraries in use support a proxy; they do not support SOCKS."""
     with suppress(ValueError):
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
     return False
 
 
-def of_the_user() -> dict[str, str]:
-    """The proxies that the user's shell names, also where they are hidden from this process."""
+def user_proxies() -> dict[str, str]:
+    """Return the proxies of the user's environment, including those hidden from this process."""
     names = (*PROXIES, *map(str.upper, PROXIES))
-    found = {name: os.environ[name] for name in names if os.environ.get(name)}
-    return found | json.loads(os.environ.get(HIDDEN) or "{}")
+    visible = {name: os.environ[name] for name in names if os.environ.get(name)}
+    hidden: dict[str, str] = json.loads(os.environ.get(HIDDEN_PROXIES) or "{}")
+    return visible | hidden
 
 
-def hidden() -> dict[str, str]:
-    """Variables that hide from Prefect a proxy at which its client would fail without ever using it."""
-    found = of_the_user()
-    unspoken = {name: "" for name, proxy in found.items() if not is_spoken(proxy)}
-    return unspoken | {HIDDEN: json.dumps({name: found[name] for name in unspoken})} if unspoken else {}
+def hide_unsupported_proxies() -> dict[str, str]:
+    """Return environment variables that hide unsupported proxies: Prefect's client fails on them, even unused."""
+    unsupported = {name: proxy for name, proxy in user_proxies().items() if not is_supported(proxy)}
+    return dict.fromkeys(unsupported, "") | {HIDDEN_PROXIES: json.dumps(unsupported)} if unsupported else {}
 
 
-def shown() -> dict[str, str]:
-    """Variables that show the user's proxies again to a program which Prefect starts."""
-    return of_the_user() | {HIDDEN: ""} if os.environ.get(HIDDEN) else {}
+def restore_hidden_proxies() -> dict[str, str]:
+    """Return environment variables that restore hidden proxies for a program that Prefect starts."""
+    return user_proxies() | {HIDDEN_PROXIES: ""} if os.environ.get(HIDDEN_PROXIES) else {}
 
 
-def refuse_unspoken_proxy(url: str) -> None:
-    """Raise LanduseError where a host would be asked past the proxy of the user, which nothing here can go through."""
-    from urllib.request import proxy_bypass_environment
+def refuse_unsupported_proxy(url: str) -> None:
+    """Raise LanduseError if the user's proxy for a URL is unsupported: it would be silently bypassed."""
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
 
-    scheme, host, found = url.partition("://")[0].lower(), hostname_of(url), of_the_user()
+    scheme, host, proxies = url.partition("://")[0].lower(), hostname_of(url), user_proxies()
     if not host or proxy_bypass_environment(host):
         return
     names = (f"{scheme}_proxy", "all_proxy")
-    name = next((each for name in names for each in (name, name.upper()) if each in found), None)
-    if name and not is_spoken(found[name]):
+    name = next((each for name in names for each in (name, name.upper()) if each in proxies), None)
+    if name and not is_supported(proxies[name]):
         remedy = f"set {scheme.upper()}_PROXY to an http:// proxy, or name {host} in NO_PROXY"
-        raise LanduseError(f"{name} = {public(found[name])}: landuse can go through HTTP proxies only; {remedy}")
+        raise LanduseError(f"{name} = {public(proxies[name])}: landuse can go through HTTP proxies only; {remedy}")
 
 
 def hostname_of(url: str) -> str | None:
-    """The host of a URL, whatever stands in its login."""
-    _, host, _ = parts(url)
+    """Return the host of a URL, whatever characters its login contains."""
+    _, host, _ = split_address(url)
     with suppress(ValueError):
         return urlsplit(f"//{host}").hostname
     return None

@@ -1,4 +1,4 @@
-"""The code that runs is that of the folder in use, wherever `landuse` was installed from."""
+"""Running the code of the current project folder, wherever `landuse` was installed from."""
 
 import os
 import sys
@@ -7,17 +7,17 @@ from pathlib import Path
 from landuse.core.errors import LanduseError
 
 
-def run_own_code() -> None:
-    """Begin anew with the code in `src/` of this folder, where another copy of it runs.
+def reexec_from_working_tree() -> None:
+    """Restart the program with the code in `src/` of the current folder if another copy of it is running.
 
-    So it is in a copy of the project, as DVC makes one for an experiment and git for a branch: what comes of it is
-    recorded as the result of the code that lies there. Raises LanduseError where Python does not let it go first.
+    This happens in a copy of the project, such as a DVC experiment or a git worktree: results are recorded as those of
+    the code in that folder. Raises LanduseError if Python ignores PYTHONPATH, so that the code cannot take precedence.
     """
-    own = Path("src", "landuse")
-    if not (own / "cli.py").exists() or own.samefile(Path(__file__).parents[1]):
+    package = Path("src", "landuse")
+    if not (package / "cli.py").exists() or package.samefile(Path(__file__).parents[1]):
         return
-    source, path = str(own.parent.absolute()), os.environ.get("PYTHONPATH", "")
+    source, path = str(package.parent.absolute()), os.environ.get("PYTHONPATH", "")
     if path.split(os.pathsep)[0] == source:
-        raise LanduseError(f"{own} is not the code that runs: Python was told to ignore PYTHONPATH")
+        raise LanduseError(f"{package} is not the code that runs: Python was told to ignore PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (source, path)))
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

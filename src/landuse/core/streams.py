@@ -1,4 +1,4 @@
-"""Libraries that start without their notes past every logging setting, and without imports of others."""
+"""Standard streams: closed ones replaced, and native startup messages of libraries muted."""
 
 import os
 import sys
@@ -7,20 +7,20 @@ from contextlib import contextmanager
 from threading import Lock
 
 UNUSED = ("matplotlib", "sklearn")
-one_at_a_time = Lock()
+stderr_lock = Lock()
 
 
 def open_closed_streams() -> None:
-    """What is read from a closed stream is empty, and what is printed to one goes nowhere."""
+    """Replace closed standard streams by /dev/null."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             if is_closed(number):
-                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115, it stays
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115, it stays open
 
 
 def is_closed(number: int) -> bool:
-    """Whether a file descriptor stands for nothing."""
+    """Return True if a file descriptor is closed."""
     try:
         os.fstat(number)
     except OSError:
@@ -29,16 +29,17 @@ def is_closed(number: int) -> bool:
 
 
 @contextmanager
-def tensorflow_starts() -> Iterator[None]:
-    """For the import of TensorFlow and Keras: in silence, and a quarter sooner.
+def quiet_tensorflow_import() -> Iterator[None]:
+    """Context for importing TensorFlow and Keras: without native messages, and in three quarters of the time.
 
-    Keras does without matplotlib and scikit-learn where they cannot be imported, as here; afterwards they can. From
-    then on Python keeps nothing that it compiles: TensorFlow's generated code would litter the temporary folder.
+    Within it, matplotlib and scikit-learn cannot be imported; Keras does without them. Afterwards Python writes no
+    bytecode: TensorFlow's generated code would litter the temporary folder.
     """
     missing = [name for name in UNUSED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(missing))
+    for name in missing:
+        sys.modules[name] = None  # type: ignore[assignment]  # makes `import` raise ImportError
     try:
-        with native_stderr_muted():
+        with mute_native_stderr():
             yield
     finally:
         for name in missing:
@@ -47,15 +48,15 @@ def tensorflow_starts() -> Iterator[None]:
 
 
 @contextmanager
-def native_stderr_muted() -> Iterator[None]:
-    """Send what goes to file descriptor 2 nowhere. For start-up notes only: Python's own errors come as exceptions."""
-    with one_at_a_time:
-        kept = os.dup(2)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+def mute_native_stderr() -> Iterator[None]:
+    """Discard what native code writes to file descriptor 2. For startup messages only: Python raises its errors."""
+    with stderr_lock:
+        original = os.dup(2)
+        devnull = os.open(os.devnull, os.O_WRONLY)
         try:
-            os.dup2(nowhere, 2)
+            os.dup2(devnull, 2)
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
+            os.dup2(original, 2)
+            os.close(original)
+            os.close(devnull)

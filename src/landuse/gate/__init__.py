@@ -1,4 +1,4 @@
-"""The gate: is a version good enough to become champion. It looks at images and files, and moves nothing."""
+"""The gate: decide whether a version is good enough to become champion. It only reads, and moves no alias."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -9,30 +9,34 @@ from mlflow.entities.model_registry import ModelVersion
 
 from landuse.core.errors import LanduseError, Unavailable
 from landuse.gate.blessing import Blessing, Check
-from landuse.gate.comparison import check_duel
-from landuse.gate.consistency import check_answer, check_formats
+from landuse.gate.comparison import check_comparison
+from landuse.gate.consistency import check_formats, check_fresh_process
 from landuse.gate.robustness import check_robustness
-from landuse.gate.scoring import Evidence, Facing, facing, own_evidence, undisturbed
+from landuse.gate.scoring import PairedComparison, ScoredImages, compare_on_unseen, data_unchanged, score_version
 from landuse.gate.slices import check_slices
 from landuse.gate.thresholds import check_budgets, check_scores
 from landuse.params import EvaluateParams, PromoteParams
 from landuse.registry import MODEL_FOLDER, audit_log
 
-Tell = Callable[[Check], None]
+OnCheck = Callable[[Check], None]
 
 
 def judge(
-    version: ModelVersion, champion: ModelVersion | None, params: PromoteParams, evaluation: EvaluateParams, tell: Tell
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    params: PromoteParams,
+    evaluation: EvaluateParams,
+    on_check: OnCheck,
 ) -> Blessing:
-    """Look at a version, and beside the champion if there is one; `tell` hears of each check as it is done.
+    """Judge a version, comparing it with the champion if there is one; `on_check` is called after each check.
 
-    Raises LanduseError where it cannot be judged: files that are lost or damaged, or another data set in data/, and
-    Unavailable where that takes its place meanwhile.
+    Raises LanduseError if it cannot be judged, because files are lost or damaged or data/ holds another data set, and
+    Unavailable if data/ is replaced meanwhile.
     """
     checks = []
-    with undisturbed():
-        for check in every_check(version, champion, params, evaluation):
-            tell(check)
+    with data_unchanged():
+        for check in run_checks(version, champion, params, evaluation):
+            on_check(check)
             checks.append(check)
     return Blessing(
         model=version.name,
@@ -44,63 +48,68 @@ def judge(
         reason=None,
         moment=datetime.now(UTC).isoformat(timespec="seconds"),
         data=version.tags["data.md5"],
-        compared_on=next((int(check.value) for check in checks if check.name == "images"), 0),
+        compared_on=next((int(check.value or 0) for check in checks if check.name == "images"), 0),
         checks=tuple(checks),
     )
 
 
-def every_check(
+def run_checks(
     version: ModelVersion, champion: ModelVersion | None, params: PromoteParams, evaluation: EvaluateParams
 ) -> Iterator[Check]:
-    """All checks of a version, one after the other."""
+    """Run all checks of a version, yielding each as it is done."""
     with TemporaryDirectory() as folder:
-        own = Path(folder, "challenger")
-        classifier, evidence = own_evidence(version, own)
-        yield from check_past(version)
-        yield from check_scores(evidence, params, evaluation)
-        yield from check_budgets(classifier, evidence, params, evaluation)
-        yield from check_slices(evidence, params)
-        yield from check_robustness(classifier, evidence, params)
-        yield check_formats(own / MODEL_FOLDER, classifier, evidence)
-        yield check_answer(version, own, classifier)
+        challenger_folder = Path(folder, "challenger")
+        classifier, scored = score_version(version, challenger_folder)
+        yield from check_rollback(version)
+        yield from check_scores(scored, params, evaluation)
+        yield from check_budgets(classifier, scored, params, evaluation)
+        yield from check_slices(scored, params)
+        yield from check_robustness(classifier, scored, params)
+        yield check_formats(challenger_folder / MODEL_FOLDER, classifier, scored)
+        yield check_fresh_process(version, challenger_folder, classifier)
         if champion is None:
-            count = len(evidence.table)
-            yield check_images(count, params, f"there is no champion to compare with; {count} held-out images count")
+            count = len(scored.table)
+            note = f"there is no champion to compare with; {count} held-out images count"
+            yield check_image_count(count, params, note)
         else:
-            yield from beside(champion, evidence, params, Path(folder, "champion"))
+            yield from check_against_champion(champion, scored, params, Path(folder, "champion"))
 
 
-def beside(champion: ModelVersion, evidence: Evidence, params: PromoteParams, folder: Path) -> Iterator[Check]:
-    """The checks beside the champion, which is scored now, on the images that it was not trained on."""
+def check_against_champion(
+    champion: ModelVersion, scored: ScoredImages, params: PromoteParams, folder: Path
+) -> Iterator[Check]:
+    """Score the champion now, on held-out images that it was not trained on, and check the difference."""
     try:
-        faced = facing(champion, evidence, folder)
+        pair = compare_on_unseen(champion, scored, folder)
     except Unavailable:
         raise
     except LanduseError as error:
         yield Check("champion", None, None, False, f"the champion cannot be compared with: {error}")
         return
-    count = len(faced.challenger.table)
-    counted = f"{count} of {len(evidence.table)} held-out images count{left_out(faced)}"
-    yield check_images(count, params, f"compared with the champion, version {champion.version}; {counted}")
-    yield from check_duel(faced.challenger, faced.opponent, params)
+    count = len(pair.challenger.table)
+    counted = f"{count} of {len(scored.table)} held-out images count{describe_left_out(pair)}"
+    yield check_image_count(count, params, f"compared with the champion, version {champion.version}; {counted}")
+    yield from check_comparison(pair.challenger, pair.opponent, params)
 
 
-def left_out(faced: Facing) -> str:
-    """How many held-out images are not compared on, and why."""
-    seen = f", {faced.seen} left out because the champion was trained on them" if faced.seen else ""
-    alike = f", {faced.alike} because it was trained on near-duplicates of them" if faced.alike else ""
-    return seen + alike
+def describe_left_out(pair: PairedComparison) -> str:
+    """Describe how many held-out images are left out of the comparison, and why."""
+    seen = f", {pair.seen} left out because the champion was trained on them" if pair.seen else ""
+    duplicates = (
+        f", {pair.near_duplicates} because it was trained on near-duplicates of them" if pair.near_duplicates else ""
+    )
+    return seen + duplicates
 
 
-def check_images(count: int, params: PromoteParams, note: str) -> Check:
-    """Enough images to say something."""
-    return Check.at_least("images", count, params.images, f"{note}; {params.images} at least")
+def check_image_count(count: int, params: PromoteParams, note: str) -> Check:
+    """Check that there are enough images for the scores to be meaningful."""
+    return Check.at_least("images", count, params.min_images, f"{note}; {params.min_images} at least")
 
 
-def check_past(version: ModelVersion) -> Iterator[Check]:
-    """A version that was rolled back does not become champion again by itself; nothing to say of any other version."""
+def check_rollback(version: ModelVersion) -> Iterator[Check]:
+    """Fail a version whose last move was a rollback from it: only force promotes it again. Else yield nothing."""
     number = str(version.version)
-    moves = [entry for entry in audit_log.done(version.name) if number in (entry.before, entry.after)]
+    moves = [entry for entry in audit_log.finished_entries(version.name) if number in (entry.before, entry.after)]
     if moves and moves[-1].action == "rollback" and moves[-1].before == number:
         sentence = f"it was rolled back at {moves[-1].when}; --force and a reason bring it back"
         yield Check("rolled_back", None, None, False, sentence)

@@ -1,23 +1,35 @@
-"""The blessing: what the gate found of a version, check by check. `artifacts/blessing.json` holds exactly this."""
+"""The blessing: the verdict of the gate and the result of every check, as `artifacts/blessing.json` holds them."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Literal, Self
 
-from landuse.core.files import write_whole
+from landuse.core.files import write_atomically
 from landuse.core.paths import BLESSING
-from landuse.params import PromoteParams
 
-KEYS = {"mcnemar": "significance", "difference": "margin", "slice": "slice_accuracy", "robust": "disturbed_fall"}
-DIGITS = 9  # so that a fall from 0.8 to 0.6 is one of 0.2, and no more
+THRESHOLD_KEYS = {  # by check name or its prefix: the key of params.yaml with the threshold
+    "accuracy": "min_accuracy",
+    "macro_f1": "min_macro_f1",
+    "class_recall": "min_class_recall",
+    "calibration_error": "max_calibration_error",
+    "latency_ms": "max_latency_ms",
+    "size_mb": "max_size_mb",
+    "slice": "min_slice_accuracy",
+    "robust": "max_robustness_drop",
+    "images": "min_images",
+    "mcnemar": "significance",
+    "difference": "margin",
+    "class_fall": "max_class_recall_drop",
+}
+DIGITS = 9  # decimals compared: 0.8 - 0.6 counts as exactly 0.2
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `value` and `threshold` are numbers, or None where there is nothing to count.
+    """Result of one check. `value` and `threshold` are None if the check has no number to compare.
 
-    `detail` holds the figures behind the sentence, where it sums up several.
+    `detail` holds the individual figures if the sentence summarizes several.
     """
 
     name: str
@@ -28,32 +40,38 @@ class Check:
     detail: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def at_least(cls, name: str, value: float, threshold: float, sentence: str, detail: dict | None = None) -> Self:
+    def at_least(
+        cls, name: str, value: float, threshold: float, sentence: str, detail: dict[str, Any] | None = None
+    ) -> Self:
+        """Create a check that passes if the value is at least the threshold; NaN fails."""
         passed = round(float(value), DIGITS) >= threshold
-        return cls(name, counted(value), float(threshold), passed, sentence, detail or {})
+        return cls(name, json_number(value), float(threshold), passed, sentence, detail or {})
 
     @classmethod
-    def at_most(cls, name: str, value: float, threshold: float, sentence: str, detail: dict | None = None) -> Self:
+    def at_most(
+        cls, name: str, value: float, threshold: float, sentence: str, detail: dict[str, Any] | None = None
+    ) -> Self:
+        """Create a check that passes if the value is at most the threshold; NaN fails."""
         passed = round(float(value), DIGITS) <= threshold
-        return cls(name, counted(value), float(threshold), passed, sentence, detail or {})
+        return cls(name, json_number(value), float(threshold), passed, sentence, detail or {})
 
     @property
-    def key(self) -> str | None:
-        """Where its threshold stands in params.yaml; None where it has none there."""
-        key = KEYS.get(self.name.partition("_")[0], self.name)
-        return f"promote.{key}" if key in PromoteParams.__dataclass_fields__ else None
+    def threshold_key(self) -> str | None:
+        """Path of its threshold in params.yaml, or None if it is not configurable."""
+        key = THRESHOLD_KEYS.get(self.name) or THRESHOLD_KEYS.get(self.name.partition("_")[0])
+        return f"promote.{key}" if key else None
 
     @property
-    def why(self) -> str:
-        """What was found, and where its threshold stands."""
-        return f"{self.sentence} ({self.key})" if self.key else self.sentence
+    def explanation(self) -> str:
+        """The sentence, followed by the params key of the threshold."""
+        return f"{self.sentence} ({self.threshold_key})" if self.threshold_key else self.sentence
 
     def __str__(self) -> str:
         return f"{'passed ' if self.passed else 'FAILED '} {self.name:<18} {self.sentence}"
 
 
-def counted(value: float) -> float | None:
-    """A number as JSON can hold it."""
+def json_number(value: float) -> float | None:
+    """Round a number for JSON; NaN and infinities become None."""
     return round(float(value), DIGITS) if isfinite(value) else None
 
 
@@ -61,10 +79,10 @@ def counted(value: float) -> float | None:
 class Blessing:
     """The verdict on a version.
 
-    `champion` is the version it was compared with, None where there is no champion; `promoted` and `forced` say whether
-    it became champion, and against the verdict; `reason` is the text given with --reason; `moment` is an ISO time;
-    `data` is the md5 of the data set the held-out images come from; `compared_on` is the number of them that stand
-    in the comparison, or of all held-out images without a champion.
+    `champion` is the version it was compared with, or None if there was none. `promoted` says whether it became
+    champion, `forced` whether against the verdict, `reason` is the text given with --reason. `moment` is an ISO time.
+    `data` is the md5 of the data set of the held-out images. `compared_on` counts the held-out images in the
+    comparison, or all of them if there was no champion.
     """
 
     model: str
@@ -80,29 +98,29 @@ class Blessing:
     checks: tuple[Check, ...]
 
     @classmethod
-    def of(cls, content: dict[str, Any]) -> Self:
-        """From what JSON holds."""
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Build a blessing from parsed JSON."""
         return cls(**content | {"checks": tuple(Check(**check) for check in content["checks"])})
 
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of blessing.json."""
         return asdict(self)
 
     def failures(self) -> list[Check]:
-        """The checks that failed."""
+        """Return the checks that failed."""
         return [check for check in self.checks if not check.passed]
 
-    def why_not(self) -> str:
-        """The first failure in words, the key of its threshold, and how many more there are."""
+    def summarize_failures(self) -> str:
+        """Describe the first failure with the key of its threshold, and count the others."""
         first, *others = self.failures()
         more = f", and {len(others)} more of its checks failed" if others else ""
-        return f"{first.why}{more}"
+        return f"{first.explanation}{more}"
 
     def detail(self, name: str) -> dict[str, Any]:
-        """The figures behind a check; none where it was not made, or made before they were kept."""
+        """Return the figures behind a check; empty if it did not run, or ran before figures were recorded."""
         return next((check.detail for check in self.checks if check.name == name), {})
 
     def write(self) -> None:
         """Write `artifacts/blessing.json`."""
         BLESSING.parent.mkdir(exist_ok=True)
-        write_whole(BLESSING, json.dumps(self.as_dict(), indent=2) + "\n")
+        write_atomically(BLESSING, json.dumps(self.to_dict(), indent=2) + "\n")

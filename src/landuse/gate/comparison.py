@@ -1,7 +1,6 @@
-"""The checks of a challenger beside the champion, image by image on images that neither was trained on.
+"""Checks of a challenger against the champion, paired image by image on images that neither was trained on.
 
-Images that look alike are one scene: what one of them says the others say too, so that they are one vote where chance
-is judged.
+Images of one group of near-duplicates are not independent, so the statistics treat each group as one scene.
 """
 
 from dataclasses import dataclass
@@ -10,85 +9,92 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from landuse.gate.blessing import Check, counted
-from landuse.gate.scoring import Evidence
+from landuse.gate.blessing import Check, json_number
+from landuse.gate.scoring import ScoredImages
 from landuse.params import PromoteParams
 
 RESAMPLES = 10_000
 SEED = 1
-ENDS = (0.025, 0.975)
+QUANTILES = (0.025, 0.975)
 
 
-def check_duel(challenger: Evidence, champion: Evidence, params: PromoteParams) -> list[Check]:
-    """McNemar's test, the interval of the difference, and the class that fell furthest; both saw the same images."""
-    odds = weigh(challenger, champion)
-    significant = odds.worse > odds.better and odds.chance < params.significance
-    only_champion = f"only by the champion: {odds.worse} ({p_value(odds.chance)})"
-    tally = f"images, look-alikes as one, right only by this version: {odds.better}, {only_champion}"
-    counts = {"this": odds.better, "champion": odds.worse}
+def check_comparison(challenger: ScoredImages, champion: ScoredImages, params: PromoteParams) -> list[Check]:
+    """Check McNemar's test, the interval of the accuracy difference, and the largest drop of a class's recall.
+
+    Both models must have been scored on the same images.
+    """
+    result = paired_difference(challenger, champion)
+    significant = result.losses > result.wins and result.p_value < params.significance
+    only_champion = f"only by the champion: {result.losses} ({format_p_value(result.p_value)})"
+    tally = f"images, look-alikes as one, right only by this version: {result.wins}, {only_champion}"
+    counts = {"this": result.wins, "champion": result.losses}
     scores = {"this": float(challenger.correct.mean()), "champion": float(champion.correct.mean())}
     least = f"{0 - params.margin:+.1%} must be"
-    lead = f"accuracy beside the champion's is {odds.low:+.1%} or better (95 % interval), {least}"
+    lead = f"accuracy beside the champion's is {result.low:+.1%} or better (95 % interval), {least}"
+    ends = {"low": result.low, "high": result.high}
     return [
-        Check("mcnemar", odds.chance, params.significance, not significant, tally, counts),
-        Check.at_least("difference", odds.low, -params.margin, lead, scores | {"low": odds.low, "high": odds.high}),
-        check_classes(challenger, champion, params),
+        Check("mcnemar", result.p_value, params.significance, not significant, tally, counts),
+        Check.at_least("difference", result.low, -params.margin, lead, scores | ends),
+        check_class_recall_drop(challenger, champion, params),
     ]
 
 
 @dataclass(frozen=True)
-class Odds:
-    """How many scenes only one of two models gets right, whether that is chance, and by how much accuracy differs.
+class PairedDifference:
+    """Difference between two models on the same images.
 
-    `better` and `worse` count scenes, `chance` is the p-value, `low` to `high` the 95 % interval of the difference.
+    `wins` and `losses` count the scenes on which only the first or only the second model is right (more often), with
+    the `p_value` of McNemar's test. `low` and `high` are the ends of the 95 % interval of the accuracy difference.
     """
 
-    better: int
-    worse: int
-    chance: float
+    wins: int
+    losses: int
+    p_value: float
     low: float
     high: float
 
 
-def weigh(model: Evidence, other: Evidence) -> Odds:
-    """One model beside another on the same images."""
+def paired_difference(model: ScoredImages, other: ScoredImages) -> PairedDifference:
+    """Compare a model with another one, both scored on the same images."""
     differences, groups = model.correct.astype(float) - other.correct, model.table["group"]
     scenes = pd.Series(differences).groupby(groups.to_numpy()).sum()
-    better, worse = int((scenes > 0).sum()), int((scenes < 0).sum())
-    return Odds(better, worse, mcnemar(better, worse), *interval(differences, groups))
+    wins, losses = int((scenes > 0).sum()), int((scenes < 0).sum())
+    return PairedDifference(wins, losses, mcnemar(wins, losses), *bootstrap_interval(differences, groups))
 
 
-def mcnemar(better: int, worse: int) -> float:
-    """Exact two-sided p-value of McNemar's test for the scenes that only one of two models gets right."""
+def mcnemar(wins: int, losses: int) -> float:
+    """Compute the exact two-sided p-value of McNemar's test from the two discordant counts."""
     from scipy.stats import binomtest
 
-    return float(binomtest(worse, better + worse).pvalue) if better + worse else 1.0
+    return float(binomtest(losses, wins + losses).pvalue) if wins + losses else 1.0
 
 
-def p_value(chance: float) -> str:
-    """A p-value in words, such as `p = 0.031`; never as zero."""
-    return "p < 0.001" if chance < 0.001 else f"p = {chance:.3f}"
+def format_p_value(p_value: float) -> str:
+    """Format a p-value such as `p = 0.031`; it is never shown as zero."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
-def interval(differences: NDArray[np.float64], groups: ArrayLike) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean of paired differences [images] of -1, 0 or 1; the same every time.
+def bootstrap_interval(differences: NDArray[np.float64], groups: ArrayLike) -> tuple[float, float]:
+    """Compute the 95 % bootstrap interval of the mean of paired differences [images] of -1, 0 or 1.
 
-    Whole groups [images] of what looks alike are drawn.
+    It resamples whole groups [images] of near-duplicates, with a fixed seed.
     """
     scenes = pd.Series(differences).groupby(np.asarray(groups)).agg(["sum", "size"]).to_numpy(float)
+    # Scenes with equal sum and size are interchangeable: resampling their counts keeps memory flat.
     values, counts = np.unique(scenes, axis=0, return_counts=True)
-    drawn = np.random.default_rng(SEED).multinomial(len(scenes), counts / len(scenes), RESAMPLES)
-    sums, sizes = (drawn @ values).T
-    low, high = np.quantile(sums / sizes, ENDS)
+    samples = np.random.default_rng(SEED).multinomial(len(scenes), counts / len(scenes), RESAMPLES)
+    sums, sizes = (samples @ values).T
+    low, high = np.quantile(sums / sizes, QUANTILES)
     return float(low), float(high)
 
 
-def check_classes(challenger: Evidence, champion: Evidence, params: PromoteParams) -> Check:
-    """No class may fall too far."""
+def check_class_recall_drop(challenger: ScoredImages, champion: ScoredImages, params: PromoteParams) -> Check:
+    """Check that the recall of no class drops too far."""
     now, before = challenger.recall, champion.recall
-    worst = (before - now).idxmax()
+    drops: pd.Series[float] = before - now
+    worst = str(drops.idxmax())
     falls = now[worst] < before[worst]
     most = f"recall of {worst} falls most, from {before[worst]:.1%} to {now[worst]:.1%}"
-    sentence = f"{most if falls else 'recall falls in no class'}; it may fall by {params.class_fall:.1%}"
-    recalls = {label: {"this": counted(now[label]), "champion": counted(before[label])} for label in now.index}
-    return Check.at_most("class_fall", before[worst] - now[worst], params.class_fall, sentence, recalls)
+    sentence = f"{most if falls else 'recall falls in no class'}; it may fall by {params.max_class_recall_drop:.1%}"
+    recalls = {label: {"this": json_number(now[label]), "champion": json_number(before[label])} for label in now.index}
+    return Check.at_most("class_fall", drops[worst], params.max_class_recall_drop, sentence, recalls)

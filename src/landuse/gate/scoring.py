@@ -1,9 +1,10 @@
-"""The evidence: held-out images of a version, and what a model makes of them."""
+"""Scoring: predictions of models on the held-out images of a version."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -16,20 +17,20 @@ from landuse.core.files import sha256_of
 from landuse.core.paths import DATA, DATA_DVC
 from landuse.ml.classifier import Classifier
 from landuse.ml.metrics import held_out_images
-from landuse.ml.perceptual_hash import PLAIN, TURNED, near, numbers, views
+from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED, parse_hashes, view_hashes, within_distance
 from landuse.project import lineage
 from landuse.registry import title
-from landuse.registry.version_record import splits_of
+from landuse.registry.version_record import read_splits
 
-SAVED_ANEW = 2  # bits of 64 in which the perceptual hashes of an image and of its copy in another encoding may differ
+REENCODING_BITS = 2  # of 64: the most by which the perceptual hashes of an image and its re-encoded copy differ
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a model makes of images, row by row.
+class ScoredImages:
+    """Labelled images and a model's predictions for them, row by row.
 
-    `table` has one row per image: path, label, group, sha256 and both hashes; `actual` [images] are places in `labels`;
-    `probabilities` is [images, classes].
+    `table` has one row per image: path, label, group, sha256 and both hashes. `actual` [images] holds indices into
+    `labels`; `probabilities` is [images, classes].
     """
 
     table: pd.DataFrame
@@ -39,154 +40,164 @@ class Evidence:
 
     @property
     def images(self) -> list[Path]:
+        """Paths of the image files."""
         return [DATA / path for path in self.table["path"]]
 
     @property
     def predicted(self) -> NDArray[np.intp]:
-        return self.probabilities.argmax(axis=1)
+        """Index of the most probable class [images]."""
+        predicted: NDArray[np.intp] = self.probabilities.argmax(axis=1)
+        return predicted
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        return self.predicted == self.actual
+        """Mask of correctly classified images [images]."""
+        return np.equal(self.predicted, self.actual)
 
     @property
-    def recall(self) -> pd.Series:
-        """The share of each class's images that were recognised, by label; nan for a class without images."""
+    def recall(self) -> "pd.Series[float]":
+        """Recall by label; NaN for a class without images."""
         return pd.Series(self.correct).groupby(np.array(self.labels)[self.actual]).mean().reindex(self.labels)
 
-    def only(self, rows: NDArray[np.bool_]) -> "Evidence":
-        """The same of some images."""
-        return Evidence(self.table[rows], self.labels, self.actual[rows], self.probabilities[rows])
+    def select(self, mask: NDArray[np.bool_]) -> Self:
+        """Select some images by a mask [images]."""
+        return type(self)(self.table[mask], self.labels, self.actual[mask], self.probabilities[mask])
 
 
 @dataclass(frozen=True)
-class Facing:
-    """Two versions on the held-out images of the first, without those that the second had part of in its training.
+class PairedComparison:
+    """Two versions scored on the held-out images of the first that the second did not see in its training.
 
-    `seen` images were left out for themselves, `alike` ones because a near-duplicate of them was seen.
+    `seen` images were left out because the second saw them, `near_duplicates` because it saw a near-duplicate of them.
     """
 
-    challenger: Evidence
-    opponent: Evidence
+    challenger: ScoredImages
+    opponent: ScoredImages
     seen: int
-    alike: int
+    near_duplicates: int
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Raise Unavailable, whatever came of it, where other images took the place of data/ meanwhile."""
-    before = place_of_data()
+def data_unchanged() -> Iterator[None]:
+    """Raise Unavailable at the end, even in place of another error, if data/ was replaced meanwhile."""
+    before = data_inode()
     try:
         yield
     finally:
-        if place_of_data() != before:
+        if data_inode() != before:
             raise Unavailable("data/ was replaced while its images were looked at: try again")
 
 
-def place_of_data() -> int | None:
-    """What tells the folder data/ from another that takes its place; None where there is none."""
+def data_inode() -> int | None:
+    """Return the inode of data/, which changes if another folder takes its place; None if it does not exist."""
     return DATA.stat().st_ino if DATA.exists() else None
 
 
-def held_out_here(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
-    """The held-out images of a version in data/: one row each, path, label, group, hashes, sha256 of the file now.
+def verified_held_out(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFrame:
+    """Return the held-out images of a version, one row each, after comparing them with the files in data/.
 
-    Raises LanduseError where data/ is not the data set of the version.
+    Columns are path, label, group, both hashes, and the sha256 of the current file. Raises LanduseError if data/ is not
+    the data set of the version, or an image was edited or cannot be read.
     """
-    wanted, here = version.tags.get("data.md5"), lineage.data_record()["md5"]
-    if wanted != here:
-        commit, source = lineage.commit_of_data(wanted), version.tags.get("data.source")
-        known = f"git checkout {commit} {DATA_DVC} && dvc pull {DATA_DVC}"
-        remedy = known if commit else f"git fetch where others committed it, or ingest {source} again"
-        raise LanduseError(f"{title(version)} was trained on data {wanted}, {DATA_DVC} says {here}: {remedy}")
+    expected, current = version.tags["data.md5"], lineage.data_record()["md5"]
+    if expected != current:
+        commit, source = lineage.find_data_commit(expected), version.tags.get("data.source")
+        checkout = f"git checkout {commit} {DATA_DVC} && dvc pull {DATA_DVC}"
+        remedy = checkout if commit else f"git fetch where others committed it, or ingest {source} again"
+        raise LanduseError(f"{title(version)} was trained on data {expected}, {DATA_DVC} says {current}: {remedy}")
     held_out = held_out_images(splits)
     try:
-        found = [sha256_of(DATA / path) for path in held_out["path"]]
+        digests = [sha256_of(DATA / path) for path in held_out["path"]]
     except OSError as error:
         raise LanduseError(
             f"{error.filename}, an image of {title(version)}, cannot be read: dvc pull {DATA_DVC}"
         ) from None
-    edited = held_out["path"][held_out["sha256"].notna() & (held_out["sha256"] != found)]
+    edited = held_out["path"][held_out["sha256"].notna() & (held_out["sha256"] != digests)]
     if len(edited):
         raise LanduseError(
             f"{DATA / edited.iloc[0]} was edited since {title(version)} was trained: dvc checkout --force data"
         )
-    return held_out[["path", "label", "group", PLAIN, TURNED]].assign(sha256=found).reset_index(drop=True)
+    return held_out[["path", "label", "group", PHASH, PHASH_TURNED]].assign(sha256=digests).reset_index(drop=True)
 
 
-def are_here(version: ModelVersion) -> bool:
-    """Whether data/ holds the held-out images of a version as they were."""
+def has_held_out_images(version: ModelVersion) -> bool:
+    """Whether data/ holds the held-out images of a version, unchanged."""
     try:
-        held_out_here(version, splits_of(version))
+        verified_held_out(version, read_splits(version))
     except LanduseError:
         return False
     return True
 
 
-def seen(held_out: pd.DataFrame, splits: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which held-out images [images] another version had in its training, be it to learn or to stop.
+def seen_in_training(held_out: pd.DataFrame, splits: pd.DataFrame) -> NDArray[np.bool_]:
+    """Mask of held-out images [images] that another version, with these splits, saw in training or early stopping.
 
-    What it is scored on itself does not count, which are validation images where it has no test subset.
-    The same image, saved anew or turned or not, is known by its content where the other version's run tells that, and
-    by its path otherwise.
+    Its own held-out images do not count as seen; these are validation images if it has no test subset. Images are
+    matched by content, also rotated, mirrored or re-encoded, or by path if the run of that version recorded no content.
     """
-    known = splits.drop(held_out_images(splits).index)
-    same = held_out["sha256"].isin(known["sha256"].dropna())
-    named = held_out["path"].isin(known["path"][known["sha256"].isna()])
-    return (same | named).to_numpy() | are_near(held_out, known[PLAIN].dropna())
+    used = splits.drop(held_out_images(splits).index)
+    same_content = held_out["sha256"].isin(used["sha256"].dropna())
+    same_path = held_out["path"].isin(used["path"][used["sha256"].isna()])
+    return (same_content | same_path).to_numpy() | are_near_duplicates(held_out, used[PHASH].dropna())
 
 
-def are_near(held_out: pd.DataFrame, known: pd.Series) -> NDArray[np.bool_]:
-    """Which images [images] have, in one of eight views, nearly a hash that is known; no image without hashes does."""
-    found, told, bits = np.zeros(len(held_out), bool), held_out[PLAIN].notna().to_numpy(), numbers(known)
-    found[told] = [near(bits, every[None], SAVED_ANEW).any() for every in views(held_out[told])]
-    return found
+def are_near_duplicates(held_out: pd.DataFrame, hashes: pd.Series) -> NDArray[np.bool_]:
+    """Mask of images [images] with one of their eight views within a few bits of one of the hashes.
+
+    Images without a hash never match.
+    """
+    near, hashed, bits = np.zeros(len(held_out), bool), held_out[PHASH].notna().to_numpy(), parse_hashes(hashes)
+    near[hashed] = [
+        within_distance(bits, views[None], REENCODING_BITS).any() for views in view_hashes(held_out[hashed])
+    ]
+    return near
 
 
-def lookalikes(held_out: pd.DataFrame, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of the other held-out images [images] are in one group of near-duplicates with one that is known."""
-    return held_out["group"].isin(held_out["group"][known]).to_numpy() & ~known
+def near_duplicates_of(held_out: pd.DataFrame, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mask of unseen held-out images [images] that are in one group of near-duplicates with a seen one."""
+    return held_out["group"].isin(held_out["group"][seen]).to_numpy() & ~seen
 
 
-def gather(classifier: Classifier, table: pd.DataFrame) -> Evidence:
-    """Let a classifier look at the images of a table. Raises LanduseError where it answers with what is no number."""
+def score_images(classifier: Classifier, table: pd.DataFrame) -> ScoredImages:
+    """Predict the images of a table. Raises LanduseError if a probability is not finite."""
     actual = np.array([classifier.labels.index(label) for label in table["label"]])
     probabilities = np.stack(list(classifier.probabilities_of(DATA / path for path in table["path"])))
     if not np.isfinite(probabilities).all():
         raise LanduseError("the model answers with values that are no numbers: train another")
-    return Evidence(table, classifier.labels, actual, probabilities)
+    return ScoredImages(table, classifier.labels, actual, probabilities)
 
 
-def own_evidence(version: ModelVersion, folder: Path) -> tuple[Classifier, Evidence]:
-    """A version, whose files go into the folder, and what it makes of its own held-out images.
+def score_version(version: ModelVersion, folder: Path) -> tuple[Classifier, ScoredImages]:
+    """Fetch a version's files into the folder, and score it on its own held-out images.
 
-    Raises LanduseError where its files are damaged, or data/ is another data set.
+    Raises LanduseError if its files are damaged, or data/ is another data set.
     """
     classifier = registry.fetch_model(version, folder)
-    table = held_out_here(version, splits_of(version))
-    strange = sorted({*table["label"]} - {*classifier.labels})
-    if strange:
-        raise LanduseError(f"{title(version)} is damaged: it does not know the class {strange[0]} it was trained on")
-    return classifier, gather(classifier, table)
+    table = verified_held_out(version, read_splits(version))
+    unknown = sorted({*table["label"]} - {*classifier.labels})
+    if unknown:
+        raise LanduseError(f"{title(version)} is damaged: it does not know the class {unknown[0]} it was trained on")
+    return classifier, score_images(classifier, table)
 
 
-def facing(version: ModelVersion, evidence: Evidence, folder: Path) -> Facing:
-    """Another version beside `evidence`, on those of its images that say something of both.
+def compare_on_unseen(version: ModelVersion, scored: ScoredImages, folder: Path) -> PairedComparison:
+    """Score another version on those of the scored images that it has not seen in its training.
 
-    Raises LanduseError where there is no such image, or the other version cannot be loaded or knows other classes.
+    Raises LanduseError if there is no such image, or the other version cannot be loaded or has other classes.
     """
     classifier = registry.fetch_model(version, folder)
-    odd = sorted({*classifier.labels} ^ {*evidence.labels})
+    odd = sorted({*classifier.labels} ^ {*scored.labels})
     if odd:
         raise LanduseError(
             f"{title(version)} knows other classes, only one of the two knows {', '.join(odd)}: "
             "models of other classes need a register.model of their own"
         )
-    known = seen(evidence.table, splits_of(version))
-    alike = lookalikes(evidence.table, known)
-    fresh = ~(known | alike)
-    if not fresh.any():
-        count = f"every one of the {len(fresh)} held-out images"
-        raise LanduseError(f"{title(version)} was trained on {count}{' or its near-duplicate' if alike.any() else ''}")
-    opponent = gather(classifier, evidence.table[fresh])
-    return Facing(evidence.only(fresh), opponent, int(known.sum()), int(alike.sum()))
+    seen = seen_in_training(scored.table, read_splits(version))
+    near_duplicates = near_duplicates_of(scored.table, seen)
+    unseen = ~(seen | near_duplicates)
+    if not unseen.any():
+        count = f"every one of the {len(unseen)} held-out images"
+        duplicates = " or its near-duplicate" if near_duplicates.any() else ""
+        raise LanduseError(f"{title(version)} was trained on {count}{duplicates}")
+    opponent = score_images(classifier, scored.table[unseen])
+    return PairedComparison(scored.select(unseen), opponent, int(seen.sum()), int(near_duplicates.sum()))

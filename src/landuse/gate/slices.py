@@ -1,4 +1,4 @@
-"""Slices: is a version as good on the dark, the faint, the odd-sized and the easily confused images."""
+"""Slices: accuracy on subsets of the images, such as the dark, the low-contrast and the easily confused ones."""
 
 from pathlib import Path
 
@@ -8,68 +8,67 @@ from numpy.typing import NDArray
 from PIL import ImageStat
 
 from landuse.gate.blessing import Check
-from landuse.gate.scoring import Evidence
-from landuse.ml.images import decode, map_ahead, upright
+from landuse.gate.scoring import ScoredImages
+from landuse.ml.images import decode, parallel_map, to_upright_rgb
 from landuse.params import PromoteParams
 
-Slices = dict[str, NDArray[np.bool_]]
+Slices = dict[str, NDArray[np.bool_]]  # slice name → mask [images]
 
 
-def check_slices(evidence: Evidence, params: PromoteParams) -> list[Check]:
-    """One check per way to cut: brightness, contrast, size of the image, and families of classes."""
-    looks = pd.DataFrame(list(map_ahead(look, evidence.images)))
-    cuts: dict[str, Slices] = {
-        "brightness": thirds(looks["brightness"], ("dark", "medium", "bright")),
-        "contrast": thirds(looks["contrast"], ("faint", "medium", "strong")),
-        "size": sizes(looks["size"]),
-        "families": families(evidence, params.families),
+def check_slices(scored: ScoredImages, params: PromoteParams) -> list[Check]:
+    """Make one check per way to slice: by brightness, contrast, image size and class family."""
+    measures = pd.DataFrame(list(parallel_map(measure, scored.images)))
+    slicings: dict[str, Slices] = {
+        "brightness": terciles(measures["brightness"], ("dark", "medium", "bright")),
+        "contrast": terciles(measures["contrast"], ("faint", "medium", "strong")),
+        "size": by_size(measures["size"]),
+        "families": by_family(scored, params.families),
     }
-    return [check_cut(f"slice_{name}", cut, evidence.correct, params) for name, cut in cuts.items()]
+    return [check_slicing(f"slice_{name}", slices, scored.correct, params) for name, slices in slicings.items()]
 
 
-def look(path: Path) -> dict[str, float | tuple[int, int]]:
-    """Mean and spread of the grey levels (0-255) of an image, and its size."""
+def measure(path: Path) -> dict[str, float | tuple[int, int]]:
+    """Measure the mean and standard deviation of an image's grey levels (0-255), and its size."""
     with decode(path) as image:
-        levels = ImageStat.Stat(upright(image).convert("L"))
+        levels = ImageStat.Stat(to_upright_rgb(image).convert("L"))
         return {"brightness": levels.mean[0], "contrast": levels.stddev[0], "size": image.size}
 
 
-def thirds(values: pd.Series, names: tuple[str, str, str]) -> Slices:
-    """The lowest, the middle and the highest third of the images."""
+def terciles(values: pd.Series, names: tuple[str, str, str]) -> Slices:
+    """Slice the images into the lowest, the middle and the highest third of the values."""
     third = np.argsort(np.argsort(values.to_numpy(), kind="stable"), kind="stable") * 3 // len(values)
     return {name: third == index for index, name in enumerate(names)}
 
 
-def sizes(values: pd.Series) -> Slices:
-    """Images of the most frequent size, and the others."""
-    usual = (values == values.mode().iloc[0]).to_numpy()
+def by_size(sizes: pd.Series) -> Slices:
+    """Slice the images into those of the most frequent size, and the others."""
+    usual = (sizes == sizes.mode().iloc[0]).to_numpy()
     return {"usual": usual, "unusual": ~usual}
 
 
-def families(evidence: Evidence, groups: tuple[tuple[str, ...], ...]) -> Slices:
-    """Images of the classes of each family."""
-    return {"/".join(group): evidence.table["label"].isin(group).to_numpy() for group in groups}
+def by_family(scored: ScoredImages, families: tuple[tuple[str, ...], ...]) -> Slices:
+    """Slice the images by families of classes."""
+    return {"/".join(family): scored.table["label"].isin(family).to_numpy() for family in families}
 
 
-def check_cut(name: str, cut: Slices, correct: NDArray[np.bool_], params: PromoteParams) -> Check:
-    """The worst of the slices that have enough images to be judged."""
-    found = {part: correct[rows].mean() for part, rows in cut.items() if rows.sum() >= params.slice_images}
-    detail = {part: counts(correct[rows]) for part, rows in cut.items() if rows.any()}
-    if not found:
-        return Check(
-            name, None, params.slice_accuracy, True, f"not judged: no slice has {params.slice_images} images", detail
-        )
-    worst = min(found, key=found.__getitem__)
-    told = ", ".join(words(part, rows, found) for part, rows in cut.items())
-    sentence = f"{told}; {params.slice_accuracy:.1%} at least"
-    return Check.at_least(name, found[worst], params.slice_accuracy, sentence, detail)
+def check_slicing(name: str, slices: Slices, correct: NDArray[np.bool_], params: PromoteParams) -> Check:
+    """Check the accuracy of the worst slice; slices with too few images do not count."""
+    accuracies = {part: correct[mask].mean() for part, mask in slices.items() if mask.sum() >= params.min_slice_images}
+    detail = {part: slice_figures(correct[mask]) for part, mask in slices.items() if mask.any()}
+    if not accuracies:
+        too_few = f"not judged: no slice has {params.min_slice_images} images"
+        return Check(name, None, params.min_slice_accuracy, True, too_few, detail)
+    worst = min(accuracies, key=accuracies.__getitem__)
+    each = ", ".join(describe_slice(part, mask, accuracies) for part, mask in slices.items())
+    sentence = f"{each}; {params.min_slice_accuracy:.1%} at least"
+    return Check.at_least(name, accuracies[worst], params.min_slice_accuracy, sentence, detail)
 
 
-def counts(correct: NDArray[np.bool_]) -> dict[str, float]:
-    """How many images a slice has, and how good the version is on them."""
+def slice_figures(correct: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the number of images of a slice and the accuracy on them."""
     return {"images": len(correct), "accuracy": float(correct.mean())}
 
 
-def words(part: str, rows: NDArray[np.bool_], found: dict[str, float]) -> str:
-    """One slice: how good, or that it is too small."""
-    return f"{part} {found[part]:.1%}" if part in found else f"{part}: too few images ({rows.sum()})"
+def describe_slice(part: str, mask: NDArray[np.bool_], accuracies: dict[str, float]) -> str:
+    """Describe the accuracy of a slice, or that it has too few images."""
+    return f"{part} {accuracies[part]:.1%}" if part in accuracies else f"{part}: too few images ({mask.sum()})"

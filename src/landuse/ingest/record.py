@@ -1,4 +1,4 @@
-"""Files that follow data/ when it is replaced: its record in data.dvc, and the results of the stage `validate`."""
+"""Keep DVC's files in step when data/ is replaced: its metadata in data.dvc, and the outputs of stage `validate`."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ from dvc.repo import Repo
 from dvc.utils.serialize import dumps_yaml
 
 from landuse.core.errors import LanduseError
-from landuse.core.files import write_whole
-from landuse.core.paths import ARTIFACTS, DATA_DVC, VALIDATED
-from landuse.ingest.swap import BEFORE, INCOMING, remove
+from landuse.core.files import write_atomically
+from landuse.core.paths import ARTIFACTS, DATA_DVC, INCOMING, VALIDATE_OUTPUTS
+from landuse.ingest.swap import BACKUP, remove
 from landuse.params import ValidateParams, load_params
 from landuse.project.dvc_repo import commit_validation, is_validated
 from landuse.project.lineage import read_data_dvc
@@ -24,8 +24,11 @@ from landuse.project.lineage import read_data_dvc
 CANDIDATE = INCOMING / "candidate"
 
 
-def recorded() -> dict[str, Any]:
-    """The version in data.dvc, and its `meta` unless that is of another version. Empty where there is no data.dvc."""
+def read_metadata() -> dict[str, Any]:
+    """Return the `meta` of data.dvc if it describes the current version, else the version alone.
+
+    Returns an empty dict if there is no data.dvc.
+    """
     if not DATA_DVC.exists():
         return {}
     content = read_data_dvc()
@@ -33,46 +36,50 @@ def recorded() -> dict[str, Any]:
     return meta if meta.get("version") == version else {"version": version}
 
 
-def digest_of(validate: ValidateParams) -> str:
-    """A digest that tells two sets of requirements apart."""
+def params_digest(validate: ValidateParams) -> str:
+    """Return a digest that identifies the requirements of a validation."""
     text = json.dumps(asdict(validate), sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def write_record(facts: dict[str, Any]) -> dict[str, Any]:
-    """Put the facts and the version they belong to into the `meta` of data.dvc, which DVC keeps."""
+def write_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Merge the metadata and the current version into the `meta` of data.dvc, which DVC preserves; return it."""
     content = read_data_dvc()
-    kept = {key: value for key, value in (content.get("meta") or {}).items() if key != "supersedes"}
-    content["meta"] = {**kept, **facts, "version": content["outs"][0]["md5"]}
-    write_whole(DATA_DVC, dumps_yaml(content))
-    return content["meta"]
+    previous = {key: value for key, value in (content.get("meta") or {}).items() if key != "supersedes"}
+    merged = {**previous, **metadata, "version": content["outs"][0]["md5"]}
+    content["meta"] = merged
+    write_atomically(DATA_DVC, dumps_yaml(content))
+    return merged
 
 
-def keep_findings(repo: Repo) -> None:
-    """Make what validation found in the candidate the results of the stage `validate`; it may be begun again."""
+def adopt_validation(repo: Repo) -> None:
+    """Make the candidate's validation results the outputs of stage `validate`. Safe to repeat after an interruption."""
     ARTIFACTS.mkdir(exist_ok=True)
-    for path in VALIDATED:
-        if os.path.lexists(BEFORE / path.name):
+    for path in VALIDATE_OUTPUTS:
+        if os.path.lexists(BACKUP / path.name):
             remove(path)
         elif os.path.lexists(path):
-            shutil.move(path, BEFORE / path.name)
+            shutil.move(path, BACKUP / path.name)
         copy(CANDIDATE / path.name, path)
     commit_validation(repo)
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file or folder: DVC takes away what it commits before it puts a link there, and may be killed between."""
+    """Copy a file or folder.
+
+    The original must stay: DVC removes what it commits before it links it from the cache, and may be killed in between.
+    """
     (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
 
 
-def complete(repo: Repo, facts: dict[str, Any]) -> None:
-    """Let the files of DVC follow data/ where an ingest was killed before they did, unless somebody did so since.
+def complete_swap(repo: Repo, metadata: dict[str, Any]) -> None:
+    """Update DVC's files for data/ if an ingest was killed before it did, unless they were updated since.
 
-    Results that cannot be recorded are those that `dvc repro` makes anew.
+    Validation results that cannot be recorded are left for `dvc repro` to regenerate.
     """
-    if recorded().keys() == {"version"}:
-        write_record(facts)
+    if read_metadata().keys() == {"version"}:
+        write_metadata(metadata)
     with suppress(DvcException, LanduseError, OSError):
-        found = all((CANDIDATE / path.name).exists() for path in VALIDATED)
-        if found and not is_validated(repo) and digest_of(load_params().validate) == facts["checks"]:
-            keep_findings(repo)
+        is_complete = all((CANDIDATE / path.name).exists() for path in VALIDATE_OUTPUTS)
+        if is_complete and not is_validated(repo) and params_digest(load_params().validate) == metadata["checks"]:
+            adopt_validation(repo)

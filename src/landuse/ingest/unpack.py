@@ -1,4 +1,4 @@
-"""Images out of an archive or a folder: each to `<class>/<image>`, its bytes unchanged, and nothing anywhere else."""
+"""Extract the images of an archive or folder to `<class>/<image>`, unchanged, and never write anywhere else."""
 
 import errno
 import lzma
@@ -16,18 +16,18 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from unicodedata import normalize
 
-from landuse.core.errors import NO_ROOM, LanduseError, Refused, one_line
-from landuse.ingest.tar import CHUNK, Member, tar_members
+from landuse.core.errors import DISK_FULL, LanduseError, Refused, one_line
+from landuse.ingest.tar import CHUNK, Member, open_file, tar_members
 from landuse.ml.images import IMAGE_SUFFIXES
 
-# An archive may unpack to this many bytes and this many times its own size more: images hardly compress, bombs do.
+# An archive may unpack to UNPACKED_BYTES plus UNPACKED_RATIO times its own size: images hardly compress, zip bombs do.
 UNPACKED_BYTES = 2**30
-UNPACKED_TIMES = 20
-MEMBERS = 1_000_000
-CLASSES = 10_000  # each is a row in every table of validation
-ZIP_MEMBER = b"PK\1\2"  # begins what the directory of a zip says of one
-PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
-DAMAGE = (
+UNPACKED_RATIO = 20
+MAX_MEMBERS = 1_000_000
+MAX_CLASSES = 10_000  # each is a row in every validation table
+ZIP_ENTRY = b"PK\1\2"  # magic bytes of an entry in the central directory of a zip
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+DAMAGE_ERRORS = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
     *(EOFError, ValueError, OverflowError, RecursionError),
 )
@@ -35,88 +35,89 @@ DAMAGE = (
 
 @contextmanager
 def one_line_errors(name: str) -> Iterator[None]:
-    """Turn what a damaged archive, a full disk or a file that may not be read raises into a LanduseError."""
+    """Turn the errors of a damaged archive, a full disk or an unreadable file into a one-line LanduseError."""
     try:
         yield
     except NotImplementedError as error:
-        raise Refused(f"{name} cannot be unpacked: {flat(error)}; pack it again as a plain zip or tar.gz") from None
-    except DAMAGE as error:
-        raise Refused(f"{name} is damaged: {flat(error)}; fetch or pack it again") from None
+        reason = error_text(error)
+        raise Refused(f"{name} cannot be unpacked: {reason}; pack it again as a plain zip or tar.gz") from None
+    except DAMAGE_ERRORS as error:
+        raise Refused(f"{name} is damaged: {error_text(error)}; fetch or pack it again") from None
     except OSError as error:
         kind = Refused if error.errno in (None, errno.ENAMETOOLONG) else LanduseError
-        raise kind(f"{name} {plain_reason(error)}") from None
+        raise kind(f"{name} {explain_os_error(error)}") from None
 
 
-def flat(error: Exception) -> str:
-    """The text of an error in one line, without the name of a file."""
+def error_text(error: Exception) -> str:
+    """Return the text of an error in one line, without a file name."""
     return one_line(getattr(error, "strerror", None) or error)
 
 
-def plain_reason(error: OSError) -> str:
-    """What went wrong on the disk, and what to do about it."""
+def explain_os_error(error: OSError) -> str:
+    """Say what went wrong on the disk and what to do about it."""
     if error.errno is None:
-        return f"is damaged: {flat(error)}; fetch or pack it again"
-    if error.errno in NO_ROOM:
-        return "does not fit on the disk: free some space and ingest again; data/ is as it was"
+        return f"is damaged: {error_text(error)}; fetch or pack it again"
+    if error.errno in DISK_FULL:
+        return "does not fit on the disk: free some space and ingest again; data/ is unchanged"
     if error.errno == errno.ENAMETOOLONG:
         return f"holds a file or class with too long a name: {shorten_name(error.filename)}; use a shorter one"
-    return f"cannot be taken in: {error.strerror}: {os.fspath(error.filename or '')!r}"
+    return f"cannot be ingested: {error.strerror}: {os.fspath(error.filename or '')!r}"
 
 
 def shorten_name(path: str | bytes) -> str:
-    """The longest part of a path, its beginning."""
+    """Return the beginning of the longest part of a path."""
     return f"{max(Path(os.fsdecode(path)).parts, key=len)[:60]}…"
 
 
 def unpack_archive(archive: Path, name: str, target: Path) -> int:
-    """Write the images of a zip or tar archive to target/<class>/<image>; the number of other files, left out.
+    """Extract the images of a zip or tar archive to target/<class>/<image>; return the number of other files.
 
-    Raises Refused where the archive is damaged, hostile, of another kind or without images; target may then be
-    half filled.
+    Raises Refused if the archive is damaged, malicious, of another kind or without images; target may then be
+    partially filled.
     """
-    limit = UNPACKED_BYTES + UNPACKED_TIMES * archive.stat().st_size
+    limit = UNPACKED_BYTES + UNPACKED_RATIO * archive.stat().st_size
     with one_line_errors(name):
-        return take(within_limits(archive_members(archive, name, target), limit, name), name, target)
+        return write_images(within_limits(archive_members(archive, name, target), limit, name), name, target)
 
 
 def copy_folder(folder: Path, name: str, target: Path) -> int:
-    """Copy the images of a folder to target/<class>/<image>; the number of other files, left out."""
+    """Copy the images of a folder to target/<class>/<image>; return the number of other files."""
     with one_line_errors(name):
-        return take(folder_members(folder, name), name, target)
+        return write_images(folder_members(folder, name), name, target)
 
 
-def take(members: Iterator[Member], name: str, target: Path) -> int:
-    """Write the images among the members below target; the number of the others."""
-    taken = ignored = 0
-    inner = ""
+def write_images(members: Iterator[Member], name: str, target: Path) -> int:
+    """Write the images among the members below target; return the number of other files."""
+    written = ignored = 0
+    nested_archive = ""
     classes: set[str] = set()
     for member, _, open_member in members:
         if member.endswith("/"):
             continue
-        place = place_of(member, name)
-        if place is None:
+        path = image_path(member, name)
+        if path is None:
             ignored += 1
-            inner = inner or (member if member.lower().endswith(PACKED) else "")
+            nested_archive = nested_archive or (member if member.lower().endswith(ARCHIVE_SUFFIXES) else "")
             continue
-        classes.add(place.parent.name)
-        if len(classes) > CLASSES:
-            raise Refused(f"{name} is refused: it holds more than {CLASSES:,} class folders; use <class>/<image>")
+        classes.add(path.parent.name)
+        if len(classes) > MAX_CLASSES:
+            raise Refused(f"{name} is refused: it holds more than {MAX_CLASSES:,} class folders; use <class>/<image>")
         with open_member() as stream:
-            write(stream, target / place, name)
-        taken += 1
-    if not taken:
+            write_image(stream, target / path, name)
+        written += 1
+    if not written:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        remedy = f"unpack {inner!r}, which lies in it" if inner else "pack the folders of the classes"
+        remedy = f"unpack {nested_archive!r}, which lies in it" if nested_archive else "pack the folders of the classes"
         raise Refused(f"{name} holds no image <class>/<image> ({suffixes}): {remedy}")
     return ignored
 
 
-def place_of(member: str, name: str) -> Path | None:
-    """`<class>/<image>` of a member, the class being the folder it lies in; None where it is hidden or no image.
+def image_path(member: str, name: str) -> Path | None:
+    """Return `<class>/<image>` for a member, the class being its folder; None if it is hidden or not an image.
 
-    Raises Refused where the path leaves the archive, has no class or cannot be a file name everywhere.
+    Raises Refused if the path leaves the archive, has no class or is not a portable file name.
     """
-    path = PurePosixPath(normalize("NFC", member))  # a Mac writes letters and their accents apart
+    path = PurePosixPath(normalize("NFC", member))  # macOS writes letters and accents separately
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:[/\\]", member):
         raise Refused(f"{name} is refused: its member {member!r} would be written outside of the data folder")
     if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
@@ -125,13 +126,13 @@ def place_of(member: str, name: str) -> Path | None:
         return None
     if len(path.parts) == 1:
         raise Refused(f"{name} is refused: image {member!r} lies in no class folder; use <class>/<image>")
-    if not encodable(member):
+    if not is_encodable(member):
         raise Refused(f"{name} is refused: the file name {member!r} is not valid UTF-8; rename the file")
     return Path(*path.parts[-2:])
 
 
-def encodable(text: str) -> bool:
-    """Whether the text can be written as UTF-8: bytes that no decoder understood cannot."""
+def is_encodable(text: str) -> bool:
+    """Return True if the text can be encoded as UTF-8, which fails for undecodable bytes of a file name."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -139,71 +140,71 @@ def encodable(text: str) -> bool:
     return True
 
 
-def write(stream: IO[bytes], target: Path, name: str) -> None:
-    """Write one image where none is yet."""
+def write_image(stream: IO[bytes], target: Path, name: str) -> None:
+    """Write one image. Raises Refused if the file already exists."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with target.open("xb") as file:
             shutil.copyfileobj(stream, file, CHUNK)
     except FileExistsError:
-        place = f"{target.parent.name}/{target.name}"
-        raise Refused(f"{name} is refused: two of its images would become {place!r}; rename one") from None
+        path = f"{target.parent.name}/{target.name}"
+        raise Refused(f"{name} is refused: two of its images would become {path!r}; rename one") from None
 
 
 def within_limits(members: Iterator[Member], limit: int, name: str) -> Iterator[Member]:
-    """The members, as long as they stay below the limits on bytes and number."""
-    unpacked = 0
+    """Yield the members. Raises Refused if they exceed `limit` bytes in total or MAX_MEMBERS."""
+    total = 0
     for number, member in enumerate(members, start=1):
-        unpacked += member[1]
-        if unpacked > limit:
+        total += member[1]
+        if total > limit:
             raise Refused(f"{name} is refused: it unpacks to more than {limit:,} bytes; is it an archive of images?")
-        if number > MEMBERS:
-            raise Refused(f"{name} is refused: it holds more than {MEMBERS:,} files; is it an archive of images?")
+        if number > MAX_MEMBERS:
+            raise Refused(f"{name} is refused: it holds more than {MAX_MEMBERS:,} files; is it an archive of images?")
         yield member
 
 
 def archive_members(archive: Path, name: str, target: Path) -> Iterator[Member]:
-    """The members of an archive, whose kind is told by its first bytes, never by its name."""
+    """Return the members of an archive; its kind is determined by its first bytes, never by its name."""
     with archive.open("rb") as file:
         is_zip = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-    return zip_members(archive, name) if is_zip else tar_members(archive, name, partial(path_of, target, name))
+    return zip_members(archive, name) if is_zip else tar_members(archive, name, partial(target_path, target, name))
 
 
-def path_of(target: Path, name: str, member: str) -> Path | None:
-    """Where a member is written to; None as `place_of` says."""
-    place = place_of(member, name)
-    return place and target / place
+def target_path(target: Path, name: str, member: str) -> Path | None:
+    """Return the path to which a member is written, or None as `image_path` does."""
+    path = image_path(member, name)
+    return path and target / path
 
 
 def zip_members(archive: Path, name: str) -> Iterator[Member]:
-    """The members of a zip archive.
+    """Yield the members of a zip archive.
 
-    Raises Refused at the first one that is a link, a device or encrypted, or where there are too many of them, before
-    they take memory.
+    Raises Refused at the first link, device or encrypted member, or if there are too many members, which is checked
+    before they are loaded into memory.
     """
-    if count_of(ZIP_MEMBER, archive) > MEMBERS:
-        raise Refused(f"{name} is refused: it holds more than {MEMBERS:,} files; is it an archive of images?")
+    if count_occurrences(ZIP_ENTRY, archive) > MAX_MEMBERS:
+        raise Refused(f"{name} is refused: it holds more than {MAX_MEMBERS:,} files; is it an archive of images?")
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise Refused(f"{name} is refused: its member {info.filename!r} is a link or a device")
             if info.flag_bits & 0x1:
                 raise Refused(f"{name} is refused: its member {info.filename!r} is encrypted; pack it without")
-            yield zip_name(info), info.file_size, partial(opened.open, info)
+            yield zip_path(info), info.file_size, partial(opened.open, info)
 
 
-def count_of(mark: bytes, file: Path) -> int:
-    """How often some bytes stand in a file."""
-    found, end = 0, b""
+def count_occurrences(pattern: bytes, file: Path) -> int:
+    """Count how often a byte pattern occurs in a file."""
+    occurrences, tail = 0, b""
     with file.open("rb") as content:
         while chunk := content.read(CHUNK):
-            found += (end + chunk).count(mark)
-            end = chunk[1 - len(mark) :]
-    return found
+            occurrences += (tail + chunk).count(pattern)
+            tail = chunk[1 - len(pattern) :]
+    return occurrences
 
 
-def zip_name(info: zipfile.ZipInfo) -> str:
-    """The member's path with forward slashes; macOS writes UTF-8 without the flag that says so."""
+def zip_path(info: zipfile.ZipInfo) -> str:
+    """Return the path of a member with forward slashes, as UTF-8 if it decodes: macOS does not set the UTF-8 flag."""
     text = info.filename
     if not info.flag_bits & 0x800:
         try:
@@ -214,11 +215,11 @@ def zip_name(info: zipfile.ZipInfo) -> str:
 
 
 def folder_members(folder: Path, name: str) -> Iterator[Member]:
-    """The files below a folder, sorted; hidden folders are left out.
+    """Yield the files below a folder, sorted, without hidden folders.
 
     Raises Refused at a link to a folder, which would be skipped silently, or a device, which might never end.
     """
-    for root, folders, files in os.walk(folder, onerror=raise_it):
+    for root, folders, files in os.walk(folder, onerror=raise_error):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         for path in (Path(root, each) for each in folders):
             if path.is_symlink():
@@ -226,9 +227,9 @@ def folder_members(folder: Path, name: str) -> Iterator[Member]:
         for path in (Path(root, each) for each in sorted(files)):
             if not path.is_file():
                 raise Refused(f"{name} is refused: {str(path)!r} is a device or a broken link; remove it")
-            yield path.relative_to(folder).as_posix(), path.stat().st_size, partial(path.open, "rb")
+            yield path.relative_to(folder).as_posix(), path.stat().st_size, partial(open_file, path)
 
 
-def raise_it(error: OSError) -> None:
-    """A folder that may not be read is an error, not an empty folder."""
+def raise_error(error: OSError) -> None:
+    """Raise the error: os.walk would treat an unreadable folder as empty."""
     raise error

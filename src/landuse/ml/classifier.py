@@ -1,4 +1,4 @@
-"""The exported model at work: the one place that turns images into predictions. Needs no TensorFlow."""
+"""Inference with the exported model: the one place that turns images into predictions. Needs no TensorFlow."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -12,29 +12,29 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from landuse.core.files import opened, read_record
-from landuse.core.streams import native_stderr_muted
-from landuse.ml.images import cores, map_ahead, read_image
+from landuse.core.files import read_record, reading
+from landuse.core.streams import mute_native_stderr
+from landuse.ml.images import cores, parallel_map, read_image
 
 MODEL_FILE, INT8_FILE = "model.tflite", "model.int8.tflite"
 CARD_FILE = "model.json"
 PROBABILITIES, EMBEDDING = "probabilities", "embedding"
 TOP = 5
-TOLERANCE = 1e-3  # in a probability, between files and copies of one model
-CHECKED_IMAGES = 32  # on so many they are compared
+TOLERANCE = 1e-3  # largest difference in a probability between file formats and copies of one model
+CHECKED_IMAGES = 32  # number of images for such a comparison
 
 
 class Candidate(BaseModel):
-    """A class that an image may show."""
+    """A class with its probability."""
 
     label: str
     probability: float
 
 
 class Prediction(BaseModel):
-    """What the model says of one image: the same record in files, over HTTP and from the registered model.
+    """The prediction for one image: the same record in files, over HTTP and from the registered model.
 
-    `unsure` where the confidence is below the one from which the model may be trusted; `top` holds up to five classes.
+    `unsure` is set if the confidence is below the model's threshold; `top` holds the up to five most likely classes.
     """
 
     label: str
@@ -45,64 +45,63 @@ class Prediction(BaseModel):
 
 
 class LiteModel:
-    """A LiteRT model of one input, for any number of threads: as many interpreters as there are cores.
+    """A thread-safe LiteRT model with one input, backed by a pool of one interpreter per core.
 
-    An interpreter is started when all others are at work; beyond that, callers wait for one. Raises ValueError where
-    the flatbuffer is none.
+    Interpreters start on demand; when all are busy, callers wait. Raises ValueError for an invalid flatbuffer.
     """
 
     def __init__(self, flatbuffer: bytes) -> None:
         self.flatbuffer = flatbuffer
-        self.free: LifoQueue[Interpreter | None] = LifoQueue()
+        self.idle: LifoQueue[Interpreter | None] = LifoQueue()
         for _ in range(cores() - 1):
-            self.free.put(None)
-        self.free.put(start_interpreter(flatbuffer))
+            self.idle.put(None)
+        self.idle.put(start_interpreter(flatbuffer))
 
-    def __call__(self, item: NDArray) -> NDArray:
-        """The probabilities, or whatever is the only output, for one item; both without the batch dimension."""
+    def __call__(self, item: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the probabilities, or else the only output, for one item; both without batch dimension."""
         return main_output(self.outputs(item))
 
-    def outputs(self, item: NDArray) -> dict[str, NDArray]:
-        """Every output by its name."""
-        interpreter = self.free.get()
+    def outputs(self, item: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Return all outputs by name, for one item."""
+        interpreter = self.idle.get()
         try:
             interpreter = interpreter or start_interpreter(self.flatbuffer)
             interpreter.set_tensor(interpreter.get_input_details()[0]["index"], item[np.newaxis])
             interpreter.invoke()
-            found = interpreter.get_signature_runner().get_output_details()
-            return {name: interpreter.get_tensor(details["index"])[0] for name, details in found.items()}
+            outputs = interpreter.get_signature_runner().get_output_details()
+            return {name: interpreter.get_tensor(details["index"])[0] for name, details in outputs.items()}
         finally:
-            self.free.put(interpreter)
+            self.idle.put(interpreter)
 
 
-def main_output(outputs: dict[str, NDArray]) -> NDArray:
-    """The probabilities among the outputs of a network, or its only output."""
+def main_output(outputs: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the probabilities among the outputs, or else the only output."""
     return outputs[PROBABILITIES] if PROBABILITIES in outputs else next(iter(outputs.values()))
 
 
 def start_interpreter(flatbuffer: bytes) -> Interpreter:
-    """A LiteRT interpreter with one thread: throughput comes from several interpreters side by side."""
-    with native_stderr_muted():
+    """Start a single-threaded LiteRT interpreter: several of them side by side give the throughput."""
+    with mute_native_stderr():
         interpreter = Interpreter(model_content=flatbuffer, num_threads=1)
         interpreter.allocate_tensors()
     return interpreter
 
 
 def unsure_key(int8: bool) -> str:
-    """Where `model.json` has the confidence below which the one or the other file is unsure."""
+    """Return the key in `model.json` of the confidence threshold of the float32 or int8 file."""
     return "int8_unsure_below" if int8 else "unsure_below"
 
 
-def digest(folder: Path, file: str = MODEL_FILE) -> str:
-    """The sha256 of a model file of a folder, and of the card."""
+def model_digest(folder: Path, file: str = MODEL_FILE) -> str:
+    """Return the sha256 of a model file in a folder together with its card."""
     return hashlib.sha256((folder / file).read_bytes() + (folder / CARD_FILE).read_bytes()).hexdigest()
 
 
 class Classifier:
-    """An exported model folder: `model.tflite` and `model.json` with labels, input size and trusted confidence.
+    """An exported model folder: `model.tflite`, and `model.json` with labels, input size and confidence threshold.
 
-    With `int8`, `model.int8.tflite` answers in its place. Models of before there was its trusted confidence have None
-    as `unsure_below`, and give probabilities only.
+    With `int8`, it runs `model.int8.tflite` instead. Models from before the threshold existed have None as
+    `unsure_below` and give probabilities only.
 
     `megabytes` is the size of the model file, `digest` the sha256 of that file and the card.
     """
@@ -112,32 +111,32 @@ class Classifier:
         self.labels: list[str] = self.card["labels"]
         self.image_size: int = self.card["image_size"]
         self.unsure_below: float | None = self.card.get(unsure_key(int8))
-        with opened(folder / (INT8_FILE if int8 else MODEL_FILE)) as path:
+        with reading(folder / (INT8_FILE if int8 else MODEL_FILE)) as path:
             flatbuffer = path.read_bytes()
             self.model = LiteModel(flatbuffer)
         self.megabytes = len(flatbuffer) / 1e6
-        self.digest = digest(folder, path.name)
+        self.digest = model_digest(folder, path.name)
 
     def probabilities(self, image: Path | BinaryIO) -> NDArray[np.float32]:
-        """Probabilities [classes] of one image, in the order of `labels`. Raises LanduseError if unreadable."""
+        """Return probabilities [classes] of one image, in the order of `labels`. Raises LanduseError if unreadable."""
         return self.model(read_image(image, self.image_size))
 
     def probabilities_of(self, images: Iterable[Path | BinaryIO]) -> Iterator[NDArray[np.float32]]:
-        """The same for many images, in order, on all cores, in flat memory."""
-        return map_ahead(self.probabilities, images)
+        """Yield the probabilities of many images in order, computed on all cores with flat memory."""
+        return parallel_map(self.probabilities, images)
 
     def predict(self, image: Path | BinaryIO) -> Prediction:
-        """The prediction for one image file or its bytes. Raises LanduseError if unreadable."""
-        return self.prediction(self.probabilities(image))
+        """Predict one image, given as path or file. Raises LanduseError if unreadable."""
+        return self.to_prediction(self.probabilities(image))
 
-    def look(self, image: Path | BinaryIO) -> tuple[Prediction, NDArray[np.float32] | None]:
-        """The prediction, and the embedding [channels] it was made from; None where the model does not tell that."""
+    def predict_with_embedding(self, image: Path | BinaryIO) -> tuple[Prediction, NDArray[np.float32] | None]:
+        """Return the prediction and the embedding [channels], which is None if the model does not output it."""
         outputs = self.model.outputs(read_image(image, self.image_size))
-        return self.prediction(main_output(outputs)), outputs.get(EMBEDDING)
+        return self.to_prediction(main_output(outputs)), outputs.get(EMBEDDING)
 
-    def prediction(self, numbers: NDArray[np.float32]) -> Prediction:
-        """Probabilities [classes] in words."""
-        probabilities = dict(zip(self.labels, numbers.tolist(), strict=True))
+    def to_prediction(self, values: NDArray[np.float32]) -> Prediction:
+        """Convert probabilities [classes] to a prediction. Needs a model with a confidence threshold."""
+        probabilities = dict(zip(self.labels, values.tolist(), strict=True))
         ranked = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
         confidence = probabilities[ranked[0]]
         return Prediction(
@@ -149,8 +148,8 @@ class Classifier:
         )
 
 
-def latencies(classifier: Classifier, images: list[Path], runs: int) -> NDArray[np.float64]:
-    """Milliseconds from an image file to its probabilities, one image at a time on one core."""
+def measure_latencies(classifier: Classifier, images: list[Path], runs: int) -> NDArray[np.float64]:
+    """Measure the milliseconds from image file to probabilities, for single images on one core, after a warm-up."""
     classifier.probabilities(images[0])
     times = []
     for index in range(runs):

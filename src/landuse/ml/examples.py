@@ -1,7 +1,7 @@
-"""Training images that travel with the model, so that an answer can show what was learned from and looks alike."""
+"""Training images shipped with the model, so that the server can show the ones most similar to an input."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from landuse.core.errors import LanduseError, one_line
 from landuse.core.paths import DATA
-from landuse.ml.images import map_ahead, thumbnail
+from landuse.ml.images import parallel_map, thumbnail
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ SIDE = 64  # pixels of a thumbnail's longer side
 
 
 class Example(NamedTuple):
-    """A training image that is like another one; the similarity is the cosine of both embeddings, at most 1."""
+    """A training image similar to an input. `similarity` is the cosine of the two embeddings, at most 1."""
 
     path: str
     label: str
@@ -29,41 +29,41 @@ class Example(NamedTuple):
     thumbnail: bytes
 
 
-def choose(splits: "pd.DataFrame") -> NDArray[np.intp]:
-    """The numbers of the rows of up to 25 training images of every class, drawn the same way every time."""
+def select_examples(splits: "pd.DataFrame") -> NDArray[np.intp]:
+    """Select up to 25 training images per class at random with a fixed seed. Returns sorted row numbers."""
     images = splits.reset_index(drop=True).query("subset == 'train'")
-    drawn = images.sample(frac=1, random_state=1).groupby("label").head(PER_CLASS)
-    return np.sort(drawn.index.to_numpy())
+    sampled = images.sample(frac=1, random_state=1).groupby("label").head(PER_CLASS)
+    return np.sort(sampled.index.to_numpy())
 
 
 def write_examples(folder: Path, images: "pd.DataFrame", embeddings: NDArray[np.float32]) -> None:
-    """Write `examples.parquet`: one row per image with path, label, embedding in float16, and a small JPEG."""
+    """Write `examples.parquet`: one row per image with path, label, float16 embedding and JPEG thumbnail."""
     columns = {
         "path": pa.array(images["path"]),
         "label": pa.array(images["label"]),
         "embedding": pa.FixedSizeListArray.from_arrays(embeddings.astype(np.float16).ravel(), embeddings.shape[1]),
-        "thumbnail": pa.array(map_ahead(lambda path: thumbnail(DATA / path, SIDE), images["path"]), pa.binary()),
+        "thumbnail": pa.array(parallel_map(lambda path: thumbnail(DATA / path, SIDE), images["path"]), pa.binary()),
     }
     parquet.write_table(pa.table(columns), folder / EXAMPLES_FILE)
 
 
 class Examples:
-    """The examples of a model folder. Raises LanduseError where the file is damaged."""
+    """The examples in a model folder. Raises LanduseError if the file is damaged."""
 
     def __init__(self, folder: Path) -> None:
         try:
-            rows = parquet.read_table(folder / EXAMPLES_FILE)
-            self.texts = rows.select(["path", "label", "thumbnail"]).to_pylist()
-            flat = rows["embedding"].combine_chunks().flatten().to_numpy().astype(np.float32)
-            vectors = flat.reshape(len(self.texts), -1)
+            table = parquet.read_table(folder / EXAMPLES_FILE)
+            self.rows: list[dict[str, Any]] = table.select(["path", "label", "thumbnail"]).to_pylist()
+            flat = table["embedding"].combine_chunks().flatten().to_numpy().astype(np.float32)
+            vectors = flat.reshape(len(self.rows), -1)
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             reason = one_line(error, 160)
             raise LanduseError(f"{EXAMPLES_FILE} is damaged: {reason}; train and register it anew") from None
-        self.units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        self.unit_vectors: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def nearest(self, embedding: NDArray[np.float32], count: int) -> list[Example]:
-        """Those whose embeddings [channels] are most like this one, the likest first."""
-        # The threads of a matrix product go on spinning for 20 ms, and the next images wait for them.
-        similarities = np.einsum("ij,j->i", self.units, embedding / np.linalg.norm(embedding))
-        likest = np.argsort(-similarities)[:count]
-        return [Example(similarity=float(similarities[index]), **self.texts[index]) for index in likest]
+        """Return the `count` examples most similar to an embedding [channels], most similar first."""
+        # Not a matrix product: BLAS threads keep spinning for 20 ms and would delay the next images.
+        similarities = np.einsum("ij,j->i", self.unit_vectors, embedding / np.linalg.norm(embedding))
+        best = np.argsort(-similarities)[:count]
+        return [Example(similarity=float(similarities[index]), **self.rows[index]) for index in best]

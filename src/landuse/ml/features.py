@@ -1,4 +1,4 @@
-"""The files of `artifacts/features/`: one row per image, in the manifest's order."""
+"""The files in `artifacts/features/`: one row per image, in the order of the manifest."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -7,17 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landuse.core.errors import LanduseError
-from landuse.core.files import made, opened, read_record, sha256_of
+from landuse.core.files import read_record, reading, require, sha256_of
 from landuse.core.paths import FEATURES, MANIFEST
 
 EMBEDDINGS = FEATURES / "embeddings.npy"
 ACTIVATIONS = FEATURES / "activations.npy"
 BACKBONE = FEATURES / "backbone.weights.h5"
-FACTS = FEATURES / "features.json"
+METADATA = FEATURES / "features.json"
 
 
 class RowFile:
-    """A .npy array of a known number of rows, written one row after the other, so that memory stays flat."""
+    """Writer of a .npy array with a given number of rows, one row at a time to keep memory flat."""
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path, self.rows, self.written = path, rows, 0
@@ -26,8 +26,8 @@ class RowFile:
         self.file = self.path.open("wb")
         return self
 
-    def append(self, row: NDArray) -> None:
-        """Write one row; the first one settles shape and dtype."""
+    def append(self, row: NDArray[Any]) -> None:
+        """Write one row. The first row sets shape and dtype."""
         if not self.written:
             header = {"descr": row.dtype.str, "fortran_order": False, "shape": (self.rows, *row.shape)}
             np.lib.format.write_array_header_1_0(self.file, header)
@@ -39,32 +39,33 @@ class RowFile:
 
 
 def embeddings() -> NDArray[np.float32]:
-    """Pooled embeddings [images, channels] of the images as they are, left on disk until a row is asked for."""
-    return mapped(EMBEDDINGS)
+    """Pooled embeddings [images, channels] of the unchanged images, memory-mapped."""
+    return memory_map(EMBEDDINGS)
 
 
-def activations() -> NDArray:
-    """Activations at the cut [images, views, …], left on disk until a row is asked for."""
-    return mapped(ACTIVATIONS)
+def activations() -> NDArray[np.float16 | np.float32]:
+    """Activations at the cut [images, views, …], memory-mapped: float32 if pooled, else float16."""
+    return memory_map(ACTIVATIONS)
 
 
-def mapped(path: Path) -> NDArray:
-    """An array that stays on disk. Raises LanduseError where its file is missing or damaged."""
-    with opened(path):
-        return np.load(path, mmap_mode="r")
+def memory_map(path: Path) -> NDArray[Any]:
+    """Memory-map an array file. Raises LanduseError if it is missing or damaged."""
+    with reading(path):
+        array: NDArray[Any] = np.load(path, mmap_mode="r")
+    return array
 
 
-def facts() -> dict[str, Any]:
-    """What the features were made with: `params` of extract, `cut`, sha256 of the backbone's weights and the manifest.
+def metadata() -> dict[str, Any]:
+    """Return how the features were made: extract's `params`, `cut`, and the sha256 of backbone weights and manifest.
 
-    Raises LanduseError where the manifest lists other images by now.
+    Raises LanduseError if the manifest has changed since.
     """
-    found = read_record(FACTS)
-    if found["manifest_sha256"] != manifest_digest():
+    record = read_record(METADATA)
+    if record["manifest_sha256"] != manifest_digest():
         raise LanduseError(f"{FEATURES} is of other images than {MANIFEST} lists now: dvc repro split makes it anew")
-    return found
+    return record
 
 
 def manifest_digest() -> str:
-    """The sha256 of the manifest: of which images, in which order, the rows are."""
-    return sha256_of(made(MANIFEST))
+    """Return the sha256 of the manifest, which determines the images and their order."""
+    return sha256_of(require(MANIFEST))

@@ -1,4 +1,4 @@
-"""Images in: from a file to the pixels that a network sees. The same for training, evaluation and serving."""
+"""Image loading: from a file to the pixels a network gets. The same for training, evaluation and serving."""
 
 import os
 from base64 import b64encode
@@ -10,7 +10,7 @@ from io import BytesIO
 from itertools import product
 from math import ceil
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +18,23 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from landuse.core.errors import LanduseError, one_line
 from landuse.ml.image_formats import (
-    bits_of,
-    is_negative,
-    mend,
-    opened,
-    refuse_lost_colours,
+    bit_depth,
+    correct_colours,
+    explain_undecodable,
+    explain_unidentified,
+    is_white_zero,
+    open_image,
     refuse_misread,
+    refuse_missing_colours,
     tile_size,
-    why_undecodable,
-    why_unidentified,
 )
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp"})
 MAX_PIXELS = 50_000_000
 READ_AHEAD = 64
 TILE_PIXELS = 1_000_000
-QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a Linux container: microseconds of work, of all cores, in a period
-TURNS = {
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a Linux container: CPU microseconds, over all cores, per period
+EXIF_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -50,29 +50,28 @@ Result = TypeVar("Result")
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """The images `<class>/<image>` of a folder, relative to it, sorted."""
+    """List the images `<class>/<image>` of a folder, relative to it and sorted."""
     return sorted(path.relative_to(folder) for path in folder.glob("*/*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """RGB with 8 bits per channel, turned as its EXIF orientation says, transparency on white."""
-    turn, bits, negative = TURNS.get(orientation(image)), bits_of(image), is_negative(image)
-    clear = image.info.get("transparency")
-    image = image if turn is None else image.transpose(turn)
+def to_upright_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB with 8 bits per channel, rotated by its EXIF orientation, transparency on white."""
+    transpose, bits, negative = EXIF_TRANSPOSES.get(exif_orientation(image)), bit_depth(image), is_white_zero(image)
+    transparent = image.info.get("transparency")
+    image = image if transpose is None else image.transpose(transpose)
     if image.mode.startswith("I;16"):
         deep = np.asarray(image)
         levels = (deep >> (bits - 8)).astype(np.uint8)
-        levels = 255 - levels if negative else levels  # of 8 bits Pillow knows itself
-        return Image.fromarray(levels if clear is None else np.where(deep == clear, np.uint8(255), levels)).convert(
-            "RGB"
-        )
+        levels = 255 - levels if negative else levels  # Pillow inverts 8-bit levels itself
+        levels = levels if transparent is None else np.where(deep == transparent, np.uint8(255), levels)
+        return Image.fromarray(levels).convert("RGB")
     if image.has_transparency_data:
-        return on_white(image.convert("RGBA"))
+        return composite_on_white(image.convert("RGBA"))
     return image.convert("RGB")
 
 
-def on_white(image: Image.Image) -> Image.Image:
-    """An RGBA image as RGB. By tiles, since Pillow stops all threads of Python while it composites one."""
+def composite_on_white(image: Image.Image) -> Image.Image:
+    """Composite an RGBA image on white, as RGB. Works by tiles, since Pillow holds the GIL while compositing."""
     opaque = Image.new("RGB", image.size)
     width = min(image.width, TILE_PIXELS)
     height = TILE_PIXELS // width
@@ -82,120 +81,124 @@ def on_white(image: Image.Image) -> Image.Image:
     return opaque
 
 
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1, upright, where there is none to be read."""
+def exif_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1, upright, if there is none or it cannot be read."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # Pillow raises whatever a damaged EXIF block leads to; the pixels are none the worse
+        orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises all kinds of errors for a damaged EXIF block; the pixels are unaffected
         return 1
+    return orientation
 
 
 def decode(source: Path | BinaryIO) -> Image.Image:
-    """The image as it is stored, all of it decoded: the first frame where there are several.
+    """Decode an image as it is stored; of several frames, the first.
 
-    Raises LanduseError with the reason where it cannot be decoded, has more than 50 million pixels, or levels of which
-    nobody knows what is black and what is white.
+    Raises LanduseError with the reason if it cannot be decoded, has more than 50 million pixels, or has levels
+    without a defined black and white.
     """
     name = source if isinstance(source, Path) else "image"
     try:
-        image = opened(source)
+        image = open_image(source)
     except UnidentifiedImageError:
-        raise LanduseError(f"{name} cannot be decoded: {why_unidentified(source)}") from None
-    except Exception as error:  # Pillow raises whatever a damaged file leads to
-        raise unreadable(name, error) from None
+        raise LanduseError(f"{name} cannot be decoded: {explain_unidentified(source)}") from None
+    except Exception as error:  # Pillow raises all kinds of errors for a damaged file
+        raise decode_error(name, error) from None
     try:
         refuse_unusable(image)
-        mend(image)
+        correct_colours(image)
         image.load()
-        refuse_lost_colours(image)
+        refuse_missing_colours(image)
     except Exception as error:
         image.close()
-        raise unreadable(name, why_undecodable(image, error)) from None
+        raise decode_error(name, explain_undecodable(image, error)) from None
     return image
 
 
 def pixel_count(source: Path | BinaryIO) -> int:
-    """How many pixels of an image are decoded at once, by its header; the most there may be where that is damaged."""
+    """Return how many pixels are decoded at once, by the header: of the image or of one tile, if that is larger.
+
+    A damaged header counts as the maximum.
+    """
     try:
-        with opened(source) as image:
+        with open_image(source) as image:
             return max(width * height for width, height in (image.size, tile_size(image)))
-    except Exception:  # Pillow raises whatever a damaged file leads to; `decode` says what is wrong with it
+    except Exception:  # Pillow raises all kinds of errors for a damaged file; `decode` reports what is wrong
         return MAX_PIXELS
 
 
 def refuse_unusable(image: Image.Image) -> None:
-    """Raise ValueError for what should not be decoded: a size that takes everybody's memory, no colours or scale."""
+    """Raise ValueError for an image that must not be decoded: too large for memory, or of undefined colours."""
     for part, (width, height) in {"": image.size, " in a tile": tile_size(image)}.items():
         if width * height > MAX_PIXELS:
             raise ValueError(f"it has {width:,} x {height:,} pixels{part}, more than {MAX_PIXELS:,}")
     refuse_misread(image)
 
 
-def unreadable(name: Path | str, error: Exception) -> LanduseError:
-    """The reason on one line."""
+def decode_error(name: Path | str, error: Exception) -> LanduseError:
+    """Return a LanduseError with the reason on one line."""
     return LanduseError(f"{name} cannot be decoded: {one_line(getattr(error, 'strerror', None) or error)}")
 
 
 def read_image(source: Path | BinaryIO, size: int) -> Pixels:
-    """One image as [size, size, 3] RGB, squeezed to a square where it is none, area-averaged where it shrinks.
+    """Read an image as [size, size, 3] RGB: stretched to a square, area-averaged if it shrinks.
 
-    Raises LanduseError where it cannot be decoded.
+    Raises LanduseError if it cannot be decoded.
     """
     with decode(source) as image:
-        return np.asarray(upright(image).resize((size, size), Image.Resampling.BILINEAR))
+        return np.asarray(to_upright_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def thumbnail(source: Path | BinaryIO, side: int) -> bytes:
-    """A small JPEG, `side` pixels at its longer side. Raises LanduseError where the image cannot be decoded."""
+    """Return a JPEG with `side` pixels on its longer side. Raises LanduseError if the image cannot be decoded."""
     buffer = BytesIO()
     with decode(source) as image:
-        small = upright(image)
+        small = to_upright_rgb(image)
     small.thumbnail((side, side), Image.Resampling.BILINEAR)
     small.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 
 def data_uri(jpeg: bytes) -> str:
-    """A picture inside a page."""
+    """Encode a JPEG as a data URI, to embed it in a page."""
     return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
 
 
 def cores() -> int:
-    """How many cores this process may use: fewer than the machine's where it, or its container, was given some."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+    """Return how many cores this process may use, given its CPU affinity and the quota of its container."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS
     with suppress(OSError, ValueError):  # no Linux container, or `max`
-        allowed, period = map(int, QUOTA.read_text().split())
-        return min(here, ceil(allowed / period))
-    return here
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+        return min(affinity, ceil(quota / period))
+    return affinity
 
 
-def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map` by as many threads as there are cores: results in order, a bounded number ahead, so memory is flat.
+def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Map in order with one thread per core and a bounded read-ahead, so that memory stays flat.
 
-    Where one fails, those that have not begun are not.
+    After an error, pending calls are cancelled.
     """
     pool = ThreadPoolExecutor(cores())
-    ahead: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     try:
         for item in items:
-            ahead.append(pool.submit(function, item))
-            if len(ahead) > READ_AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            pending.append(pool.submit(function, item))
+            if len(pending) > READ_AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def spread(count: int, most: int) -> slice:
-    """Up to so many of a number of rows, from all classes where they stand class by class."""
+def evenly_spaced(count: int, most: int) -> slice:
+    """Select at most `most` evenly spaced rows out of `count`; rows sorted by class thus cover all classes."""
     return slice(None, None, -(-count // most))
 
 
-def view(image: NDArray, number: int) -> NDArray:
-    """One of the eight dihedral views of [height, width, channels]: 0 the image itself, 1 its mirror image.
+def view(image: NDArray[Any], number: int) -> NDArray[Any]:
+    """Return one of the eight dihedral views of [height, width, channels].
 
-    Each following pair is turned a quarter further.
+    View 0 is the image itself, view 1 its mirror image; each following pair is rotated a further quarter turn.
     """
     mirrored, turns = number % 2, number // 2
     return np.rot90(image[:, ::-1] if mirrored else image, turns)

@@ -1,7 +1,8 @@
-"""The network as LiteRT flatbuffers, in float32 and in int8."""
+"""Conversion of the network to LiteRT flatbuffers in float32 and int8."""
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -12,59 +13,61 @@ from tensorflow.lite.python.convert import mlir_quantize
 from tensorflow.lite.python.optimize.calibrator import Calibrator, add_intermediate_tensors
 from tensorflow.lite.tools import flatbuffer_utils
 
-from landuse.core.streams import native_stderr_muted
+from landuse.core.streams import mute_native_stderr
 from landuse.ml.network import INPUT
 
-Traced = tf.types.experimental.ConcreteFunction
+ConcreteFunction: TypeAlias = tf.types.experimental.ConcreteFunction
 
 ONLY_OUTPUT = "output_0"
 
 
-def traced(network: keras.Model) -> Traced:
-    """The network in inference mode as a TensorFlow graph for one image at a time: a function of [1, …]."""
+def trace(network: keras.Model) -> ConcreteFunction:
+    """Trace the network in inference mode as a TensorFlow graph with batch size 1: a function of [1, …]."""
     shape = (1, *network.input_shape[1:])
     function = tf.function(partial(network, training=False), autograph=False)
     return function.get_concrete_function(tf.TensorSpec(shape, network.inputs[0].dtype, INPUT))
 
 
-def to_litert(network: keras.Model, graph: Traced | None = None) -> bytes:
-    """The network as a LiteRT flatbuffer for one image at a time: float32 throughout.
+def to_litert(network: keras.Model, graph: ConcreteFunction | None = None) -> bytes:
+    """Convert the network to a float32 LiteRT flatbuffer with batch size 1.
 
-    It is converted as a frozen graph, which takes half the time of a SavedModel and loses the names of the outputs.
-    `graph` is the network as `traced` gives it, where that is at hand.
+    It is converted as a frozen graph, which takes half the time of a SavedModel but loses the output names.
+    `graph` is the result of `trace`, to avoid tracing again.
     """
-    graph = graph or traced(network)
+    graph = graph or trace(network)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], network)
     converter.experimental_lower_to_saved_model = False
-    with native_stderr_muted():
+    with mute_native_stderr():
         flatbuffer = converter.convert()
-    return with_names(flatbuffer, sorted(network.output) if isinstance(network.output, dict) else [ONLY_OUTPUT])
+    return add_signature(flatbuffer, sorted(network.output) if isinstance(network.output, dict) else [ONLY_OUTPUT])
 
 
-def with_names(flatbuffer: bytes, outputs: list[str]) -> bytes:
-    """A LiteRT flatbuffer whose outputs, in the order they stand in, can be asked for by these names."""
-    found = schema.ModelT.InitFromPackedBuf(flatbuffer)
-    graph, signature = found.subgraphs[0], schema.SignatureDefT()
+def add_signature(flatbuffer: bytes, outputs: list[str]) -> bytes:
+    """Add a serving signature to a LiteRT flatbuffer that names its outputs, given in their order."""
+    model = schema.ModelT.InitFromPackedBuf(flatbuffer)
+    graph, signature = model.subgraphs[0], schema.SignatureDefT()
     signature.signatureKey = "serving_default"
-    signature.inputs, signature.outputs = named([INPUT], graph.inputs), named(outputs, graph.outputs)
-    found.signatureDefs = [signature]
-    return flatbuffer_utils.convert_object_to_bytearray(found)
+    signature.inputs, signature.outputs = tensor_maps([INPUT], graph.inputs), tensor_maps(outputs, graph.outputs)
+    model.signatureDefs = [signature]
+    converted: bytes = flatbuffer_utils.convert_object_to_bytearray(model)
+    return converted
 
 
-def named(names: list[str], tensors: NDArray[np.int32]) -> list[schema.TensorMapT]:
-    """Tensors of a flatbuffer with the names they can be asked for by."""
-    found = [schema.TensorMapT() for _ in names]
-    for entry, name, tensor in zip(found, names, tensors, strict=True):
+def tensor_maps(names: list[str], tensors: NDArray[np.int32]) -> list[schema.TensorMapT]:
+    """Map names to tensors of a flatbuffer, as a signature lists them."""
+    entries = [schema.TensorMapT() for _ in names]
+    for entry, name, tensor in zip(entries, names, tensors, strict=True):
         entry.name, entry.tensorIndex = name, tensor
-    return found
+    return entries
 
 
-def to_int8(flatbuffer: bytes, examples: Sequence[np.ndarray]) -> bytes:
-    """A LiteRT flatbuffer that calculates in int8 between the same input and output.
+def to_int8(flatbuffer: bytes, examples: Sequence[NDArray[np.uint8]]) -> bytes:
+    """Quantize a LiteRT flatbuffer to int8, keeping the types of its input and output.
 
-    The range of every activation is that on the examples [size, size, 3]. What `tf.lite.TFLiteConverter` does to a
-    network that it has converted is done here to the flatbuffer itself: to convert the network again takes longer.
+    The range of every activation is calibrated on the examples [size, size, 3]. `tf.lite.TFLiteConverter` would
+    convert the network again before it does the same; quantizing the flatbuffer is faster.
     """
     calibrator = Calibrator(add_intermediate_tensors(flatbuffer))
-    with native_stderr_muted():
-        return mlir_quantize(calibrator.calibrate(lambda: ([example[np.newaxis]] for example in examples)))
+    with mute_native_stderr():
+        quantized: bytes = mlir_quantize(calibrator.calibrate(lambda: ([example[np.newaxis]] for example in examples)))
+    return quantized

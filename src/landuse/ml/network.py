@@ -1,4 +1,4 @@
-"""The network: a MobileNet backbone and a softmax head, and where it may be cut."""
+"""The network: a MobileNet backbone with a softmax head, and the cut between its frozen and trainable parts."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,30 +8,31 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from landuse.core.errors import LanduseError, one_line
-from landuse.core.files import made
+from landuse.core.files import require
 from landuse.core.paths import WEIGHTS
 from landuse.params import ExtractParams
 
 Network = keras.Model
 
 INITIAL_SEED = 1
-MOMENTUM = 0.9  # of BatchNorm's statistics: they follow within the few steps that a small data set gives
+MOMENTUM = 0.9  # of BatchNorm's moving statistics: they adapt within the few steps of a small data set
 HEAD, ALL = "head", "all"
 INPUT = "pixels"
-TURNED = {1: 1, 2: (1, 2), 3: 2}  # after swapping rows and columns where the turn is odd: which axes to flip
+FLIP_AXES = {1: 1, 2: (1, 2), 3: 2}  # by quarter turns: the axes to flip, for odd turns after a transpose
 KERAS_FILE = "model.keras"
 
 
 def device() -> str:
-    """`GPU` where TensorFlow sees one, else `CPU`: the one rule for what is done otherwise on a GPU."""
+    """Return `GPU` if TensorFlow sees one, else `CPU`. All code that depends on the device asks here."""
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
 @contextmanager
 def training_precision() -> Iterator[None]:
-    """What is built within calculates in float16 and keeps float32 weights on a GPU; on a CPU all is float32."""
+    """Build layers in mixed precision, float16 with float32 weights, on a GPU, and in float32 on a CPU."""
     usual = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16" if device() == "GPU" else "float32")
     try:
@@ -41,14 +42,14 @@ def training_precision() -> Iterator[None]:
 
 
 def weights_file(name: str) -> Path:
-    """The file behind `extract.weights`: `none`, `imagenet` or one of your own in `weights/`, or an absolute path."""
+    """Return the path of `extract.weights`, which names a file in `weights/` or an absolute path."""
     return WEIGHTS / name
 
 
 def build_backbone(params: ExtractParams) -> keras.Model:
-    """A MobileNet without its head: [n, size, size, 3] pixels scaled to -1..1 → [n, size/32, size/32, channels].
+    """Build a headless MobileNet: [n, size, size, 3] pixels scaled to -1..1 → [n, size/32, size/32, channels].
 
-    Raises LanduseError where the weights are missing, cannot be downloaded, or belong to another network.
+    Raises LanduseError if the weights are missing, cannot be downloaded, or belong to another network.
     """
     constructor = {"mobilenet_v2": keras.applications.MobileNetV2, "mobilenet": keras.applications.MobileNet}
     shape = (params.image_size, params.image_size, 3)
@@ -63,37 +64,37 @@ def build_backbone(params: ExtractParams) -> keras.Model:
                 weights=keras_weights(params.weights),
                 name=params.backbone,
             )
-    except Exception as error:  # Keras raises bare Exception where a download fails
-        reason = one_line(error).partition(" This usually means")[0][:160]  # Keras guesses on, at length
+    except Exception as error:  # Keras raises bare Exception if a download fails
+        reason = one_line(error).partition(" This usually means")[0][:160]  # drops Keras' lengthy guess at a cause
         raise LanduseError(f"extract.weights = {params.weights}: {weights_remedy(params)} ({reason})") from None
 
 
 def keras_weights(name: str) -> str | None:
-    """`extract.weights` as Keras takes it."""
+    """Convert `extract.weights` to the `weights` argument of Keras applications."""
     return {"none": None, "imagenet": "imagenet"}.get(name, str(weights_file(name).absolute()))
 
 
 def weights_remedy(params: ExtractParams) -> str:
-    """What to do about weights that could not be loaded."""
+    """Suggest a remedy for weights that could not be loaded."""
     if params.weights == "imagenet":
-        return "cannot be had; go online once, take a width and size that Keras publishes, or name a weights file"
+        return "cannot be downloaded; go online once, use a width and size Keras publishes, or name a weights file"
     if weights_file(params.weights).is_dir():
         return f"{weights_file(params.weights)} is a folder; name a file in it"
     if not weights_file(params.weights).is_file():
-        return f"{weights_file(params.weights)} is not there; name a file in weights/, an absolute path, or none"
-    return f"does not fit {params.backbone} with extract.alpha = {params.alpha}; change the one or the other"
+        return f"{weights_file(params.weights)} does not exist; name a file in weights/, an absolute path, or none"
+    return f"does not fit {params.backbone} with extract.alpha = {params.alpha}; change one of the two"
 
 
 def block_input(backbone: keras.Model, block: str) -> keras.KerasTensor:
-    """What flows into a block, such as `block_14`: the one place between blocks where no shortcut crosses."""
+    """Return the input of a block, such as `block_14`: the point between blocks that no shortcut crosses."""
     number = int(block.removeprefix("block_"))
     names = {layer.name for layer in backbone.layers}
     first = (f"{block}_expand", f"conv_pad_{number}", f"conv_dw_{number}")
     return next(backbone.get_layer(name).input for name in first if name in names)
 
 
-def prefix(backbone: keras.Model, cut: str) -> keras.Model:
-    """What runs before the cut: uint8 RGB [n, size, size, 3] → activations, pooled to [n, channels] for the head."""
+def frozen_prefix(backbone: keras.Model, cut: str) -> keras.Model:
+    """Build the part before the cut: uint8 RGB [n, size, size, 3] → activations, pooled [n, channels] at the head."""
     pixels, scaled = scaled_input(backbone)
     if cut == HEAD:
         return keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(backbone(scaled)))
@@ -101,23 +102,23 @@ def prefix(backbone: keras.Model, cut: str) -> keras.Model:
 
 
 def pooled_suffix(backbone: keras.Model, cut: str) -> keras.Model:
-    """From the activations at a block to the pooled embedding [n, channels]."""
+    """Build the part from the activations at a block to the pooled embedding [n, channels]."""
     return keras.Model(block_input(backbone, cut), keras.layers.GlobalAveragePooling2D()(backbone.output))
 
 
 def scaled_input(backbone: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """An input of uint8 RGB pixels, and the same scaled to the -1..1 that MobileNets were trained on."""
+    """Return an input of uint8 RGB pixels, and its scaling to -1..1, on which MobileNets were trained."""
     pixels = keras.Input(backbone.input_shape[1:], dtype="uint8", name=INPUT)
     return pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
 
 
 def build_network(backbone: keras.Model, classes: int, views: int = 1) -> keras.Model:
-    """The whole classifier: uint8 RGB [n, size, size, 3] → probabilities [n, classes].
+    """Build the whole classifier: uint8 RGB [n, size, size, 3] → probabilities [n, classes].
 
-    With more views, it looks at so many flips and quarter turns of an image and averages what it sees.
+    With `views` > 1, it averages the pooled features over that many flips and quarter turns of the image.
     """
     pixels, scaled = scaled_input(backbone)
-    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(all_views(scaled, views)))
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(stack_views(scaled, views)))
     if views > 1:
         pooled = keras.ops.mean(keras.ops.reshape(pooled, (views, -1, pooled.shape[-1])), axis=0)
     head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=HEAD)
@@ -125,23 +126,23 @@ def build_network(backbone: keras.Model, classes: int, views: int = 1) -> keras.
 
 
 def backbone_of(network: keras.Model) -> keras.Model:
-    """The backbone within a network that `build_network` gave."""
+    """Return the backbone of a network made by `build_network`."""
     return next(layer for layer in network.layers if isinstance(layer, keras.Model))
 
 
-def all_views(images: keras.KerasTensor, views: int) -> keras.KerasTensor:
-    """The first of the eight dihedral views of `dataset.view`, one batch after the other: [views × n, …]."""
-    seen = []
+def stack_views(images: keras.KerasTensor, views: int) -> keras.KerasTensor:
+    """Stack the first `views` dihedral views, as in `images.view`, one batch after the other: [views × n, …]."""
+    batches = []
     for number in range(views):
         mirrored = keras.ops.flip(images, axis=2) if number % 2 else images
         turns = number // 2
         turned = keras.ops.transpose(mirrored, (0, 2, 1, 3)) if turns % 2 else mirrored
-        seen.append(keras.ops.flip(turned, axis=TURNED[turns]) if turns else turned)
-    return keras.ops.concatenate(seen, axis=0) if views > 1 else images
+        batches.append(keras.ops.flip(turned, axis=FLIP_AXES[turns]) if turns else turned)
+    return keras.ops.concatenate(batches, axis=0) if views > 1 else images
 
 
 def embedder(network: keras.Model, cut: str) -> keras.Model:
-    """What runs between the cut and the head, on the same weights as the network: activations → [n, channels]."""
+    """Build the part between cut and head, sharing the network's weights: activations → [n, channels]."""
     if cut == ALL:
         return keras.Model(network.input, network.get_layer(HEAD).input)
     if cut == HEAD:
@@ -154,9 +155,9 @@ def embedder(network: keras.Model, cut: str) -> keras.Model:
 
 
 def unfreeze(network: keras.Model, cut: str) -> None:
-    """Mark what is trained: all that follows the cut, BatchNorm included.
+    """Make all layers after the cut trainable, BatchNorm included.
 
-    What runs before the cut stays as it was learned, in inference mode.
+    Layers before the cut keep their weights and run in inference mode.
     """
     backbone = backbone_of(network)
     first = 0 if cut == ALL else len(backbone.layers)
@@ -169,14 +170,15 @@ def unfreeze(network: keras.Model, cut: str) -> None:
             layer.momentum = MOMENTUM
 
 
-def saved_probabilities(folder: Path, pixels: np.ndarray) -> np.ndarray:
-    """What the Keras file of a model folder says of pixels [n, size, size, 3] uint8: probabilities [n, classes].
+def keras_probabilities(folder: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Predict pixels [n, size, size, 3] with the Keras file of a model folder: probabilities [n, classes].
 
-    No code that comes with the file is run. Raises LanduseError where it cannot be loaded.
+    Code embedded in the file is not run. Raises LanduseError if it cannot be loaded.
     """
-    path = made(folder / KERAS_FILE)
+    path = require(folder / KERAS_FILE)
     try:
         network = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever a damaged file leads to
+    except Exception as error:  # Keras raises all kinds of errors for a damaged file
         raise LanduseError(f"{path.name} cannot be loaded: {one_line(error, 160)}") from None
-    return network.predict(pixels, verbose=0)
+    probabilities: NDArray[np.float32] = network.predict(pixels, verbose=0)
+    return probabilities

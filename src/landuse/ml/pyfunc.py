@@ -1,4 +1,4 @@
-"""The registered model as MLflow loads it: images in, the same predictions out as everywhere. Runs on LiteRT."""
+"""The registered model as MLflow loads it: images in, predictions out. Runs on LiteRT."""
 
 import base64
 import json
@@ -15,27 +15,27 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from landuse.core.errors import LanduseError
 from landuse.ml.classifier import Classifier, Prediction
-from landuse.ml.images import map_ahead
+from landuse.ml.images import parallel_map
 
 ROOT_VARIABLE = "LANDUSE_ROOT"
 
 
-class RefusedImage(mlflow.MlflowException):
-    """An image that is not answered. MLflow would repeat the whole request in front of the one sentence."""
+class RefusedInput(mlflow.MlflowException):
+    """An input without a prediction. Its JSON holds only the reason; MLflow would prepend the whole request."""
 
-    def __init__(self, sentence: str, code: int = INVALID_PARAMETER_VALUE) -> None:
-        super().__init__(sentence, error_code=code)
-        self.sentence = sentence
+    def __init__(self, reason: str, code: int = INVALID_PARAMETER_VALUE) -> None:
+        super().__init__(reason, error_code=code)
+        self.reason = reason
 
     def serialize_as_json(self) -> str:
-        """What the client of `mlflow models serve` reads, with the status of the code: 400 unless another is given."""
-        return json.dumps({"error_code": self.error_code, "message": self.sentence})
+        """Return the response body of `mlflow models serve`. The code sets the HTTP status: 400 by default."""
+        return json.dumps({"error_code": self.error_code, "message": self.reason})
 
 
-class SceneClassifier(mlflow.pyfunc.PythonModel):
-    """Wraps the exported model folder, which travels as the artifact `model`.
+class SceneClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]  # mlflow loads it lazily
+    """MLflow model that wraps the exported model folder, logged as the artifact `model`.
 
-    Where the environment variable LANDUSE_ROOT names a folder, images in it may be named instead of sent.
+    If the environment variable LANDUSE_ROOT names a folder, images in it may be passed by path.
     """
 
     def load_context(self, context: Any) -> None:
@@ -43,31 +43,31 @@ class SceneClassifier(mlflow.pyfunc.PythonModel):
         self.root = os.environ.get(ROOT_VARIABLE)
 
     def predict(self, model_input: list[str]) -> list[Prediction]:
-        """One prediction per image: a file in base64, or its path or URI. Raises RefusedImage for the first bad one."""
-        return list(map_ahead(self.prediction, enumerate(model_input)))
+        """Predict each image, given as base64, path or file URI. Raises RefusedInput for the first bad one."""
+        return list(parallel_map(self.predict_one, enumerate(model_input)))
 
-    def prediction(self, numbered: tuple[int, str]) -> Prediction:
-        """The prediction for one input and its number in the request."""
-        number, text = numbered
+    def predict_one(self, indexed_input: tuple[int, str]) -> Prediction:
+        """Predict one input, given with its index in the request."""
+        index, text = indexed_input
         try:
-            with opened_image(text, self.root) as image:
+            with open_input(text, self.root) as image:
                 return self.classifier.predict(image)
         except LanduseError as error:
-            raise RefusedImage(f"inputs[{number}]: {error}") from None
+            raise RefusedInput(f"inputs[{index}]: {error}") from None
 
 
 @contextmanager
-def opened_image(text: str, root: str | None) -> Iterator[BinaryIO]:
-    """The file that an input stands for. With a dot or colon, which base64 does not have, it is a path or file URI.
+def open_input(text: str, root: str | None) -> Iterator[BinaryIO]:
+    """Open the image of an input. A dot or colon, which base64 lacks, marks a path or file URI.
 
-    Raises LanduseError where it is neither, and for every path that does not lead to a readable file below the root. A
-    message names the file as the input does: where the root is, is nobody's business.
+    Raises LanduseError for invalid base64, and for a path that does not lead to a readable file below the root.
+    Messages name the file as the input does, so as not to disclose the root.
     """
     if "." not in text and ":" not in text:
-        yield from_base64(text)
+        yield decode_base64(text)
         return
     shown = repr(text[:80])
-    path = file_below(root, text, shown)
+    path = resolve_below(root, text, shown)
     try:
         file = path.open("rb")
     except OSError as error:
@@ -79,16 +79,16 @@ def opened_image(text: str, root: str | None) -> Iterator[BinaryIO]:
             raise type(error)(f"{shown}: {error}") from None
 
 
-def from_base64(text: str) -> BinaryIO:
-    """The file that was sent. Raises LanduseError where it is not in base64."""
+def decode_base64(text: str) -> BinaryIO:
+    """Decode an inline image. Raises LanduseError if it is not base64."""
     try:
         return BytesIO(base64.b64decode(text, validate=True))
     except ValueError as error:
         raise LanduseError(f"image is not in base64: {error}") from None
 
 
-def file_below(root: str | None, text: str, shown: str) -> Path:
-    """The file below the root that a path or file URI leads to once all links are followed."""
+def resolve_below(root: str | None, text: str, shown: str) -> Path:
+    """Resolve a path or file URI, following links. Raises LanduseError unless it is a file below the root."""
     if not root:
         raise LanduseError(
             f"{shown} is no base64, and files may be named only where {ROOT_VARIABLE} is set to a folder"
@@ -99,7 +99,7 @@ def file_below(root: str | None, text: str, shown: str) -> Path:
         path, folder = Path(root, plain).resolve(), Path(root).resolve()
         if path.is_relative_to(folder) and path.is_file():
             return path
-    except (OSError, ValueError, RuntimeError):  # a name too long or with a zero byte, a ring of links
+    except (OSError, ValueError, RuntimeError):  # a name that is too long or has a null byte, a symlink loop
         pass
     raise LanduseError(f"{shown} is no file below the folder that {ROOT_VARIABLE} names")
 

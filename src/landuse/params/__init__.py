@@ -1,6 +1,5 @@
-"""`params.yaml`, loaded once: typed, frozen, unknown keys refused."""
+"""Typed, frozen parameters from `params.yaml`; unknown keys are refused."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -9,9 +8,9 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from landuse.core.errors import LanduseError
-from landuse.core.files import BOTH_SIDES
+from landuse.core.files import CONFLICT_MARKER
 from landuse.core.paths import PARAMS
-from landuse.params.errors import causes, explain, suggestion, yaml_reason
+from landuse.params.errors import RENAMED, explain, root_causes, suggestion, yaml_reason
 from landuse.params.types import (
     Block,
     Checksum,
@@ -25,9 +24,10 @@ from landuse.params.types import (
     Range,
     Seed,
     Share,
-    form,
+    matching,
     section,
 )
+from landuse.params.yaml_loader import StrictLoader
 
 
 @section
@@ -40,7 +40,7 @@ class DataParams:
 
 @section
 class ValidateParams:
-    """What the images must look like to be let in."""
+    """Requirements on the data set and its images."""
 
     classes: Labels
     images_per_class: Count
@@ -52,7 +52,7 @@ class ValidateParams:
     contrast: Level
 
     @model_validator(mode="after")
-    def has_a_range_of_brightness(self) -> Self:
+    def check_brightness_range(self) -> Self:
         if self.brightness[0] >= self.brightness[1]:
             raise ValueError(f"validate.brightness = {list(self.brightness)}: the first level must be below the second")
         return self
@@ -60,7 +60,7 @@ class ValidateParams:
 
 @section
 class ExtractParams:
-    """The backbone, and the views of each image it looks at."""
+    """The frozen backbone and how many augmented views of each image it embeds."""
 
     backbone: Literal["mobilenet_v2", "mobilenet"]
     alpha: Annotated[Number, Field(gt=0, le=2)]
@@ -71,7 +71,7 @@ class ExtractParams:
 
 @section
 class SplitParams:
-    """How the images are divided into train, validation and test."""
+    """The split into train, validation and test."""
 
     validation: Annotated[Number, Field(gt=0, lt=1)]
     test: Fraction
@@ -80,7 +80,7 @@ class SplitParams:
     seed: Seed
 
     @model_validator(mode="after")
-    def leaves_something_to_train_on(self) -> Self:
+    def check_train_share(self) -> Self:
         held_out = self.validation + self.test
         if held_out >= 1:
             raise ValueError(f"validation + test = {held_out:g}: must stay below 1, or nothing is left to train on")
@@ -89,7 +89,7 @@ class SplitParams:
 
 @section
 class TrainParams:
-    """What is trained, and how."""
+    """Hyperparameters of the training, and of the calibrated model it exports."""
 
     unfreeze_from: Block
     epochs: Count
@@ -101,14 +101,14 @@ class TrainParams:
     mixup: Annotated[Number, Field(ge=0)]
     dropout: Fraction
     patience: Count
-    sure_accuracy: Annotated[Number, Field(gt=0, le=1)]
-    averaged_views: Annotated[int, Field(ge=1, le=8, strict=True)]
+    target_selective_accuracy: Annotated[Number, Field(gt=0, le=1)]
+    tta_views: Annotated[int, Field(ge=1, le=8, strict=True)]
     seed: Seed
 
 
 @section
 class EvaluateParams:
-    """How the exported model is judged."""
+    """Evaluation of the exported model."""
 
     calibration_bins: Count
     mistakes: Count
@@ -117,35 +117,35 @@ class EvaluateParams:
 
 @section
 class RegisterParams:
-    """Under which name the model is registered."""
+    """Name of the model in the registry."""
 
-    model: Annotated[str, form(r"^[A-Za-z0-9_.-]+$", "a name of letters, digits, _, . and -")]
+    model: Annotated[str, matching(r"^[A-Za-z0-9_.-]+$", "a name of letters, digits, _, . and -")]
 
 
 @section
 class PromoteParams:
-    """What a version must show to become champion."""
+    """Thresholds a version must meet to become champion."""
 
     automatic: Annotated[bool, Field(strict=True)]
-    images: Count
-    accuracy: Share
-    macro_f1: Share
-    class_recall: Share
-    slice_accuracy: Share
-    slice_images: Count
+    min_images: Count
+    min_accuracy: Share
+    min_macro_f1: Share
+    min_class_recall: Share
+    min_slice_accuracy: Share
+    min_slice_images: Count
     families: tuple[Labels, ...]
-    calibration_error: Share
-    disturbed_fall: Share
+    max_calibration_error: Share
+    max_robustness_drop: Share
     margin: Share
     significance: Share
-    class_fall: Share
-    latency_ms: Annotated[Number, Field(gt=0)]
-    size_mb: Annotated[Number, Field(gt=0)]
+    max_class_recall_drop: Share
+    max_latency_ms: Annotated[Number, Field(gt=0)]
+    max_size_mb: Annotated[Number, Field(gt=0)]
 
 
 @section
 class TuneParams:
-    """What `landuse tune` tries: keys of `train`, each with a range or a list of values."""
+    """Search space of `landuse tune`: keys of `train`, each with a range or a list of values."""
 
     trials: Count
     space: Annotated[dict[str, Choices], Field(min_length=1)]
@@ -153,7 +153,7 @@ class TuneParams:
 
 @section
 class ServeParams:
-    """How `landuse serve` follows the champion, and where its answers are kept."""
+    """How `landuse serve` follows the champion, and where it logs predictions."""
 
     follow_seconds: Annotated[Number, Field(gt=0)]
     log: Annotated[str, Field(min_length=1)] | None
@@ -161,39 +161,41 @@ class ServeParams:
 
 @section
 class PipelinesParams:
-    """How the flows of `pipelines/` wait, try again and tell; nothing of it changes a result."""
+    """Timeouts, retries and notifications of the flows in `pipelines/`; no result depends on them."""
 
     fetch_minutes: Annotated[Number, Field(gt=0)]
     retry_seconds: Annotated[tuple[Annotated[Number, Field(ge=0)], ...], Field(max_length=10)]
     settle_seconds: Annotated[Number, Field(ge=0)]
-    notify: Annotated[str, form(r"^[a-z0-9-]+/[a-z0-9-]+$", "<type>/<name> of a block")] | None
+    notify: Annotated[str, matching(r"^[a-z0-9-]+/[a-z0-9-]+$", "<type>/<name> of a block")] | None
 
 
-UNSCORED = frozenset({"averaged_views", "sure_accuracy"})  # what trials have in common, or is looked at afterwards
+NOT_TUNABLE = frozenset({"tta_views", "target_selective_accuracy"})  # they take effect after a trial is scored
 
 
-def refuse_untrainable(train: TrainParams, key: str, value: object) -> None:
-    """Raise ValueError where a key of `tune.space` is none of `train`, or `train` would not take a value of it."""
+def check_candidate(train: TrainParams, key: str, value: Any) -> None:
+    """Raise ValueError if a key of `tune.space` cannot be tuned, or `train` would not accept the value."""
+    if new_name := RENAMED.get(f"train.{key}"):
+        raise ValueError(f"tune.space.{key}: renamed to {new_name.replace('train', 'tune.space')}")
     if key not in TrainParams.__dataclass_fields__:
-        raise ValueError(f"tune.space.{key}: no key of train{suggestion(key, TrainParams)}")
+        raise ValueError(f"tune.space.{key}: not a key of train{suggestion(key, TrainParams)}")
     if key == "seed":
-        raise ValueError("tune.space.seed: the best of several seeds is luck, which no other training has")
-    if key in UNSCORED:
+        raise ValueError("tune.space.seed: the best of several seeds is luck that does not repeat")
+    if key in NOT_TUNABLE:
         raise ValueError(f"tune.space.{key}: the score of a trial does not depend on it")
     try:
-        taken = getattr(replace(train, **{key: value}), key)
+        validated = getattr(replace(train, **{key: value}), key)
     except ValidationError as error:
         raise ValueError(f"tune.space.{explain(error.errors()[0], TrainParams)}") from None
-    if taken != value:
-        raise ValueError(f"tune.space.{key} = {value!r}: YAML takes that for a text; write {taken!r}")
+    if validated != value:
+        raise ValueError(f"tune.space.{key} = {value!r}: YAML reads that as text; write {validated!r}")
 
 
-BLOCKS = {"mobilenet_v2": 16, "mobilenet": 13}
+BLOCKS = {"mobilenet_v2": 16, "mobilenet": 13}  # number of the last block of each backbone
 
 
 @section
 class Params:
-    """One section per step, one for the server, one for the flows; a step is given its own section."""
+    """One section for each step, for the server and for the flows; code is passed its own section only."""
 
     data: DataParams
     validate: ValidateParams
@@ -208,7 +210,7 @@ class Params:
     pipelines: PipelinesParams
 
     @model_validator(mode="after")
-    def unfreezes_a_block_the_backbone_has(self) -> Self:
+    def check_block_exists(self) -> Self:
         block = self.train.unfreeze_from.removeprefix("block_")
         last = BLOCKS[self.extract.backbone]
         if block.isdigit() and int(block) > last:
@@ -216,72 +218,46 @@ class Params:
         return self
 
     @model_validator(mode="after")
-    def averages_views_that_are_extracted(self) -> Self:
-        wanted, cached = self.train.averaged_views, self.extract.views
+    def check_views_are_cached(self) -> Self:
+        wanted, cached = self.train.tta_views, self.extract.views
         if wanted > cached and self.train.unfreeze_from != "all":
-            raise ValueError(f"train.averaged_views = {wanted}: no more than extract.views = {cached}")
+            raise ValueError(f"train.tta_views = {wanted}: no more than extract.views = {cached}")
         return self
 
     @model_validator(mode="after")
-    def tries_what_train_would_take(self) -> Self:
+    def check_search_space(self) -> Self:
         for key, values in self.tune.space.items():
             if isinstance(values, Range) and isinstance(getattr(self.train, key, None), int):
-                raise ValueError(f"tune.space.{key}: a range is not of whole numbers; list them, as [5, 10, 20]")
+                raise ValueError(f"tune.space.{key}: a range has no whole numbers; list them, as in [5, 10, 20]")
             for value in (values.low, values.high) if isinstance(values, Range) else values:
-                refuse_untrainable(self.train, key, value)
+                check_candidate(self.train, key, value)
         return self
 
     @model_validator(mode="after")
-    def has_families_of_its_own_classes(self) -> Self:
-        strangers = sorted({label for family in self.promote.families for label in family} - {*self.validate.classes})
-        if strangers:
-            are = "is" if len(strangers) == 1 else "are"
-            raise ValueError(f"promote.families: {', '.join(strangers)} {are} not in validate.classes; [] names none")
+    def check_families(self) -> Self:
+        unknown = sorted({label for family in self.promote.families for label in family} - {*self.validate.classes})
+        if unknown:
+            are = "is" if len(unknown) == 1 else "are"
+            raise ValueError(f"promote.families: {', '.join(unknown)} {are} not in validate.classes; [] names none")
         return self
 
     @model_validator(mode="after")
-    def does_not_freeze_what_never_learned(self) -> Self:
+    def check_frozen_weights(self) -> Self:
         if self.extract.weights == "none" and self.train.unfreeze_from != "all":
-            raise ValueError("extract.weights = none: a backbone that never learned needs train.unfreeze_from = all")
+            raise ValueError("extract.weights = none: an untrained backbone needs train.unfreeze_from = all")
         return self
-
-
-class Unambiguous(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, and so is a number that is another one in DVC's YAML 1.2.
-
-    Usually the second key would win, and 010 be eight here and ten there, without a word.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A section. Raises ConstructorError for a second value of a key."""
-        keys = [key.value for key, _ in node.value]
-        twice = next((key for key, _ in reversed(node.value) if keys.count(key.value) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice.value} stands there twice", twice.start_mark)
-        return super().construct_mapping(node, deep)
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """A whole number. Raises ConstructorError for one that begins with 0, or has the base 60."""
-        if re.search(r"^[-+]?0_*\d|:", node.value):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{node.value} is not the same number in every YAML: write it in decimal", node.start_mark
-            )
-        return super().construct_yaml_int(node)
-
-
-Unambiguous.add_constructor("tag:yaml.org,2002:int", Unambiguous.construct_yaml_int)
 
 
 def load_params(path: Path = PARAMS) -> Params:
-    """Read and check a params file.
+    """Read and validate a params file.
 
-    Raises LanduseError naming the file, the key's path, the value and what is allowed.
+    Raises LanduseError naming the file, the key, its value and what is allowed.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        if BOTH_SIDES in text:
-            raise LanduseError(f"{path} has both sides of a merge: keep one of them where {BOTH_SIDES.strip()} stands")
-        content = yaml.load(text, Unambiguous)
+        if CONFLICT_MARKER in text:
+            raise LanduseError(f"{path} has both sides of a merge: keep one of them where {CONFLICT_MARKER.strip()} stands")
+        content = yaml.load(text, StrictLoader)
     except FileNotFoundError:
         raise LanduseError(f"{path} is not here: run landuse in the project's folder") from None
     except OSError as error:
@@ -294,5 +270,5 @@ def load_params(path: Path = PARAMS) -> Params:
         return TypeAdapter(Params).validate_python(content)
     except ValidationError as error:
         raise LanduseError(
-            f"{path}: " + "; ".join(explain(problem, Params) for problem in causes(error.errors()))
+            f"{path}: " + "; ".join(explain(problem, Params) for problem in root_causes(error.errors()))
         ) from None

@@ -1,44 +1,83 @@
-"""What is wrong with `params.yaml`, in words: the key, its value, and what is allowed."""
+"""Validation errors of `params.yaml` in words: the key, its value, and what is allowed."""
 
+from dataclasses import fields
 from datetime import date
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, get_type_hints
+
+from pydantic_core import ErrorDetails
+from yaml import MarkedYAMLError
 
 from landuse.core.errors import one_line
-from landuse.params.types import FORMS, Range
+from landuse.params.types import PATTERN_DESCRIPTIONS, Range
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SPACE = ["tune", "space"]
-QUOTED = (bool, int, float, date)  # what a name may look like without quotes
+NEED_QUOTES = (bool, int, float, date)  # types that YAML may read an unquoted name as
+RENAMED = {  # keys of earlier versions
+    "train.sure_accuracy": "train.target_selective_accuracy",
+    "train.averaged_views": "train.tta_views",
+    "promote.images": "promote.min_images",
+    "promote.accuracy": "promote.min_accuracy",
+    "promote.macro_f1": "promote.min_macro_f1",
+    "promote.class_recall": "promote.min_class_recall",
+    "promote.slice_accuracy": "promote.min_slice_accuracy",
+    "promote.slice_images": "promote.min_slice_images",
+    "promote.calibration_error": "promote.max_calibration_error",
+    "promote.disturbed_fall": "promote.max_robustness_drop",
+    "promote.class_fall": "promote.max_class_recall_drop",
+    "promote.latency_ms": "promote.max_latency_ms",
+    "promote.size_mb": "promote.max_size_mb",
+}
 
 
 def yaml_reason(error: Exception) -> str:
-    """Why a text is no YAML, with line and column, but without the line itself: there may be a password in it."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
+    """Describe a YAML error by line and column, without quoting the line: it may hold a password."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
         return one_line(error)
     reason = ", ".join(filter(None, (error.context, error.problem)))
-    return f"{one_line(reason)} in line {mark.line + 1}, column {mark.column + 1}"
+    return f"{one_line(reason)} in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
 
 
-def causes(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The problems without those of lists that are too short only because some of what is listed is wrong."""
+def root_causes(problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Drop problems that only follow from others.
+
+    A list is too short because one of its entries is wrong; a key is missing because it has its old name.
+    """
     wrong = {problem["loc"][:-1] for problem in problems}
-    return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in wrong]
+    unknown = {key_of(problem) for problem in problems if problem["type"] == "unexpected_keyword_argument"}
+    new_names = {RENAMED[key] for key in unknown & RENAMED.keys()}
+    return [
+        problem
+        for problem in problems
+        if not (problem["type"] == "too_short" and problem["loc"] in wrong)
+        and not (problem["type"] == "missing" and key_of(problem) in new_names)
+    ]
 
 
-def explain(problem: dict[str, Any], params: type) -> str:
-    """One pydantic problem of the params as `key = value: what is allowed`."""
+def key_of(problem: ErrorDetails) -> str:
+    """Return the dotted key that a pydantic problem is about."""
     keys = [str(key) for key in problem["loc"]]
     if keys[:2] == SPACE:
-        del keys[3:4]  # which kind of choices it is taken for: that stands in no file
-    key = ".".join(keys)
+        del keys[3:4]  # pydantic's tag of the kind of choices, which is not in the file
+    return ".".join(keys)
+
+
+def explain(problem: ErrorDetails, params: type["DataclassInstance"]) -> str:
+    """Describe a pydantic problem as `key = value: what is allowed`."""
+    key = key_of(problem)
+    keys = key.split(".")
     if problem["type"] == "unexpected_keyword_argument":
-        return f"{key}: unknown key{suggestion(keys[-1], owner(keys, params))}"
+        if key in RENAMED:
+            return f"{key}: renamed to {RENAMED[key]}"
+        return f"{key}: unknown key{suggestion(keys[-1], owning_class(keys, params))}"
     if problem["type"] == "missing":
         return f"{key}: missing; presets/sample.yaml shows every key"
     if problem["type"] == "string_pattern_mismatch":
-        return f"{key} = {problem['input']!r}: String should be {FORMS[problem['ctx']['pattern']]}"
-    if problem["type"] == "string_type" and isinstance(problem["input"], QUOTED):
+        return f"{key} = {problem['input']!r}: String should be {PATTERN_DESCRIPTIONS[problem['ctx']['pattern']]}"
+    if problem["type"] == "string_type" and isinstance(problem["input"], NEED_QUOTES):
         return f"{key} = {problem['input']!s}: String should be in quotes, or YAML takes it for something else"
     message = problem["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
     if problem["type"] == "value_error":
@@ -46,15 +85,16 @@ def explain(problem: dict[str, Any], params: type) -> str:
     return f"{key} = {problem['input']!r}: {message}" if key else message
 
 
-def owner(keys: list[str], params: type) -> type:
-    """What a key would belong to: the params, a section of them, or a range of `tune.space`."""
+def owning_class(keys: list[str], params: type["DataclassInstance"]) -> type["DataclassInstance"]:
+    """Return the dataclass that should have had a key: the params, one of their sections, or `Range`."""
     if keys[:2] == SPACE:
         return Range
-    return params if len(keys) == 1 else params.__dataclass_fields__[keys[0]].type
+    section: type[DataclassInstance] = params if len(keys) == 1 else get_type_hints(params)[keys[0]]
+    return section
 
 
-def suggestion(key: str, section: type) -> str:
-    """The keys that a section has, beside one that it has not: the likeliest, or all."""
-    allowed = list(section.__dataclass_fields__)
+def suggestion(key: str, section: type["DataclassInstance"]) -> str:
+    """Suggest the closest allowed key in place of an unknown one, or list all of them if none is close."""
+    allowed = [field.name for field in fields(section)]
     close = get_close_matches(key, allowed, n=1)
     return f" (did you mean {close[0]}?)" if close else f" (allowed: {', '.join(allowed)})"

@@ -1,7 +1,8 @@
-"""The kinds of values in `params.yaml`, and what every section is."""
+"""Value types of `params.yaml`, and the decorator that makes a class a section of it."""
 
+from collections.abc import Hashable
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar, dataclass_transform
 from unicodedata import normalize
 
 from pydantic import (
@@ -17,75 +18,87 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
+SectionClass = TypeVar("SectionClass")
 
-def refuse_truth(value: object) -> object:
-    """Raise PydanticCustomError for `true` and `false`, which Python takes for 1 and 0."""
+
+def refuse_bool(value: object) -> object:
+    """Raise PydanticCustomError for `true` and `false`, which Python would accept as 1 and 0."""
     if isinstance(value, bool):
         raise PydanticCustomError("number_type", "Input should be a number")
     return value
 
 
-def refuse_repeated(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Raise PydanticCustomError for a name that is there twice."""
+def refuse_duplicates(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Raise PydanticCustomError if a name is listed twice."""
     for name in names:
         if names.count(name) > 1:
             raise PydanticCustomError("repeated", "{name} is named twice", {"name": name})
     return names
 
 
-Label = Annotated[str, AfterValidator(partial(normalize, "NFC"))]  # as folders are, when they are brought in
-Labels = Annotated[tuple[Label, ...], Field(min_length=2), AfterValidator(refuse_repeated)]
-Number = Annotated[float, BeforeValidator(refuse_truth)]
+Label = Annotated[str, AfterValidator(partial(normalize, "NFC"))]  # ingest normalizes folder names the same way
+Labels = Annotated[tuple[Label, ...], Field(min_length=2), AfterValidator(refuse_duplicates)]
+Number = Annotated[float, BeforeValidator(refuse_bool)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Level = Annotated[Number, Field(ge=0, le=255)]
-FORMS: dict[str, str] = {}
+PATTERN_DESCRIPTIONS: dict[str, str] = {}
 
 
-def form(pattern: str, words: str) -> Any:
-    """A text of this pattern, which complaints put into words."""
-    FORMS[pattern] = words
+def matching(pattern: str, description: str) -> Any:
+    """Return a pydantic field for text of this pattern; error messages show the description instead of the pattern."""
+    PATTERN_DESCRIPTIONS[pattern] = description
     return Field(pattern=pattern)
 
 
-Block = Annotated[str, form(r"^(head|all|block_([1-9]|1[0-6]))$", "head, all, or block_1 to block_16")]
+Block = Annotated[str, matching(r"^(head|all|block_([1-9]|1[0-6]))$", "head, all, or block_1 to block_16")]
 Checksum = Annotated[
-    str, form(r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$", "md5: and 32 hex digits, or sha256: and 64")
+    str, matching(r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$", "md5: and 32 hex digits, or sha256: and 64")
 ]
 
-Mode = Literal[  # of Pillow, as far as files have them
+Mode = Literal[  # the modes of Pillow that occur in image files
     "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "I;16", "I;16B"
 ]  # fmt: skip
 
-section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def section(cls: type[SectionClass]) -> type[SectionClass]:
+    """Class decorator for a section: a frozen, validated dataclass that refuses unknown keys."""
+    decorate = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+    return decorate(cls)  # type: ignore[return-value]  # typed as another class, but it is this one
 
 
 @section
 class Range:
-    """Values between two bounds, drawn evenly, or evenly by their logarithm."""
+    """A search range, sampled uniformly between `low` and `high`, or log-uniformly with `log`."""
 
     low: Number
     high: Number
     log: bool = False
 
     @model_validator(mode="after")
-    def rises(self) -> Self:
+    def check_order(self) -> Self:
         if self.low >= self.high or (self.log and self.low <= 0):
             raise ValueError(f"low: {self.low}, high: {self.high}: low must be below high, and above 0 with log")
         return self
 
 
-def refuse_unwritable(value: object) -> object:
-    """Raise PydanticCustomError for what is neither a number nor a text, as no value of `train` is."""
+def refuse_non_scalar(value: object) -> object:
+    """Raise PydanticCustomError unless the value is a number or text, as every value of `train` is."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise PydanticCustomError("value_of_train", "Input should be a number or a text")
+        raise PydanticCustomError("value_of_train", "Input should be a number or text")
     return value
 
 
-Values = Annotated[tuple[Annotated[int | float | str, PlainValidator(refuse_unwritable)], ...], Field(min_length=2)]
+def kind_of_choices(value: object) -> Hashable:
+    """Return the pydantic tag, `range` or `list`, by which an entry of `tune.space` is validated."""
+    return "range" if isinstance(value, dict | Range) else "list"
+
+
+Values = Annotated[tuple[Annotated[int | float | str, PlainValidator(refuse_non_scalar)], ...], Field(min_length=2)]
 Choices = Annotated[
     Annotated[Range, Tag("range")] | Annotated[Values, Tag("list")],
-    Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "list"),
+    Discriminator(kind_of_choices),
 ]

@@ -1,4 +1,4 @@
-"""Where predictions go: a file that grows row by row, so that whatever stops the work, it goes on from there."""
+"""The output of predictions: a file appended to row by row, so that interrupted work can be resumed."""
 
 import csv
 import os
@@ -13,99 +13,102 @@ from typing import BinaryIO, TextIO
 import numpy as np
 
 from landuse.core.errors import LanduseError, Unavailable
-from landuse.core.process import hold
+from landuse.core.process import lock_file
 from landuse.predict import parquet
-from landuse.predict.rows import Answer, CsvLines, JsonLines
+from landuse.predict.rows import CsvLines, ImageResult, JsonLines
 from landuse.predict.tally import Tally
 
-KINDS = {".csv": CsvLines, ".jsonl": JsonLines, parquet.SUFFIX: JsonLines}
+RowFormat = CsvLines | JsonLines
+FORMATS: dict[str, type[RowFormat]] = {".csv": CsvLines, ".jsonl": JsonLines, parquet.SUFFIX: JsonLines}
 BLOCK = 1 << 16
 
 
 class Output:
-    """A text file of rows, open for more. `tally` counts what it holds."""
+    """A text file of rows, open for appending. `tally` counts the rows in it."""
 
-    def __init__(self, file: TextIO, lines: CsvLines | JsonLines) -> None:
+    def __init__(self, file: TextIO, lines: RowFormat) -> None:
         self.file, self.lines, self.tally = file, lines, Tally()
-        self.done = np.empty(0, np.uint64)
+        self.path_hashes = np.empty(0, np.uint64)
 
-    def read_past(self) -> None:
-        """Take in the rows that are there, cut off half a row at the end, and write the header where nothing is.
+    def read_existing(self) -> None:
+        """Read the rows written earlier, cut off a partial row at the end, and write the header if the file is empty.
 
-        Raises LanduseError or ValueError and the like, before anything is changed, where it holds something else.
+        Raises LanduseError, KeyError, TypeError, ValueError or csv.Error, before any change, if the file holds
+        something else.
         """
         self.file.seek(0)
-        head = self.file.read(len(self.lines.opening))
-        if not (head.startswith(self.lines.opening) or self.lines.opening.startswith(head)):
-            raise ValueError("another beginning")
+        start = self.file.read(len(self.lines.prefix))
+        if not (start.startswith(self.lines.prefix) or self.lines.prefix.startswith(start)):
+            raise ValueError("unexpected start of the file")
         self.file.seek(0)
-        self.done = np.sort(np.fromiter(self.past(), np.uint64))
-        cut_half_a_row(self.file.buffer)
+        self.path_hashes = np.sort(np.fromiter(self.existing_hashes(), np.uint64))
+        drop_partial_row(self.file.buffer)
         if self.file.seek(0, SEEK_END) == 0:
             self.file.write(self.lines.header)
 
-    def past(self) -> Iterator[int]:
-        """The hashes of the paths of all whole rows."""
-        for row in self.lines.read(line for line in self.file if line.endswith("\n")):
+    def existing_hashes(self) -> Iterator[int]:
+        """Yield the path hash of every complete row, and count it."""
+        for row in self.lines.parse(line for line in self.file if line.endswith("\n")):
             if not isinstance(row.path, str):
                 raise ValueError("a row without a path")
             if row.model != self.lines.model:
                 raise LanduseError(f"holds predictions of {row.model}, and now {self.lines.model} would answer")
             self.tally.count(row.path, unsure=row.unsure, error=row.error)
-            yield hashed(row.path)
+            yield path_hash(row.path)
 
     def __contains__(self, path: str) -> bool:
-        number = np.uint64(hashed(path))
-        index = np.searchsorted(self.done, number)
-        return bool(index < len(self.done) and self.done[index] == number)
+        """Whether a row for the path was written earlier."""
+        wanted = np.uint64(path_hash(path))
+        index = np.searchsorted(self.path_hashes, wanted)
+        return bool(index < len(self.path_hashes) and self.path_hashes[index] == wanted)
 
-    def write(self, answer: Answer) -> None:
-        """Append a row; from now on it outlives a kill of this process."""
-        self.file.write(self.lines.line(answer))
+    def write(self, result: ImageResult) -> None:
+        """Append a row and flush it, so that it survives a kill of this process."""
+        self.file.write(self.lines.format_row(result))
         self.file.flush()
-        unsure = answer.prediction is not None and answer.prediction.unsure
-        self.tally.count(answer.path, unsure=unsure, error=answer.error)
+        unsure = result.prediction is not None and result.prediction.unsure
+        self.tally.count(result.path, unsure=unsure, error=result.error)
 
 
-def hashed(path: str) -> int:
-    """64 bits that stand for a path: a million finished files take 8 MB."""
+def path_hash(path: str) -> int:
+    """Hash a path to 64 bits, so that a million finished paths take 8 MB."""
     return int.from_bytes(blake2b(path.encode(), digest_size=8).digest())
 
 
-def refuse_unwritable(path: Path) -> None:
-    """Raise LanduseError where the suffix names no format, or there is no such folder."""
-    if path.suffix not in KINDS:
-        raise LanduseError(f"--output {path}: name a file that ends with {', '.join(KINDS)}")
+def require_writable(path: Path) -> None:
+    """Raise LanduseError if the suffix names no known format, or the folder does not exist."""
+    if path.suffix not in FORMATS:
+        raise LanduseError(f"--output {path}: name a file that ends with {', '.join(FORMATS)}")
     if not path.parent.is_dir():
         raise LanduseError(f"--output {path}: there is no folder {path.parent}")
 
 
 @contextmanager
 def standard_output(labels: list[str], model: str) -> Iterator[Output]:
-    """Lines of CSV for the next program."""
+    """Write CSV to standard output."""
     output = Output(sys.stdout, CsvLines(labels, model))
     print(output.lines.header, end="")
     yield output
 
 
 @contextmanager
-def growing_file(path: Path, labels: list[str], model: str) -> Iterator[Output]:
-    """The rows of a file, and room for more. Parquet, which cannot grow, is JSON lines beside it until the end.
+def append_to_file(path: Path, labels: list[str], model: str) -> Iterator[Output]:
+    """Open a file of rows for appending. Parquet cannot be appended to: JSON lines stand in until the end.
 
-    Raises LanduseError where the file is another's (of another format, another model, or another process at work), and
-    where it cannot be written.
+    Raises LanduseError if the file has another format, belongs to another model, is being written by another process,
+    or cannot be written.
     """
     text_file = path.with_name(path.name + ".jsonl") if path.suffix == parquet.SUFFIX else path
     busy = f"--output {path}: another landuse predict is writing it, wait for it"
     try:
         with ExitStack() as files:
-            file = files.enter_context(open_alone(text_file, busy))
+            file = files.enter_context(open_locked(text_file, busy))
             packed = path != text_file and path.exists() and file.seek(0, SEEK_END) == 0
             try:
                 if packed:
-                    file = files.enter_context(unpacked(path, text_file, busy))
-                output = Output(file, KINDS[path.suffix](labels, model))
-                read_past(output, path)
+                    file = files.enter_context(open_unpacked(path, text_file, busy))
+                output = Output(file, FORMATS[path.suffix](labels, model))
+                read_existing(output, path)
             except LanduseError:
                 if packed:
                     text_file.unlink()
@@ -117,40 +120,40 @@ def growing_file(path: Path, labels: list[str], model: str) -> Iterator[Output]:
         raise LanduseError(f"--output {path}: {error.strerror or error}") from None
 
 
-def open_alone(path: Path, busy: str) -> TextIO:
-    """Open a file for more rows and keep others out. Raises Unavailable with `busy` where another process has it."""
+def open_locked(path: Path, busy: str) -> TextIO:
+    """Open a file for appending and lock it. Raises Unavailable with `busy` if another process has the lock."""
     file = path.open("a+", encoding="utf-8", newline="")
     try:
-        hold(file, busy)
+        lock_file(file, busy)
         if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
-            raise Unavailable(busy)  # whoever had it has put another in its place since
+            raise Unavailable(busy)  # replaced by its last holder before the lock was acquired
     except BaseException:
         file.close()
         raise
     return file
 
 
-def unpacked(path: Path, lines: Path, busy: str) -> TextIO:
-    """Open the lines of JSON that a Parquet file is unpacked to, in one rename; nobody else ever has them."""
+def open_unpacked(path: Path, lines: Path, busy: str) -> TextIO:
+    """Unpack a Parquet file into JSON lines and open them, locked before they appear under their name."""
     unfinished = lines.with_name(lines.name + ".unfinished")
     parquet.unpack(path, unfinished)
-    file = open_alone(unfinished, busy)
+    file = open_locked(unfinished, busy)
     os.replace(unfinished, lines)
     return file
 
 
-def read_past(output: Output, path: Path) -> None:
-    """Find out what an output holds. Raises LanduseError where it is no output, or that of another model."""
+def read_existing(output: Output, path: Path) -> None:
+    """Read the rows of an output. Raises LanduseError if it is not an output, or belongs to another model."""
     try:
-        output.read_past()
+        output.read_existing()
     except LanduseError as error:
         raise LanduseError(f"--output {path} {error}: name another file") from None
     except (KeyError, TypeError, ValueError, csv.Error):
         raise LanduseError(f"--output {path} holds no predictions with these classes: name another file") from None
 
 
-def cut_half_a_row(file: BinaryIO) -> None:
-    """Take away what follows the last line end: the row that a kill interrupted."""
+def drop_partial_row(file: BinaryIO) -> None:
+    """Truncate the file after its last newline, dropping a row that a kill interrupted."""
     end = file.seek(0, SEEK_END)
     while end:
         start = max(0, end - BLOCK)

@@ -1,4 +1,4 @@
-"""Parquet cannot grow row by row: it is packed from lines of JSON, and unpacked where there are more to come."""
+"""Parquet output. It cannot be appended to: it is packed from JSON lines, and unpacked again to resume."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from pyarrow import parquet
 from landuse.core.errors import LanduseError
 
 SUFFIX = ".parquet"
-ROWS_AT_ONCE = 2000
+BATCH_ROWS = 2000
 
 
 def schema(labels: list[str]) -> pa.Schema:
-    """One row per image: path, the prediction as everywhere, error, model."""
+    """Return the schema, one row per image: path, the fields of a prediction, error, model."""
     candidate = pa.struct({"label": pa.string(), "probability": pa.float64()})
     return pa.schema(
         {
@@ -32,24 +32,24 @@ def schema(labels: list[str]) -> pa.Schema:
 
 
 def pack(lines: Path, path: Path, labels: list[str]) -> None:
-    """Turn lines of JSON into a Parquet file, in one rename, and remove them."""
+    """Convert JSON lines into a Parquet file, put in place by a rename, and delete them."""
     unfinished = path.with_name(path.name + ".unfinished")
     columns = schema(labels)
     with lines.open(encoding="utf-8") as file, parquet.ParquetWriter(unfinished, columns) as writer:
-        while rows := [json.loads(line) for line in islice(file, ROWS_AT_ONCE)]:
+        while rows := [json.loads(line) for line in islice(file, BATCH_ROWS)]:
             writer.write_table(pa.Table.from_pylist(rows, columns))
     os.replace(unfinished, path)
     lines.unlink()
 
 
 def unpack(path: Path, lines: Path) -> None:
-    """Turn a Parquet file of earlier predictions into lines of JSON."""
+    """Convert a Parquet file of earlier predictions into JSON lines. Raises LanduseError if it is something else."""
     try:
         with lines.open("w", encoding="utf-8") as file, parquet.ParquetFile(path) as earlier:
-            more = set(earlier.schema_arrow.names) - set(schema([]).names)
-            if more:
-                raise LanduseError(f"--output {path} has the column {min(more)} of somebody else: name another file")
-            for batch in earlier.iter_batches(ROWS_AT_ONCE):
+            foreign = set(earlier.schema_arrow.names) - set(schema([]).names)
+            if foreign:
+                raise LanduseError(f"--output {path} has the column {min(foreign)} of somebody else: name another file")
+            for batch in earlier.iter_batches(BATCH_ROWS):
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
     except (pa.ArrowException, OSError, TypeError, LanduseError) as error:
         lines.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which images are meant: files, folders and patterns become one stream, so that a million take no memory."""
+"""Find the images that files, folders and patterns name, as a stream, so that a million take no memory."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,52 +13,52 @@ OUTSIDE = "it is a link that leads out of the folder: name the file itself"
 MAGIC = frozenset("*?[")
 
 
-class Found(NamedTuple):
-    """A file that is meant, and why it is not looked at, if so."""
+class ImageFile(NamedTuple):
+    """A file to predict, or the problem for which it is skipped."""
 
     path: Path
-    trouble: str | None = None
+    problem: str | None = None
 
 
-def refuse_missing(paths: Iterable[str]) -> None:
-    """Raise LanduseError for the first path that is no file, no folder and no pattern, or cannot be looked at."""
+def require_existing(paths: Iterable[str]) -> None:
+    """Raise LanduseError for the first path that is no file, folder or pattern, or cannot be accessed."""
     for path in map(Path, paths):
         try:
-            found = path.is_file() or path.is_dir() or is_pattern(path)
+            exists = path.is_file() or path.is_dir() or is_pattern(path)
         except OSError as error:
             raise LanduseError(f"{str(path)[:80]}: {error.strerror}") from None
-        if not found:
+        if not exists:
             raise LanduseError(f"{path}: there is no such image, folder or pattern")
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether it stands for others: it is not there itself, and has a *, ? or [."""
+    """Whether a path is a glob pattern: it does not exist itself and contains *, ? or [."""
     return not path.exists() and not MAGIC.isdisjoint(str(path))
 
 
-def find_images(paths: Iterable[str]) -> Iterator[Found]:
-    """Every file named, and every image below the folders and patterns named, in the order of the file system."""
+def find_images(paths: Iterable[str]) -> Iterator[ImageFile]:
+    """Yield every named file, and every image below the named folders and patterns, in file system order."""
     for path in map(Path, paths):
         if path.is_dir():
             yield from walk(path)
         elif is_pattern(path):
-            yield from expand(path)
+            yield from expand_pattern(path)
         else:
-            yield Found(path)
+            yield ImageFile(path)
 
 
-def expand(pattern: Path) -> Iterator[Found]:
-    """The images that match a pattern, and those below folders that match."""
+def expand_pattern(pattern: Path) -> Iterator[ImageFile]:
+    """Yield the images that match a pattern, and those below matching folders."""
     fixed = next(index for index, part in enumerate(pattern.parts) if not MAGIC.isdisjoint(part))
     folder = Path(*pattern.parts[:fixed])
     if folder.is_dir():
-        for found in walk(folder):
-            if matches(found.path.relative_to(folder).parts, pattern.parts[fixed:]):
-                yield found
+        for image in walk(folder):
+            if matches(image.path.relative_to(folder).parts, pattern.parts[fixed:]):
+                yield image
 
 
 def matches(names: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether a path or a folder above it matches a pattern; `**` stands for any number of folders."""
+    """Whether a path or one of its parent folders matches a pattern; `**` matches any number of folders."""
     if not parts:
         return True
     if parts[0] == "**":
@@ -66,15 +66,15 @@ def matches(names: Sequence[str], parts: Sequence[str]) -> bool:
     return bool(names) and fnmatchcase(names[0], parts[0]) and matches(names[1:], parts[1:])
 
 
-def walk(folder: Path) -> Iterator[Found]:
-    """The images below a folder, but for hidden ones; and as trouble what cannot be read or leads out of the folder."""
-    home, waiting = Path(os.path.realpath(folder)), [folder]
+def walk(folder: Path) -> Iterator[ImageFile]:
+    """Yield the images below a folder, without hidden ones. Unreadable folders and links leading out are problems."""
+    root, waiting = Path(os.path.realpath(folder)), [folder]
     while waiting:
         inner = waiting.pop()
         try:
             entries = os.scandir(inner)
         except OSError as error:
-            yield Found(inner, error.strerror)
+            yield ImageFile(inner, error.strerror)
             continue
         with entries:
             for entry in entries:
@@ -83,15 +83,15 @@ def walk(folder: Path) -> Iterator[Found]:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(inner / entry.name)
                 elif entry.is_symlink() or entry.is_file():
-                    yield from look(inner / entry.name, home, entry.is_symlink())
+                    yield from check_entry(inner / entry.name, root, entry.is_symlink())
 
 
-def look(path: Path, home: Path, is_link: bool) -> Iterator[Found]:
-    """The file, if it is an image of this folder. A link to another folder inside is passed over: it is met there."""
+def check_entry(path: Path, root: Path, is_link: bool) -> Iterator[ImageFile]:
+    """Yield the file if it is an image. A link to a folder inside is skipped, since the walk visits that folder."""
     target = Path(os.path.realpath(path)) if is_link else path
     is_image, is_folder = path.suffix.lower() in IMAGE_SUFFIXES, os.path.isdir(target)
-    if is_link and not target.is_relative_to(home):
+    if is_link and not target.is_relative_to(root):
         if is_image or is_folder:
-            yield Found(path, OUTSIDE)
+            yield ImageFile(path, OUTSIDE)
     elif is_image and not is_folder:
-        yield Found(path)
+        yield ImageFile(path)

@@ -1,1 +1,1 @@
-"""The project as git and DVC see it."""
+"""The project's state in git and DVC."""

@@ -1,4 +1,4 @@
-"""data/ in DVC's hands: a new version of it and what validation found there; nobody else there while it is replaced."""
+"""DVC operations on data/ and the outputs of stage `validate`: lock, compare, add, commit."""
 
 import logging
 import os
@@ -15,18 +15,18 @@ from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 
 from landuse.core.errors import NotReady, Unavailable, one_line
-from landuse.core.paths import DATA, DATA_DVC, DVC_LOCK, DVC_TMP, HOLDERS, VALIDATED
-from landuse.core.process import are_lost
+from landuse.core.paths import DATA, DATA_DVC, DVC_LOCK, DVC_RWLOCK, DVC_TMP, VALIDATE_OUTPUTS
+from landuse.core.process import is_stale_rwlock
 
-GUARD = f"{HOLDERS.name}.lock"
-MODIFIED, NOT_IN_CACHE = "modified", "not in cache"  # as DVC says it
+RWLOCK_GUARD = f"{DVC_RWLOCK.name}.lock"
+MODIFIED, NOT_IN_CACHE = "modified", "not in cache"  # DVC's own words
 
 
 @contextmanager
 def repository() -> Iterator[Repo]:
-    """This project as DVC sees it, its errors in one line and nothing else said.
+    """Open this project's DVC repository, silencing DVC and turning its errors into one line.
 
-    Raises Unavailable where another DVC command is in the way, NotReady for whatever else DVC refuses.
+    Raises Unavailable while another DVC command is running, and NotReady for any other DVC error.
     """
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
@@ -35,86 +35,86 @@ def repository() -> Iterator[Repo]:
     except CacheLinkError:
         raise NotReady(
             "DVC cannot link files to its cache as cache.type says: is that on another disk? "
-            "dvc config --local cache.type copy; data/ is as it was"
+            "dvc config --local cache.type copy; data/ is unchanged"
         ) from None
-    except sqlite3.Error as error:  # of DVC's notes on files
+    except sqlite3.Error as error:  # of DVC's database of file states
         remedy = f"free some space, and let this user write to {DVC_TMP}/"
-        raise NotReady(f"DVC: {one_line(error)}; {remedy}; data/ is as it was") from None
+        raise NotReady(f"DVC: {one_line(error)}; {remedy}; data/ is unchanged") from None
     except DvcException as error:
         kind = Unavailable if isinstance(error, LockError) else NotReady
-        said = one_line(error, 240)
-        remedy = f"; mend it with git checkout {DVC_LOCK}, after a merge with --ours or --theirs"
-        raise kind(f"DVC: {said}; data/ is as it was{remedy if DVC_LOCK.name in said else ''}") from None
+        message = one_line(error, 240)
+        remedy = f"; restore it with git checkout {DVC_LOCK}, after a merge with --ours or --theirs"
+        raise kind(f"DVC: {message}; data/ is unchanged{remedy if DVC_LOCK.name in message else ''}") from None
 
 
 @contextmanager
-def replacing_data() -> Iterator[Repo]:
-    """Have data/ and the results of `validate` alone: no stage reads them, and no DVC command begins.
+def lock_data() -> Iterator[Repo]:
+    """Hold DVC's locks on data/ and the outputs of `validate`: no stage reads them and no DVC command starts.
 
-    It is DVC's own lock, as a stage that writes them would hold it; what this process asks of DVC passes.
-    Raises Unavailable where another is at work.
+    These are the locks of a stage that writes them; DVC calls from this process still work. Raises Unavailable if
+    another process holds them.
     """
     with repository() as repo, lock_repo(repo):
-        release_the_lost(repo)
-        places = [os.path.join(repo.root_dir, path) for path in (DATA, *VALIDATED)]
-        with rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), [], places, has_hardlinks(repo)):
+        release_stale_locks(repo)
+        outputs = [os.path.join(repo.root_dir, path) for path in (DATA, *VALIDATE_OUTPUTS)]
+        with rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), [], outputs, uses_hardlink_locks(repo)):
             yield repo
 
 
 def has_remote() -> bool:
-    """Whether there is a place that DVC copies data sets to."""
+    """Return True if DVC has a default remote."""
     with repository() as repo:
         return "remote" in repo.config["core"]
 
 
-def has_hardlinks(repo: Repo) -> bool:
-    """Whether DVC locks by hard links here, as for some network drives."""
-    return repo.config["core"].get("hardlink_lock", False)
+def uses_hardlink_locks(repo: Repo) -> bool:
+    """Return True if DVC locks with hard links here, as some network drives require."""
+    return bool(repo.config["core"].get("hardlink_lock", False))
 
 
-def release_the_lost(repo: Repo) -> None:
-    """Remove DVC's list of which process reads and writes what, where nobody in it is at work any more.
+def release_stale_locks(repo: Repo) -> None:
+    """Remove DVC's list of which process reads and writes what if none of them is running any more.
 
-    DVC passes over processes that are gone, but is stopped for ever by a list that was half written when the machine
-    broke down, and by a program that was given the number of a process in it since.
+    DVC itself ignores dead processes, but is blocked for ever by a list that was truncated by a crash of the machine,
+    or by a later program that was given the PID of a process in it.
     """
-    holders, guard = Path(repo.tmp_dir, HOLDERS.name), os.path.join(repo.tmp_dir, GUARD)
-    with make_lock(guard, tmp_dir=repo.tmp_dir, hardlink_lock=has_hardlinks(repo)):
-        if are_lost(holders):
-            holders.unlink()
+    path, guard = Path(repo.tmp_dir, DVC_RWLOCK.name), os.path.join(repo.tmp_dir, RWLOCK_GUARD)
+    with make_lock(guard, tmp_dir=repo.tmp_dir, hardlink_lock=uses_hardlink_locks(repo)):
+        if is_stale_rwlock(path):
+            path.unlink()
 
 
-def status_of_data(repo: Repo) -> str:
-    """How data/, where it is there, compares with data.dvc: `MODIFIED`, `NOT_IN_CACHE`, or nothing: it is the same."""
-    found = str(repo.status([str(DATA_DVC)]))
-    return next((status for status in (MODIFIED, NOT_IN_CACHE) if status in found), "")
+def data_status(repo: Repo) -> str:
+    """Compare data/, which must exist, with data.dvc; return MODIFIED, NOT_IN_CACHE, or "" if they agree."""
+    status = str(repo.status([str(DATA_DVC)]))
+    return next((word for word in (MODIFIED, NOT_IN_CACHE) if word in status), "")
 
 
-def is_as_recorded(repo: Repo) -> bool:
-    """Whether data/ is what data.dvc says: no, where that is damaged or there is none."""
+def matches_data_dvc(repo: Repo) -> bool:
+    """Return True if data/ is the version in data.dvc; False if data.dvc is damaged or missing."""
     try:
-        return DATA_DVC.exists() and status_of_data(repo) != MODIFIED
+        return DATA_DVC.exists() and data_status(repo) != MODIFIED
     except DvcException:
         return False
 
 
 def is_validated(repo: Repo) -> bool:
-    """Whether DVC has nothing to do for the stage `validate`."""
+    """Return True if stage `validate` is up to date."""
     return not repo.status(["validate"])
 
 
 def add_data(repo: Repo) -> None:
-    """Put what is in data/ into DVC's cache and its version into data.dvc.
+    """Add data/ to DVC's cache and write its version to data.dvc.
 
-    Raises NotReady where the cache cannot be written; a full disk is an OSError.
+    Raises NotReady if the cache cannot be written; a full disk is an OSError.
     """
     try:
-        with redirect_stderr(StringIO()):  # that it cannot link to its cache is said by what is committed next
+        with redirect_stderr(StringIO()):  # if DVC cannot link to its cache, the next commit reports it
             repo.add(str(DATA))
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise NotReady(f"DVC cannot take {DATA}/ in: {error}; data/ is as it was") from None
+        raise NotReady(f"DVC cannot add {DATA}/: {error}; data/ is unchanged") from None
 
 
 def commit_validation(repo: Repo) -> None:
-    """Record in dvc.lock that the results of `validate` are those of what it depends on now, so that it is not run."""
+    """Record the outputs of `validate` in dvc.lock as the results for its current inputs, so that it is not rerun."""
     repo.commit("validate", force=True)

@@ -1,4 +1,4 @@
-"""Which data, which commit, which params: what makes a result traceable."""
+"""Lineage: the data, commit, params and packages behind a result."""
 
 import hashlib
 import json
@@ -16,36 +16,36 @@ import yaml
 
 from landuse.core.addresses import public_values
 from landuse.core.errors import LanduseError
-from landuse.core.files import BOTH_SIDES
+from landuse.core.files import CONFLICT_MARKER
 from landuse.core.paths import DATA_DVC, PARAMS
 
 PACKAGES = (
     *("landuse", "tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert", "mlflow", "dvc", "great-expectations"),
     *("numpy", "pandas", "pillow", "scikit-learn", "scipy"),
 )
-CODE = ("dvc.yaml", "gx", "src")  # what a result depends on beside data, params, weights and packages
-BROKEN = re.compile(".*(Permission denied|corrupt|bad signature).*")
-DISTRUSTED = re.compile("dubious ownership in repository at '(.*)'")
+CODE = ("dvc.yaml", "gx", "src")  # what a result depends on besides data, params, weights and packages
+GIT_DAMAGE = re.compile(".*(Permission denied|corrupt|bad signature).*")
+UNTRUSTED_REPOSITORY = re.compile("dubious ownership in repository at '(.*)'")
 DIRTY = "git.dirty"
-COMMIT = re.compile("[0-9a-f]{40,64}")  # git takes other names for options, or for what a branch is today
+COMMIT = re.compile("[0-9a-f]{40,64}")  # git would take other text for an option, or for a branch, which moves
 EDITED = ", edited since"
-LATER = frozenset({"evaluate", "register"})  # what a run of the training does not hang on
-RESULTLESS = frozenset({"promote", "tune", "serve", "pipelines"})
+POST_TRAINING = frozenset({"evaluate", "register"})  # params sections that training does not depend on
+UNRECORDED = frozenset({"promote", "tune", "serve", "pipelines"})  # params sections that no result depends on
 
 
 def read_data_dvc() -> dict[str, Any]:
-    """The content of `data.dvc`.
+    """Return the content of `data.dvc`.
 
-    Raises LanduseError where there is none yet, or it is no file of DVC, as after a merge with conflicts.
+    Raises LanduseError if it is missing, or is not a valid DVC file, as after a merge with conflicts.
     """
     try:
         text = DATA_DVC.read_text(encoding="utf-8", errors="replace")
-        content = yaml.safe_load(text)
+        content: dict[str, Any] = yaml.safe_load(text)
         content["outs"][0]["md5"]
     except FileNotFoundError:
         raise LanduseError(f"{DATA_DVC} is not here: bring in a data set with landuse ingest") from None
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
-        if BOTH_SIDES in text:
+        if CONFLICT_MARKER in text:
             sides = f"git checkout --ours {DATA_DVC}, or --theirs, and dvc pull {DATA_DVC}"
             raise LanduseError(f"{DATA_DVC} has both sides of a merge: {sides}") from None
         raise LanduseError(f"{DATA_DVC} is damaged: restore it with git checkout {DATA_DVC}") from None
@@ -53,9 +53,9 @@ def read_data_dvc() -> dict[str, Any]:
 
 
 def data_record() -> dict[str, Any]:
-    """The `md5` of the data set as DVC versions it, and whatever ingestion recorded as `meta`.
+    """Return the `md5` of the data set in DVC, and the `meta` that ingestion recorded, without secrets in addresses.
 
-    Where data/ was edited since and DVC took that for a new version, its `source` says so.
+    If data/ was edited since and DVC versioned the edit, `source` says so.
     """
     content = read_data_dvc()
     md5, meta = content["outs"][0]["md5"], dict(content.get("meta") or {})
@@ -64,67 +64,69 @@ def data_record() -> dict[str, Any]:
     return {"md5": md5, **public_values(meta)}
 
 
-def commit_of_data(md5: str) -> str | None:
-    """The commit that brought this version into data.dvc, also where a merge left it out; None where there is none."""
-    found = git("log", "--all", "--full-history", "--format=%h", "-S", md5, "--", str(DATA_DVC))
-    return (found or "").split("\n")[-1] or None
+def find_data_commit(md5: str) -> str | None:
+    """Return the commit that introduced this version in data.dvc, even if a merge dropped it; None if there is none."""
+    commits = git("log", "--all", "--full-history", "--format=%h", "-S", md5, "--", str(DATA_DVC))
+    return (commits or "").split("\n")[-1] or None
 
 
 def git(*arguments: str) -> str | None:
-    """What git prints, or None outside a repository and without git.
+    """Run git and return its output, or None outside a repository or if git is not installed.
 
-    Raises LanduseError where git does not trust a repository of another user, as in a container, or cannot read it:
-    results made there would know no commit.
+    Raises LanduseError if git does not trust a repository owned by another user, as in a container, or cannot read it:
+    results would lack their commit.
     """
     command = ["git", *arguments]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"LC_ALL": "C"})
+        result = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"LC_ALL": "C"})
     except OSError:
         return None
     except subprocess.CalledProcessError as error:
-        if distrusted := DISTRUSTED.search(error.stderr):
+        if untrusted := UNTRUSTED_REPOSITORY.search(error.stderr):
             raise LanduseError(
-                f"git does not trust {distrusted[1]}, which is another user's, so that no result could name its "
-                f"commit: git config --global --add safe.directory {quote(distrusted[1])}"
+                f"git does not trust {untrusted[1]}, which belongs to another user, so that no result could name its "
+                f"commit: git config --global --add safe.directory {quote(untrusted[1])}"
             ) from None
-        if broken := BROKEN.search(error.stderr):
-            raise LanduseError(f"git: {broken[0]}; until it is mended no result could name its commit") from None
+        if damage := GIT_DAMAGE.search(error.stderr):
+            raise LanduseError(f"git: {damage[0]}; until it is repaired, no result could name its commit") from None
         return None
-    return answer.stdout.strip()
+    return result.stdout.strip()
 
 
-def place_in_repository() -> Path:
-    """The project's folder relative to that of its git repository, which may hold more."""
+def path_in_repository() -> Path:
+    """Return the project's folder relative to the root of its git repository."""
     return Path(git("rev-parse", "--show-prefix") or "")
 
 
 def params_record(**used: Any) -> dict[str, Any]:
-    """Every key of `params.yaml` that a result may depend on, as `section.key`, of addresses what is public.
+    """Return the params that a result may depend on, keyed by `section.key`, without secrets in addresses.
 
-    Of sections that are already `used`, what is used: the file may have been edited since it was read.
+    Sections passed in `used` override `params.yaml`, which may have been edited since it was read.
     """
     content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    sections = {name: keys for name, keys in content.items() if name not in RESULTLESS}
+    sections = {name: keys for name, keys in content.items() if name not in UNRECORDED}
     for name, section in used.items():
         sections[name] |= {key: value for key, value in asdict(section).items() if sections[name].get(key) != value}
-    return public_values({f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()})
+    values = {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
+    return dict(public_values(values))
 
 
-def params_with(learned: dict[str, Any]) -> dict[str, Any]:
-    """The content of `params.yaml`, but what was learned by as it was then: the file may have been edited since.
+def params_with(trained: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of `params.yaml` with the values that a model was trained with, keyed by `section.key`.
 
-    Of addresses what is public.
+    `params.yaml` may have been edited since. Sections used after training are taken as they are. Addresses are
+    returned without secrets.
     """
     content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    for name, value in learned.items():
+    for name, value in trained.items():
         section, _, key = name.partition(".")
-        if section not in LATER:
+        if section not in POST_TRAINING:
             content[section][key] = value
-    return public_values(content)
+    return dict(public_values(content))
 
 
 def tags(**used: Any) -> dict[str, str]:
-    """Data, code and params of this very moment, as tags of a run; `git.dirty` is of CODE alone."""
+    """Return the current data, code and params as tags of a run; `git.dirty` covers only CODE."""
     data = data_record()
     source = str(data.get("source", "unknown"))
     drawn = bool(data.get("drawn"))
@@ -133,35 +135,35 @@ def tags(**used: Any) -> dict[str, str]:
     return {
         "data.md5": data["md5"],
         "data.source": source,
-        "data.kind": kind_of(source, drawn),
+        "data.kind": data_kind(source, drawn),
         "git.commit": git("rev-parse", "HEAD") or "none",
         DIRTY: "unknown" if changes is None else str(bool(changes)).lower(),
         "params.sha256": hashlib.sha256(params.encode()).hexdigest(),
     }
 
 
-def kind_of(source: str, drawn: bool) -> str:
-    """Whether images are of the `sample` or `real`; `unknown` where others may have taken their place by hand."""
+def data_kind(source: str, drawn: bool) -> str:
+    """Return `sample` for drawn images, `unknown` if they may have been replaced by hand, else `real`."""
     if drawn:
         return "sample"
     return "unknown" if source.endswith(EDITED) else "real"
 
 
 def processor() -> str:
-    """Its name, as far as the system tells: what a training comes to differs in the last digits from one to another."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []
+    """Return the name of the processor, if the system reports it: training differs in the last digits between them."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or "unknown"
     return f"{name} ({platform.machine()})"
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of the packages that decide a result."""
-    found = {}
+    """Return the installed versions of the packages that affect a result."""
+    installed = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except ImportError:
             continue
-    return found
+    return installed

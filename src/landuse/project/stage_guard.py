@@ -1,6 +1,6 @@
-"""What a stage depends on has to stay as it is while the stage runs: DVC records what stands there in the end.
+"""Guard a running stage: its inputs must not change, because DVC records them as they are when the stage ends.
 
-And what it makes must not be written through links into the cache, where DVC makes them.
+Its outputs must not be written through links, which DVC may have made, into the cache.
 """
 
 import hashlib
@@ -15,99 +15,103 @@ from typing import Any
 import yaml
 
 from landuse.core.errors import LanduseError, Unavailable
-from landuse.core.files import BOTH_SIDES, sha256_of
+from landuse.core.files import CONFLICT_MARKER, sha256_of
 from landuse.core.paths import DVC_YAML
 from landuse.params import Params, load_params
 
-Traits = tuple[int, int]
-AGAIN = "DVC would take what came of it for the result of that, so it is not kept; dvc repro makes it again"
+FileState = tuple[int, int]  # modification time in nanoseconds, size in bytes
+REMEDY = "DVC would record its outputs as made from that, so they are discarded; dvc repro makes them again"
 
 
 @contextmanager
-def kept(stage: str) -> Iterator[Params]:
-    """The params, for a stage of `dvc.yaml` to run within.
+def guard_stage(stage: str) -> Iterator[Params]:
+    """Yield the params for a stage of `dvc.yaml` to run with.
 
-    Raises Unavailable where in the end a value or a file that the stage depends on is not what it was.
+    Raises Unavailable if a param or a file that the stage depends on has changed by the end.
     """
-    params, needs = load_params(), what_it_needs(stage)
-    before = traits(needs)
-    let_go_of_links(needs)
+    params, entry = load_params(), stage_entry(stage)
+    before = file_states(entry)
+    remove_output_links(entry)
     yield params
-    refuse_edited(stage, values(needs, params), values(needs, load_params()))
-    refuse_changed(stage, before, traits(needs))
+    refuse_changed_params(stage, stage_params(entry, params), stage_params(entry, load_params()))
+    refuse_changed_files(stage, before, file_states(entry))
 
 
-def what_it_needs(stage: str) -> dict[str, Any]:
-    """The entry of a stage in `dvc.yaml`. Raises LanduseError where there is none."""
+def stage_entry(stage: str) -> dict[str, Any]:
+    """Return the entry of a stage in `dvc.yaml`. Raises LanduseError if there is none."""
     try:
         text = DVC_YAML.read_text(encoding="utf-8")
-        if BOTH_SIDES in text:
+        if CONFLICT_MARKER in text:
             raise LanduseError(f"{DVC_YAML} has both sides of a merge: keep one of them")
-        return yaml.safe_load(text)["stages"][stage]
+        entry: dict[str, Any] = yaml.safe_load(text)["stages"][stage]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         raise LanduseError(f"{DVC_YAML} has no stage {stage}: restore it with git checkout {DVC_YAML}") from None
+    return entry
 
 
-def code_of(stage: str) -> str:
-    """The sha256 of the source files that a stage runs through, as `dvc.yaml` lists them."""
-    needs = what_it_needs(stage)
-    files = filter(os.path.exists, below(needs, [dep for dep in needs["deps"] if dep.startswith("src/")]))
+def code_digest(stage: str) -> str:
+    """Return the SHA-256 of the source files of a stage, as listed in `dvc.yaml`."""
+    entry = stage_entry(stage)
+    files = filter(os.path.exists, list_files(entry, [dep for dep in entry["deps"] if dep.startswith("src/")]))
     return hashlib.sha256("".join(sha256_of(Path(file)) for file in sorted(files)).encode()).hexdigest()
 
 
-def let_go_of_links(needs: dict[str, Any]) -> None:
-    """Remove links among what a stage makes, as DVC itself does before it runs one; what persists is written whole."""
-    made = [out for key in ("outs", "metrics") for out in needs.get(key, []) if isinstance(out, str)]
-    for path in below(needs, made):
+def remove_output_links(entry: dict[str, Any]) -> None:
+    """Remove links among the outputs of a stage, as DVC does before it runs one.
+
+    Outputs that persist (those that are not plain strings) are left alone, because stages write them atomically.
+    """
+    outputs = [out for key in ("outs", "metrics") for out in entry.get(key, []) if isinstance(out, str)]
+    for path in list_files(entry, outputs):
         if islink(path) or os.path.exists(path) and os.stat(path).st_nlink > 1:
             os.unlink(path)
 
 
-def refuse_edited(stage: str, before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Raise Unavailable where a value differs."""
+def refuse_changed_params(stage: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Raise Unavailable if a param differs."""
     for key, value in before.items():
         if after[key] != value:
-            raise Unavailable(f"{key} was {value!r} when {stage} began, and is {after[key]!r} now: {AGAIN}")
+            raise Unavailable(f"{key} was {value!r} when {stage} began, and is {after[key]!r} now: {REMEDY}")
 
 
-def refuse_changed(stage: str, before: dict[str, Traits], after: dict[str, Traits]) -> None:
-    """Raise Unavailable where a file is another, came or went."""
+def refuse_changed_files(stage: str, before: dict[str, FileState], after: dict[str, FileState]) -> None:
+    """Raise Unavailable if a file was changed, added or removed."""
     for path in sorted(before.keys() | after.keys()):
         if before.get(path) != after.get(path):
-            raise Unavailable(f"{path} was changed while {stage} ran: {AGAIN}")
+            raise Unavailable(f"{path} was changed while {stage} ran: {REMEDY}")
 
 
-def values(needs: dict[str, Any], params: Params) -> dict[str, Any]:
-    """The params that a stage depends on, as `section.key`."""
-    entries = ([entry] if isinstance(entry, str) else next(iter(entry.values())) for entry in needs["params"])
-    names = {name for entry in entries for name in entry}
-    found = {f"{name}.{key}": value for name, section in asdict(params).items() for key, value in section.items()}
-    return {key: value for key, value in found.items() if not names.isdisjoint({key, key.partition(".")[0]})}
+def stage_params(entry: dict[str, Any], params: Params) -> dict[str, Any]:
+    """Return the params that a stage depends on, keyed by `section.key`."""
+    groups = ([item] if isinstance(item, str) else next(iter(item.values())) for item in entry["params"])
+    names = {name for group in groups for name in group}
+    values = {f"{name}.{key}": value for name, section in asdict(params).items() for key, value in section.items()}
+    return {key: value for key, value in values.items() if not names.isdisjoint({key, key.partition(".")[0]})}
 
 
-def traits(needs: dict[str, Any]) -> dict[str, Traits]:
-    """The files that a stage depends on, with time of the last change and size; inodes change on some file systems.
+def file_states(entry: dict[str, Any]) -> dict[str, FileState]:
+    """Return the state of each file that a stage depends on. Inodes are left out: some file systems change them.
 
-    What is hidden or compiled does not count, nor do the weights, of which the stage itself records the digest.
+    Hidden and compiled files do not count, nor do the weights, whose digest the stage itself records.
     """
-    found = {}
-    for path in below(needs, [dep for dep in needs["deps"] if not dep.startswith("$")]):
-        with suppress(FileNotFoundError):  # gone as soon as it was listed
-            facts = os.stat(path)
-            found[path] = facts.st_mtime_ns, facts.st_size
-    return found
+    states = {}
+    for path in list_files(entry, [dep for dep in entry["deps"] if not dep.startswith("$")]):
+        with suppress(FileNotFoundError):  # removed since it was listed
+            status = os.stat(path)
+            states[path] = status.st_mtime_ns, status.st_size
+    return states
 
 
-def below(needs: dict[str, Any], roots: list[str]) -> Iterator[str]:
-    """Files that a stage names, and those in folders that it names, but for hidden and compiled ones."""
-    for root in (normpath(join(needs.get("wdir", ""), root)) for root in roots):
+def list_files(entry: dict[str, Any], roots: list[str]) -> Iterator[str]:
+    """Yield the files among the roots of a stage and those in its folders, except hidden and compiled ones."""
+    for root in (normpath(join(entry.get("wdir", ""), root)) for root in roots):
         if not isdir(root):
             yield root
         for folder, folders, names in os.walk(root):
-            folders[:] = filter(counts, folders)
-            yield from (join(folder, name) for name in filter(counts, names))
+            folders[:] = filter(is_relevant, folders)
+            yield from (join(folder, name) for name in filter(is_relevant, names))
 
 
-def counts(name: str) -> bool:
-    """Whether a file or folder is neither hidden nor compiled."""
+def is_relevant(name: str) -> bool:
+    """Return True if a file or folder is neither hidden nor compiled."""
     return not name.startswith((".", "__pycache__"))

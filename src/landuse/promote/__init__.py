@@ -1,4 +1,4 @@
-"""Promote: a version that the gate lets through becomes champion."""
+"""Promote: make a version that passes the gate the champion."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,13 +11,13 @@ from landuse.core.errors import LanduseError, Refused, printable
 from landuse.core.paths import REPORT
 from landuse.gate import judge
 from landuse.gate.blessing import Blessing
-from landuse.gate.scoring import are_here
+from landuse.gate.scoring import has_held_out_images
 from landuse.params import EvaluateParams, PromoteParams
 from landuse.promote.publish import publish, restore
-from landuse.registry import AGAIN, CHALLENGER, audit_log
-from landuse.registry.transition import hand_over, settled_champion
+from landuse.registry import CHALLENGER, REREGISTER, audit_log
+from landuse.registry.transition import change_champion, current_champion
 
-BY_THE_GATE = "passed the gate"
+GATE_PASSED = "passed the gate"
 
 
 def promote(
@@ -28,84 +28,88 @@ def promote(
     *,
     reason: str | None = None,
     dry_run: bool = False,
-    tell: Callable[[object], None] = print,
+    notify: Callable[[object], None] = print,
 ) -> Blessing:
-    """Judge a version, the challenger by default, and make it champion; with a reason, whatever the verdict.
+    """Judge a version, by default the challenger, and promote it if it passes; a reason forces the promotion.
 
-    Writes `artifacts/blessing.json` and `report.html`, and tags of the version. Raises Refused where the gate does not
-    let it through, and LanduseError where it cannot be judged or another command is at work; then the champion is what
-    it was.
+    Writes `artifacts/blessing.json`, `artifacts/report.html` and tags of the version. `notify` gets every check, and
+    messages. Raises Refused if the gate refuses it, and LanduseError if it cannot be judged or another command is
+    running; then the champion stays.
     """
     reason = reason and printable(reason)
-    with registry.at_hand():
-        champion = settled_champion(name, mind_the_ledger=reason is None)
-        version = registry.get_version(name, number or challenger(name))
+    with registry.existing_store():
+        champion = current_champion(name, check_ledger=reason is None)
+        version = registry.get_version(name, number or get_challenger(name))
         number = str(version.version)
-        if number == champion and (known := blessing_of_champion(name, number)):
-            known.write()
-            show_again(version, known, evaluation)
-            tell(f"nothing is judged, it is the champion already: {REPORT} shows its judgement")
-            return known
-        rival = None if champion in (None, number) else registry.get_version(name, champion)
-        blessing = replace(judge(version, rival, params, evaluation, tell), reason=reason)
-        record(blessing)
+        if number == champion and (earlier := blessing_of_champion(name, number)):
+            earlier.write()
+            republish(version, earlier, evaluation)
+            notify(f"nothing is judged, it is the champion already: {REPORT} shows its judgement")
+            return earlier
+        opponent = None if champion in (None, number) else registry.get_version(name, champion)
+        blessing = replace(judge(version, opponent, params, evaluation, notify), reason=reason)
+        save_verdict(blessing)
         refused = blessing.verdict == "refused" and reason is None
         if not refused and not dry_run:
-            blessing = crown(blessing, champion)
+            blessing = make_champion(blessing, champion)
         try:
             publish(version, blessing, evaluation)
         except (LanduseError, MlflowException, OSError) as error:
             if not blessing.promoted:
                 raise
-            tell(f"{registry.title(version)} is the champion, but has no report yet ({error}): landuse promote again")
+            notify(f"{registry.title(version)} is the champion, but has no report yet ({error}): landuse promote again")
         if refused:
-            raise Refused(f"{name} version {number} is refused: {blessing.why_not()}; {REPORT} shows all")
+            raise Refused(f"{name} version {number} is refused: {blessing.summarize_failures()}; {REPORT} shows all")
         return blessing
 
 
-def challenger(name: str) -> str:
-    """The version that challenges. Raises LanduseError where none does."""
+def get_challenger(name: str) -> str:
+    """Return the number of the challenger. Raises LanduseError if there is none."""
     number = registry.aliases(name).get(CHALLENGER)
     if number is None:
         raise LanduseError(
-            f"{name} has no challenger: dvc repro registers one ({AGAIN} where it was deleted), or name a version"
+            f"{name} has no challenger: dvc repro registers one ({REREGISTER} where it was deleted), or name a version"
         )
     return number
 
 
 def blessing_of_champion(name: str, number: str) -> Blessing | None:
-    """The blessing with which a version became champion, if by the ledger it still is."""
-    done = audit_log.done(name)
+    """Return the blessing with which a version became champion; None unless it is champion by the ledger."""
+    done = audit_log.finished_entries(name)
     if audit_log.champions(done)[-1:] != [number]:
         return None
-    kept = (audit_log.blessing(entry) for entry in reversed(done) if entry.after == number)
-    return next((Blessing.of(content) for content in kept if content), None)
+    blessings = (audit_log.load_blessing(entry) for entry in reversed(done) if entry.after == number)
+    return next((Blessing.from_dict(content) for content in blessings if content), None)
 
 
-def show_again(version: ModelVersion, known: Blessing, evaluation: EvaluateParams) -> None:
-    """The report of the champion: made anew where data/ holds the images that it shows, else the one its run keeps."""
-    if are_here(version):
-        publish(version, known, evaluation)
+def republish(version: ModelVersion, blessing: Blessing, evaluation: EvaluateParams) -> None:
+    """Write the champion's report again, or restore it from its run if data/ lacks the images to show."""
+    if has_held_out_images(version):
+        publish(version, blessing, evaluation)
     else:
         restore(version)
 
 
-def crown(blessing: Blessing, champion: str | None) -> Blessing:
-    """Hand over to a version that was judged; returns its blessing with what came of it."""
+def make_champion(blessing: Blessing, champion: str | None) -> Blessing:
+    """Make a judged version the champion; returns its blessing, marked as promoted."""
     forced = blessing.verdict == "refused"
     blessing = replace(blessing, promoted=True, forced=forced)
-    why = blessing.reason or BY_THE_GATE
+    reason = blessing.reason or GATE_PASSED
     action = "force" if forced else "promote"
-    hand_over(blessing.model, blessing.version, action, why, champion, blessing.as_dict())
-    record(blessing)
+    change_champion(blessing.model, blessing.version, action, reason, champion, blessing.to_dict())
+    save_verdict(blessing)
     return blessing
 
 
-def record(blessing: Blessing) -> None:
-    """Write the blessing to its file, and the gist of it as tags of the version."""
+def save_verdict(blessing: Blessing) -> None:
+    """Write the blessing to its file, and a summary as tags of the version."""
     blessing.write()
     failed = ", ".join(check.name for check in blessing.failures())
-    against = blessing.champion or "none"
-    tags = {"verdict": blessing.verdict, "moment": blessing.moment, "champion": against, "failed": failed or "none"}
+    tags = {
+        "verdict": blessing.verdict,
+        "moment": blessing.moment,
+        "champion": blessing.champion or "none",
+        "failed": failed or "none",
+    }
     for key, value in tags.items():
         MlflowClient().set_model_version_tag(blessing.model, blessing.version, f"gate.{key}", value)

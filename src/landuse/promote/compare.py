@@ -1,48 +1,49 @@
-"""Compare: two versions on the same images, as the gate would see them, without a verdict."""
+"""Compare: score two versions on the same images as the gate does, but without a verdict."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from landuse import registry
-from landuse.gate.comparison import p_value, weigh
-from landuse.gate.scoring import Evidence, facing, own_evidence, undisturbed
-from landuse.ml.metrics import scores
+from landuse.gate.comparison import format_p_value, paired_difference
+from landuse.gate.scoring import ScoredImages, compare_on_unseen, data_unchanged, score_version
+from landuse.ml.metrics import classification_metrics
 from landuse.params import EvaluateParams
 
 
 def compare(name: str, first: str, second: str, evaluation: EvaluateParams) -> str:
-    """Scores of both versions on the held-out images of the second that the first was not trained on, as a table.
+    """Return a table of both versions' scores on the second's held-out images that the first was not trained on.
 
-    Raises LanduseError where a version is not there or damaged, or data/ is not the data set of the second.
+    Raises LanduseError if a version is missing or damaged, or data/ is not the data set of the second.
     """
-    with registry.at_hand(), TemporaryDirectory() as folder:
+    with registry.existing_store(), TemporaryDirectory() as folder:
         one, other = (registry.get_version(name, number) for number in (first, second))
-        with undisturbed():
-            _, evidence = own_evidence(other, Path(folder, "second"))
-            faced = facing(one, evidence, Path(folder, "first"))
-    before, after = faced.opponent, faced.challenger
-    rows = [("", f"version {one.version}", f"version {other.version}"), *table(before, after, evaluation)]
-    lines = [f"{what:<24} {left:>12} {right:>12}" for what, left, right in rows]
-    count = f"on {len(after.table)} of the {len(evidence.table)} held-out images of version {other.version}"
-    return "\n".join([*lines, count, *odds(before, after)])
+        with data_unchanged():
+            _, scored = score_version(other, Path(folder, "second"))
+            pair = compare_on_unseen(one, scored, Path(folder, "first"))
+    before, after = pair.opponent, pair.challenger
+    rows = [("", f"version {one.version}", f"version {other.version}"), *score_rows(before, after, evaluation)]
+    lines = [f"{name:<24} {left:>12} {right:>12}" for name, left, right in rows]
+    count = f"on {len(after.table)} of the {len(scored.table)} held-out images of version {other.version}"
+    return "\n".join([*lines, count, *describe_difference(before, after)])
 
 
-def table(before: Evidence, after: Evidence, evaluation: EvaluateParams) -> list[tuple[str, str, str]]:
-    """What, and how much of it in both: the scores, then the recall of every class where they differ."""
-    found = [scores(model.actual, model.probabilities, evaluation.calibration_bins) for model in (before, after)]
-    rows = [(name.replace("_", " "), *(f"{values[name]:.4f}" for values in found)) for name in found[0]]
-    differ = after.recall.notna() & (before.recall != after.recall)
-    changed = [label for label in after.labels if differ[label]]
-    return rows + [
+def score_rows(before: ScoredImages, after: ScoredImages, evaluation: EvaluateParams) -> list[tuple[str, str, str]]:
+    """Return name and both values of every metric, and of the recall of every class where it differs."""
+    bins = evaluation.calibration_bins
+    first, second = (classification_metrics(model.actual, model.probabilities, bins) for model in (before, after))
+    metrics = [(name.replace("_", " "), f"{first[name]:.4f}", f"{second[name]:.4f}") for name in first]
+    differs = after.recall.notna() & (before.recall != after.recall)
+    changed = [label for label in after.labels if differs[label]]
+    return metrics + [
         (f"recall {label}", f"{before.recall[label]:.4f}", f"{after.recall[label]:.4f}") for label in changed
     ]
 
 
-def odds(before: Evidence, after: Evidence) -> tuple[str, str]:
-    """On how many images they differ, look-alikes counted as one, and by how much accuracy really may."""
-    found = weigh(after, before)
-    only_second = f"only by the second: {found.better} ({p_value(found.chance)})"
+def describe_difference(before: ScoredImages, after: ScoredImages) -> tuple[str, str]:
+    """Describe on how many scenes the versions differ, and the interval of the accuracy difference."""
+    difference = paired_difference(after, before)
+    only_second = f"only by the second: {difference.wins} ({format_p_value(difference.p_value)})"
     return (
-        f"images, look-alikes as one, right only by the first: {found.worse}, {only_second}",
-        f"accuracy changes by {found.low:+.1%} to {found.high:+.1%} (95 % interval)",
+        f"images, look-alikes as one, right only by the first: {difference.losses}, {only_second}",
+        f"accuracy changes by {difference.low:+.1%} to {difference.high:+.1%} (95 % interval)",
     )

@@ -1,24 +1,24 @@
-"""History: who made which version champion, when, from which, and why."""
+"""History: list who made which version champion, when and why."""
 
 from landuse import registry
 from landuse.registry.audit_log import DONE, OPEN, Entry, entries
-from landuse.registry.transition import disagreement, settled_champion
+from landuse.registry.transition import current_champion, disagreement
 
 
 def history(name: str) -> str:
-    """The aliases as they are, whether the ledger agrees, and one line per entry of it, the latest first.
+    """Return the current aliases, any disagreement with the ledger, and the ledger's entries, newest first.
 
-    Raises LanduseError where the registry does not know the model.
+    Raises LanduseError if the model is not registered.
     """
-    with registry.at_hand():
-        settled_champion(name, mind_the_ledger=False)
-        held, ledger, odd = registry.aliases(name), entries(name), disagreement(name)
-    now = ", ".join(f"{alias} {number}" for alias, number in sorted(held.items())) or "no version has an alias"
-    return "\n".join([f"{name}: {now}", *([odd] if odd else []), *map(line, reversed(ledger))])
+    with registry.existing_store():
+        current_champion(name, check_ledger=False)
+        aliases, ledger, conflict = registry.aliases(name), entries(name), disagreement(name)
+    current = ", ".join(f"{alias} {number}" for alias, number in sorted(aliases.items())) or "no version has an alias"
+    return "\n".join([f"{name}: {current}", *([conflict] if conflict else []), *map(format_entry, reversed(ledger))])
 
 
-def line(entry: Entry) -> str:
-    """One entry for people."""
+def format_entry(entry: Entry) -> str:
+    """Format an entry as one line."""
     move = f"{entry.before or '-'} -> {entry.after or '-'}"
     outcome = {DONE: "", OPEN: " (under way)"}.get(entry.status, " (undone)")
     note = f"; {entry.tags['note']}" if "note" in entry.tags else ""

@@ -1,4 +1,4 @@
-"""What the report says in words and small tables: verdict, data, origin, and what the model is for and is not."""
+"""The contents of the report as sentences and small tables: verdict, data, lineage, intended use and limitations."""
 
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,82 +15,83 @@ SUBSETS = ("train", "validation", "test")
 
 
 def headline(record: VersionRecord, blessing: Blessing) -> str:
-    """How many of the held-out images are right, as the gate found it."""
+    """Return the accuracy on the held-out images, as measured by the gate."""
     images = f"{record.metrics['images']:,} " if "images" in record.metrics else ""
-    right = value(blessing, "accuracy")
+    accuracy = check_value(blessing, "accuracy")
     return (
         f"{images}held-out images, accuracy not recorded"
-        if right is None
-        else f"{right:.1%} of {images}held-out images are right"
+        if accuracy is None
+        else f"{accuracy:.1%} of {images}held-out images are right"
     )
 
 
 def verdict(blessing: Blessing) -> str:
-    """What the gate found and what came of it, as one sentence."""
+    """Return the verdict of the gate and its outcome as one sentence."""
     failures = blessing.failures()
     if not failures:
         return "It passed the gate" + (" and became the champion." if blessing.promoted else "; nothing was moved.")
     if blessing.promoted:
-        return f"The gate refused it ({failures[0].why}), and it was made champion by force: {blessing.reason}."
-    return f"The gate refused it: {failures[0].why}."
+        return f"The gate refused it ({failures[0].explanation}), and it was made champion by force: {blessing.reason}."
+    return f"The gate refused it: {failures[0].explanation}."
 
 
-def state(blessing: Blessing) -> str:
-    """The style of the verdict."""
+def css_class(blessing: Blessing) -> str:
+    """Return the CSS class of the verdict."""
     return "failed" if blessing.verdict == "refused" else "passed"
 
 
-def number(value: float | None) -> str:
-    """A figure of a check as the page shows it."""
+def format_number(value: float | None) -> str:
+    """Format the value or threshold of a check."""
     if value is None:
         return "–"
     return f"{value:.3g}" if abs(value) < 1 else f"{value:,.1f}".removesuffix(".0")
 
 
 def key_figures(record: VersionRecord, blessing: Blessing) -> Rows:
-    """A handful of figures, as the gate found them, and what they are; top-3 accuracy is that of the evaluation."""
-    found = {
-        "macro F1": (value(blessing, "macro_f1"), "{:.3f}"),
+    """Return the main figures with their names, measured by the gate; top-3 accuracy is from the evaluation."""
+    figures = {
+        "macro F1": (check_value(blessing, "macro_f1"), "{:.3f}"),
         "right among the first three": (record.metrics.get("top_3_accuracy"), "{:.1%}"),
-        "recall of the worst class": (value(blessing, "class_recall"), "{:.1%}"),
-        "calibration error": (value(blessing, "calibration_error"), "{:.3f}"),
-        "an image, on one core": (value(blessing, "latency_ms"), "{:.1f} ms"),
-        "model file": (value(blessing, "size_mb"), "{:.1f} MB"),
+        "recall of the worst class": (check_value(blessing, "class_recall"), "{:.1%}"),
+        "calibration error": (check_value(blessing, "calibration_error"), "{:.3f}"),
+        "an image, on one core": (check_value(blessing, "latency_ms"), "{:.1f} ms"),
+        "model file": (check_value(blessing, "size_mb"), "{:.1f} MB"),
     }
-    return [(style.format(figure), what) for what, (figure, style) in found.items() if figure is not None]
+    return [(style.format(figure), name) for name, (figure, style) in figures.items() if figure is not None]
 
 
-def value(blessing: Blessing, name: str) -> float | None:
-    """The figure of a check, if it was made and has one."""
-    return next((made.value for made in blessing.checks if made.name == name), None)
+def check_value(blessing: Blessing, name: str) -> float | None:
+    """Return the value of a check, or None if it did not run or has no value."""
+    return next((check.value for check in blessing.checks if check.name == name), None)
 
 
 def changed_classes(blessing: Blessing) -> pd.DataFrame:
-    """One row per class whose recall differs from the champion's, the one that fell furthest first."""
+    """Return one row per class whose recall differs from the champion's, the largest drop first."""
     rows = pd.DataFrame.from_dict(blessing.detail("class_fall"), orient="index", columns=["champion", "this"])
     rows = rows.astype(float).dropna().assign(change=lambda both: both["this"] - both["champion"])
     return rows[rows["change"] != 0].sort_values("change", kind="stable")
 
 
-def slices(blessing: Blessing) -> pd.DataFrame | None:
-    """One row per slice that the gate looked at: slice, images, accuracy, threshold; None where it kept none."""
+def slice_table(blessing: Blessing) -> pd.DataFrame | None:
+    """Return one row per slice: slice, images, accuracy, threshold. None if the blessing holds no figures of slices."""
     rows = [
-        {"slice": f"{made.name.removeprefix('slice_')} {short(part)}", "threshold": made.threshold} | found
-        for made in blessing.checks
-        if made.name.startswith("slice_")
-        for part, found in made.detail.items()
+        {"slice": f"{check.name.removeprefix('slice_')} {short_slice_name(part)}", "threshold": check.threshold}
+        | figures
+        for check in blessing.checks
+        if check.name.startswith("slice_")
+        for part, figures in check.detail.items()
     ]
     return pd.DataFrame(rows) if rows else None
 
 
-def short(part: str) -> str:
-    """The name of a slice; of a family, its first class and how many more."""
+def short_slice_name(part: str) -> str:
+    """Shorten the name of a family slice to its first class and the number of others."""
     first, *more = part.split("/")
     return f"{first} + {len(more)}" if more else first
 
 
 def class_counts(record: VersionRecord) -> pd.DataFrame | None:
-    """Images of each class (rows) in each subset there is, and in all."""
+    """Count the images of each class (rows) by subset and in all (columns)."""
     if record.splits is None:
         return None
     counts = pd.crosstab(record.splits["label"], record.splits["subset"])
@@ -99,77 +100,77 @@ def class_counts(record: VersionRecord) -> pd.DataFrame | None:
 
 
 def data_facts(record: VersionRecord) -> Rows:
-    """What the data set is, what validation made of it, and what in it looks alike."""
+    """Describe the data set, its validation, and its duplicates and near-duplicates."""
     tags = record.run.data.tags
     return [
         ("Data set", tags.get("data.md5", NOT_RECORDED)),
-        ("Source", last_name(public(tags.get("data.source", NOT_RECORDED)))),
-        ("Validation", validation_words(record.validation)),
-        ("Copies", copies(record.manifest)),
-        ("Look-alikes", lookalikes(record.splits)),
+        ("Source", hide_folder(public(tags.get("data.source", NOT_RECORDED)))),
+        ("Validation", validation_summary(record.validation)),
+        ("Copies", duplicate_summary(record.manifest)),
+        ("Look-alikes", near_duplicate_summary(record.splits)),
     ]
 
 
-def validation_words(found: dict[str, Any]) -> str:
-    """How many expectations there were, and how many were not met."""
-    if "expectations" not in found:
+def validation_summary(validation: dict[str, Any]) -> str:
+    """Summarize validation.json: the outcome, and the numbers of images, expectations and warnings."""
+    if "expectations" not in validation:
         return NOT_RECORDED
-    expected = f"{found['images']:,} images, {len(found['expectations'])} expectations"
-    return f"{'passed' if found['success'] else 'failed'}: {expected}, {found['warnings']} warnings"
+    checked = f"{validation['images']:,} images, {len(validation['expectations'])} expectations"
+    return f"{'passed' if validation['success'] else 'failed'}: {checked}, {validation['warnings']} warnings"
 
 
-def warnings(record: VersionRecord) -> Rows:
-    """What validation expected and did not find, and what it found."""
-    findings = record.validation.get("expectations", [])
-    return [(finding["words"], finding["observed"]) for finding in findings if not finding["success"]]
+def unmet_expectations(record: VersionRecord) -> Rows:
+    """Return each expectation that the data did not meet, with what was observed."""
+    expectations = record.validation.get("expectations", [])
+    return [(each["words"], each["observed"]) for each in expectations if not each["success"]]
 
 
-def copies(manifest: pd.DataFrame | None) -> str:
-    """How many images are there more than once."""
+def duplicate_summary(manifest: pd.DataFrame | None) -> str:
+    """Count the images that are exact copies of another."""
     if manifest is None:
         return NOT_RECORDED
-    again = int(manifest["sha256"].duplicated().sum())
-    return f"{again} of {len(manifest):,} images are there under another name too"
+    copies = int(manifest["sha256"].duplicated().sum())
+    return f"{copies} of {len(manifest):,} images are there under another name too"
 
 
-def lookalikes(splits: pd.DataFrame | None) -> str:
-    """How many images have near-duplicates, which the split kept within one subset."""
+def near_duplicate_summary(splits: pd.DataFrame | None) -> str:
+    """Count the images with near-duplicates, and the groups of them that the split kept together."""
     if splits is None:
         return NOT_RECORDED
     sizes = splits["group"].value_counts()
-    alike = sizes[sizes > 1]
-    return f"images: {alike.sum():,}, groups of them: {len(alike):,}, each kept within one subset"
+    groups = sizes[sizes > 1]
+    return f"images: {groups.sum():,}, groups of them: {len(groups):,}, each kept within one subset"
 
 
-def lineage(record: VersionRecord) -> Rows:
-    """Where the model comes from: data, code, params, run, weights, device."""
+def lineage_facts(record: VersionRecord) -> Rows:
+    """Describe the origin of the model: data, code, params, run, files, weights, device and environment."""
     tags, run = record.run.data.tags, record.run.info
-    dirty = {"true": ", with changes that were not committed", "false": ""}.get(tags.get("git.dirty"), "")
+    dirty = ", with changes that were not committed" if tags.get("git.dirty") == "true" else ""
     return [
         ("Data", tags.get("data.md5", NOT_RECORDED)),
         ("Code", tags.get("git.commit", NOT_RECORDED) + dirty),
         ("Params", f"sha256 {tags['params.sha256']}" if "params.sha256" in tags else NOT_RECORDED),
         ("MLflow run", f"{run.run_id} ({run.run_name})"),
         ("Model file", f"sha256 {tags['model.sha256']}" if "model.sha256" in tags else NOT_RECORDED),
-        ("Weights to begin with", last_name(tags.get("weights", NOT_RECORDED))),
+        ("Weights to begin with", hide_folder(tags.get("weights", NOT_RECORDED))),
         ("Their digest", f"sha256 {tags['weights.sha256']}" if "weights.sha256" in tags else NOT_RECORDED),
         ("Device", ", ".join(tags[key] for key in ("device", "processor") if key in tags) or NOT_RECORDED),
-        ("Environment", ", ".join(f"{name} {kept}" for name, kept in record.versions.items()) or NOT_RECORDED),
+        ("Environment", ", ".join(f"{name} {number}" for name, number in record.versions.items()) or NOT_RECORDED),
     ]
 
 
-def params(record: VersionRecord) -> Rows:
-    """Every key of the params of the run; an older one may have recorded more of an address than is public."""
-    return [(key, last_name(kept)) for key, kept in sorted(public_values(record.run.data.params).items())]
+def param_rows(record: VersionRecord) -> Rows:
+    """Return all params of the run, without credentials, which older runs may have recorded in addresses."""
+    return [(key, hide_folder(value)) for key, value in sorted(public_values(record.run.data.params).items())]
 
 
-def last_name(text: str) -> str:
-    """The file name of an absolute path: where it lay on some machine is nobody's business. Other text as it is."""
+def hide_folder(text: str) -> str:
+    """Reduce an absolute path to its file name, since folders of a machine are private; keep other text."""
     return PurePosixPath(text).name if text.startswith("/") else text
 
 
-def network(record: VersionRecord) -> Rows:
-    """What the model is, as its card tells."""
+def network_facts(record: VersionRecord) -> Rows:
+    """Describe the network, from the model card."""
     card = record.card
     if "backbone" not in card:
         return [("Network", NOT_RECORDED)]
@@ -182,25 +183,25 @@ def network(record: VersionRecord) -> Rows:
     ]
 
 
-def confidence(record: VersionRecord, blessing: Blessing) -> Rows:
-    """What a confidence is worth."""
+def confidence_facts(record: VersionRecord, blessing: Blessing) -> Rows:
+    """Describe the calibration of the confidence, and the share of images marked unsure."""
     metrics, card = record.metrics, record.card
     return [
-        ("Calibration error", number(value(blessing, "calibration_error"))),
-        ("Marked unsure", share(card.get("unsure_below"), "below a confidence of {:.1%}")),
-        ("Not unsure", share(metrics.get("coverage"), "{:.1%} of the held-out images")),
-        ("Of these right", share(metrics.get("sure_accuracy"), "{:.1%}")),
-        ("Temperature", share(card.get("temperature"), "{:.3f}, fitted on validation images")),
+        ("Calibration error", format_number(check_value(blessing, "calibration_error"))),
+        ("Marked unsure", format_figure(card.get("unsure_below"), "below a confidence of {:.1%}")),
+        ("Not unsure", format_figure(metrics.get("coverage"), "{:.1%} of the held-out images")),
+        ("Of these right", format_figure(metrics.get("sure_accuracy"), "{:.1%}")),
+        ("Temperature", format_figure(card.get("temperature"), "{:.3f}, fitted on validation images")),
     ]
 
 
-def share(figure: float | None, words: str) -> str:
-    """A figure in words, if it was recorded."""
-    return NOT_RECORDED if figure is None else words.format(figure)
+def format_figure(figure: float | None, template: str) -> str:
+    """Insert a figure into a template, or say that it was not recorded."""
+    return NOT_RECORDED if figure is None else template.format(figure)
 
 
 def intended_use(record: VersionRecord) -> list[str]:
-    """What the model may be used for."""
+    """Return what the model may be used for."""
     labels = record.card.get("labels", [])
     if record.is_sample:
         return [
@@ -215,9 +216,9 @@ def intended_use(record: VersionRecord) -> list[str]:
     ]
 
 
-def limits(record: VersionRecord, blessing: Blessing) -> list[str]:
-    """What was not tested, and what the figures do not say."""
-    said = [
+def limitations(record: VersionRecord, blessing: Blessing) -> list[str]:
+    """Return what was not tested, and how far the figures can be trusted."""
+    sentences = [
         "Held-out images come from the same data set as the training images. Other regions, seasons, cameras and "
         "scales were not tested, so expect less there.",
         "Every image gets one of the labels, also one that shows none of them or several.",
@@ -231,12 +232,12 @@ def limits(record: VersionRecord, blessing: Blessing) -> list[str]:
     if counts is not None and subset in counts:
         few, many = counts[subset].min(), counts[subset].max()
         span = f"{few}" if few == many else f"{few} to {many}"
-        said.append(f"A class has {span} held-out images: one image more or less is {1 / few:.0%} of its recall.")
+        sentences.append(f"A class has {span} held-out images: one image more or less is {1 / few:.0%} of its recall.")
     if subset == "validation":
-        said.append(
+        sentences.append(
             "There is no test subset: the held-out images also chose the best epoch, the temperature and the "
             "confidence below which it is unsure. That flatters its score, its calibration and its sure answers."
         )
     if blessing.champion is None:
-        said.append("There was no champion to compare with.")
-    return said
+        sentences.append("There was no champion to compare with.")
+    return sentences

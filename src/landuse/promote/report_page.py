@@ -1,5 +1,6 @@
-"""The report: one page on a version, its verdict and all that it stands on. One file, no network."""
+"""The report page of a version: its verdict and the evidence for it, as one self-contained HTML file."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,81 +13,82 @@ from matplotlib.figure import Figure
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DATA
 from landuse.gate.blessing import Blessing
-from landuse.gate.comparison import p_value
+from landuse.gate.comparison import format_p_value
 from landuse.ml.images import data_uri, thumbnail
 from landuse.params import EvaluateParams
 from landuse.promote import report_data
 from landuse.registry.version_record import VersionRecord
 from landuse.report import charts
-from landuse.report.style import svg
-from landuse.report.thumbnails import mistaken, uncertain
+from landuse.report.style import to_svg
+from landuse.report.thumbnails import rank_by_uncertainty, rank_mistakes
 
 HERE = Path(__file__).parent
 SIDE = 168  # pixels of a thumbnail's longer side
-CONFUSED = 6  # pairs of classes that are named
+MAX_CONFUSED = 6  # pairs of classes
 
 
 def render(record: VersionRecord, blessing: Blessing, params: EvaluateParams) -> str:
-    """The page as HTML. Its thumbnails are images of `data/`."""
+    """Render the page as HTML. Thumbnails are made from the images in `data/`."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     percents = {"percent": "{:.1%}".format, "signed": "{:+.1%}".format}
-    environment.filters |= percents | {"number": report_data.number, "p_value": p_value}
+    environment.filters |= percents | {"number": report_data.format_number, "p_value": format_p_value}
     return environment.get_template("page.html").render(
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         record=record,
         blessing=blessing,
         data=report_data,
-        figures={name: Markup(svg(figure, name)) for name, figure in figures(record, blessing, params).items()},
-        confused=confused(record.predictions),
-        sheets=sheets(record.predictions, params.mistakes),
+        figures={name: Markup(to_svg(figure, name)) for name, figure in figures(record, blessing, params).items()},
+        confused=most_confused(record.predictions),
+        sheets=contact_sheets(record.predictions, params.mistakes),
     )
 
 
 def figures(record: VersionRecord, blessing: Blessing, params: EvaluateParams) -> dict[str, Figure]:
-    """Every figure of which there is something on record."""
-    drawn = {
+    """Plot every figure whose data were recorded."""
+    plots: dict[str, tuple[Any, Callable[[Any], Figure]]] = {
         "confusion": (record.predictions, charts.confusion),
         "reliability": (record.predictions, partial(charts.reliability, bins=params.calibration_bins)),
         "per_class": (record.per_class, charts.per_class),
-        "slices": (report_data.slices(blessing), charts.slices),
+        "slices": (report_data.slice_table(blessing), charts.slices),
         "curves": (record.history, charts.curves),
         "dead_kernels": (record.card.get("depthwise_filters"), charts.dead_kernels),
     }
-    return {name: draw(kept) for name, (kept, draw) in drawn.items() if kept is not None}
+    return {name: plot(recorded) for name, (recorded, plot) in plots.items() if recorded is not None}
 
 
-def confused(predictions: pd.DataFrame | None) -> list[tuple[str, str, int]]:
-    """The most frequent mistakes: what it is, what it was taken for, how often."""
+def most_confused(predictions: pd.DataFrame | None) -> list[tuple[str, str, int]]:
+    """Return the most frequent confusions: actual class, predicted class, number of images."""
     if predictions is None:
         return []
-    pairs = mistaken(predictions).groupby(["actual", "predicted"]).size().sort_values(ascending=False, kind="stable")
-    return [(actual, predicted, int(count)) for (actual, predicted), count in pairs[:CONFUSED].items()]
+    counts = rank_mistakes(predictions).groupby(["actual", "predicted"]).size()
+    pairs = counts.sort_values(ascending=False, kind="stable")[:MAX_CONFUSED].reset_index(name="images")
+    return list(zip(pairs["actual"].tolist(), pairs["predicted"].tolist(), pairs["images"].tolist(), strict=True))
 
 
-def sheets(predictions: pd.DataFrame | None, count: int) -> list[dict[str, Any]]:
-    """The surest mistakes and the least certain images, as they are to be looked at."""
+def contact_sheets(predictions: pd.DataFrame | None, count: int) -> list[dict[str, Any]]:
+    """Return the sheets of the most confident mistakes and the least certain images."""
     if predictions is None:
         return []
     return [
-        sheet("The surest mistakes", "mistakes", mistaken(predictions), count),
-        sheet("The least certain images", "images", uncertain(predictions), count),
+        contact_sheet("The surest mistakes", "mistakes", rank_mistakes(predictions), count),
+        contact_sheet("The least certain images", "images", rank_by_uncertainty(predictions), count),
     ]
 
 
-def sheet(title: str, noun: str, rows: pd.DataFrame, count: int) -> dict[str, Any]:
-    """The first images of a table."""
-    cards = list(map(card, rows[:count].itertuples()))
+def contact_sheet(title: str, noun: str, rows: pd.DataFrame, count: int) -> dict[str, Any]:
+    """Return a sheet with the first images of a table."""
+    cards = list(map(image_card, rows[:count].itertuples()))
     return {"title": title, "noun": noun, "shown": len(cards), "all": len(rows), "cards": cards}
 
 
-def card(row: Any) -> dict[str, Any]:
-    """One image, without a picture where it cannot be read any more; what it was taken for and what it is."""
+def image_card(row: Any) -> dict[str, Any]:
+    """Return an image with its prediction and label; the thumbnail is None if the file cannot be read any more."""
     try:
         source = data_uri(thumbnail(DATA / row.path, SIDE))
     except LanduseError:
         source = None
-    right = row.predicted == row.actual
-    told = {"path": row.path, "predicted": row.predicted, "actual": row.actual, "confidence": row.confidence}
-    return told | {"source": source, "right": right}
+    correct = row.predicted == row.actual
+    facts = {"path": row.path, "predicted": row.predicted, "actual": row.actual, "confidence": row.confidence}
+    return facts | {"source": source, "right": correct}

@@ -1,4 +1,7 @@
-"""The model registry: versions, the aliases that say who is champion, and their files. Within `tracking.store()`."""
+"""The model registry: versions, their files, and the aliases that name the champion.
+
+All functions run within `tracking.store()` or `existing_store()`.
+"""
 
 import hashlib
 import json
@@ -16,54 +19,56 @@ from landuse import tracking
 from landuse.core.errors import LanduseError, Unavailable, one_line
 from landuse.core.files import read_record, sha256_of
 from landuse.core.paths import SQLITE
-from landuse.ml.classifier import CARD_FILE, Classifier, digest
+from landuse.ml.classifier import CARD_FILE, Classifier, model_digest
 from landuse.project.lineage import DIRTY
-from landuse.registry.location import location_of
+from landuse.registry.location import location_of as location_of
 from landuse.tracking import MODEL_TAG
-from landuse.tracking.backend_store import AGAIN, FILES, folder_of, reach, transfer_errors
+from landuse.tracking.backend_store import FILES, connect, project_folder_of, transfer_errors
+from landuse.tracking.backend_store import REREGISTER as REREGISTER
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 MODEL_FOLDER = "artifacts/model"
-DATA_SUFFIXES = frozenset({".tflite", ".keras", ".json", ".parquet"})  # of the model's own files, which are no code
+DATA_SUFFIXES = frozenset({".tflite", ".keras", ".json", ".parquet"})  # the model's own files hold data, never code
 FILES_TAG = "model.files.sha256"
-LEFT_BY_MLFLOW = "registered_model_meta"
-SHOWN = 10
-NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+MLFLOW_META_FILE = "registered_model_meta"  # MLflow leaves it in a folder that it loaded a model from
+MAX_LISTED = 10
+NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @contextmanager
-def at_hand() -> Iterator[str]:
-    """MLflow's store, as `tracking.store()`, for what finds nothing in a new one: raises LanduseError where none is."""
-    with reach() as uri:
-        refuse_missing(uri)
+def existing_store() -> Iterator[str]:
+    """Open MLflow's store like `tracking.store()`, but raise LanduseError instead of creating a missing one."""
+    with connect() as uri:
+        refuse_missing_store(uri)
         with tracking.store():
             yield uri
 
 
-def refuse_missing(uri: str) -> None:
-    """Raise LanduseError where the store is a file that is not there: MLflow would make it."""
+def refuse_missing_store(uri: str) -> None:
+    """Raise LanduseError if the store is an SQLite file that does not exist: MLflow would create it."""
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         raise LanduseError(
-            f"there is no registry at {uri} yet: dvc repro makes it, and one that was lost is filled again by {AGAIN}"
+            f"there is no registry at {uri} yet: dvc repro makes it, and one that was lost is filled again by "
+            f"{REREGISTER}"
         )
 
 
 def aliases(name: str) -> dict[str, str]:
-    """The version behind each alias of a model. Raises LanduseError where the registry does not know the model."""
+    """Map each alias of a model to its version number. Raises LanduseError if the registry has no such model."""
     try:
-        held = MlflowClient().get_registered_model(name).aliases
+        by_alias = MlflowClient().get_registered_model(name).aliases
     except MlflowException as error:
-        if error.error_code not in NOT_THERE:
+        if error.error_code not in NOT_FOUND_CODES:
             raise
         raise LanduseError(
             f"the registry has no model {name}: dvc repro registers one (register.model), and one that was lost is "
-            f"registered again by {AGAIN}"
+            f"registered again by {REREGISTER}"
         ) from None
-    return {alias: str(version) for alias, version in held.items()}
+    return {alias: str(version) for alias, version in by_alias.items()}
 
 
 def set_alias(name: str, alias: str, number: str | None) -> None:
-    """Let an alias stand for a version, or for none."""
+    """Point an alias to a version, or remove the alias if the number is None."""
     if number is None:
         MlflowClient().delete_registered_model_alias(name, alias)
     else:
@@ -71,70 +76,71 @@ def set_alias(name: str, alias: str, number: str | None) -> None:
 
 
 def get_version(name: str, number: str) -> ModelVersion:
-    """A version by its number. Raises LanduseError where the registry does not have it."""
+    """Return a version by its number. Raises LanduseError if the registry does not have it."""
     version = find_version(name, number)
     if version is None:
-        there = sorted(numbers(name), key=int)
-        has = f"it has {', '.join(there[-SHOWN:])}" if there else f"the models are {models()} (register.model)"
+        existing = sorted(version_numbers(name), key=int)[-MAX_LISTED:]
+        has = f"it has {', '.join(existing)}" if existing else f"the models are {model_names()} (register.model)"
         raise LanduseError(f"{name} has no version {number} in the registry: {has}")
     return version
 
 
 def find_version(name: str, number: str) -> ModelVersion | None:
-    """A version by its number, or None where it was deleted or never was."""
+    """Return a version by its number, or None if it was deleted or never existed."""
     try:
         return MlflowClient().get_model_version(name, number)
     except MlflowException as error:
-        if error.error_code not in NOT_THERE:
+        if error.error_code not in NOT_FOUND_CODES:
             raise
         return None
 
 
-def numbers(name: str) -> set[str]:
-    """The numbers of all versions there are."""
+def version_numbers(name: str) -> set[str]:
+    """Return the numbers of all existing versions of a model."""
     return {str(version.version) for version in MlflowClient().search_model_versions(f"name = '{name}'")}
 
 
-def models() -> str:
-    """The names of models there are, some of them where there are many."""
-    return ", ".join(model.name for model in MlflowClient().search_registered_models(max_results=SHOWN)) or "none yet"
+def model_names() -> str:
+    """List the names of the registered models, at most `MAX_LISTED` of them."""
+    models = MlflowClient().search_registered_models(max_results=MAX_LISTED)
+    return ", ".join(model.name for model in models) or "none yet"
 
 
 def title(version: ModelVersion) -> str:
-    """A version in words."""
+    """Format a version for messages."""
     return f"{version.name} version {version.version}"
 
 
-def version_of_model(name: str, sha256: str) -> ModelVersion | None:
-    """The version that holds this very model, if there is one; of several, the first whose code was committed."""
-    found = MlflowClient().search_model_versions(f"name = '{name}' and tag.`{MODEL_TAG}` = '{sha256}'")
-    return min(found, key=lambda version: (version.tags.get(DIRTY) != "false", int(version.version)), default=None)
+def find_version_of_model(name: str, sha256: str) -> ModelVersion | None:
+    """Return the version with this model digest, or None; of several, the first one from committed code."""
+    versions = MlflowClient().search_model_versions(f"name = '{name}' and tag.`{MODEL_TAG}` = '{sha256}'")
+    return min(versions, key=lambda version: (version.tags.get(DIRTY) != "false", int(version.version)), default=None)
 
 
 def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
-    """The exported model of a version, whose files are all copied into the folder. Nothing of it is run or unpickled.
+    """Copy all files of a version into a folder and open its exported model. No code of it is run or unpickled.
 
-    Raises LanduseError where its files are lost, damaged, not those that were registered, or outside of the store, and
-    Unavailable where they are there and cannot be had.
+    Raises LanduseError if files are lost, damaged, changed since registration or outside the store's artifact root,
+    and Unavailable if they exist but cannot be fetched now.
     """
     location = location_of(version)
     try:
         copy_files(location, folder)
-        refuse_changed(version, folder)
+        refuse_changed_files(version, folder)
         return Classifier(folder / MODEL_FOLDER)
-    except transfer_errors():  # they say nothing of the files
+    except transfer_errors():  # a failed transfer says nothing about the files
         raise
     except (MlflowException, LanduseError, OSError, ValueError, KeyError, TypeError) as error:
         reason = one_line(error, 160)
         if isinstance(error, MlflowException) and get_artifact_repository(location).list_artifacts(MODEL_FOLDER):
             raise Unavailable(f"{title(version)} cannot be fetched, its files are there: {reason}") from None
-        raise LanduseError(f"{title(version)} is damaged or lost: {reason}{way_back(version)}") from None
+        raise LanduseError(f"{title(version)} is damaged or lost: {reason}{moved_project_hint(version)}") from None
 
 
-def refuse_changed(version: ModelVersion, folder: Path) -> None:
-    """Raise LanduseError where the files of a version are not those that were registered, or others hide among them."""
+def refuse_changed_files(version: ModelVersion, folder: Path) -> None:
+    """Raise LanduseError if the files of a version differ from the registered ones, or unexpected ones are there."""
     model = folder / MODEL_FOLDER
-    if digest(model) != version.tags.get(MODEL_TAG):
+    if model_digest(model) != version.tags.get(MODEL_TAG):
         raise LanduseError(f"they are not those that were registered ({MODEL_TAG})")
     if version.tags.get(FILES_TAG, "") not in ("", digest_of_files(folder)):
         raise LanduseError(f"they are not those that were registered ({FILES_TAG})")
@@ -147,27 +153,27 @@ def refuse_changed(version: ModelVersion, folder: Path) -> None:
 
 
 def digest_of_files(folder: Path) -> str:
-    """The sha256 of all files below a folder, by name and content."""
-    found = {path.relative_to(folder).as_posix(): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    """Compute one sha256 over the names and contents of all files below a folder."""
+    digests = {path.relative_to(folder).as_posix(): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def copy_files(location: str, folder: Path) -> None:
-    """Copy all files of a location into a folder, but for what Python and MLflow leave where they loaded it in place.
+    """Copy all files of an artifact location into a folder, without what loading them in place left there.
 
-    MLflow follows no link, and writes no file, that leads out of it.
+    MLflow neither follows links nor writes files that lead out of the location.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    get_artifact_repository(location).download_artifacts("", str(folder))
-    (folder / LEFT_BY_MLFLOW).unlink(missing_ok=True)
-    for cache in [*folder.rglob("__pycache__")]:  # Python would run what is in it instead of the code beside it
+    get_artifact_repository(location).download_artifacts("", str(folder))  # type: ignore[no-untyped-call]  # MLflow's
+    (folder / MLFLOW_META_FILE).unlink(missing_ok=True)
+    for cache in [*folder.rglob("__pycache__")]:  # Python would run the cached code instead of the source beside it
         rmtree(cache)
 
 
-def way_back(version: ModelVersion) -> str:
-    """What to do where the project lies elsewhere than before: the store names its files by their absolute path."""
+def moved_project_hint(version: ModelVersion) -> str:
+    """Return the remedy if the project was moved (the store names files by absolute path), else an empty string."""
     location = MlflowClient().get_model_version_download_uri(version.name, version.version)
-    before = folder_of(location)
+    before = project_folder_of(location)
     if not before or Path(before).exists() or not Path(FILES).is_dir():
         return ""
     return f'; the project was in {before}: ln -s "$PWD" {quote(before)}'

@@ -1,7 +1,7 @@
-"""The ledger: one MLflow run for every move of a champion, kept in the tracking store; entries are only ever added.
+"""The ledger, an audit log of champion changes: one MLflow run per change, in the tracking store, never rewritten.
 
-An entry that is open (RUNNING) holds the right to move the aliases of its model. FINISHED entries tell the history,
-FAILED ones were undone or never moved anything.
+An open entry (RUNNING) is the lock on the aliases of its model. FINISHED entries are the history; FAILED ones were
+undone or never changed anything.
 """
 
 import json
@@ -21,15 +21,15 @@ from landuse.core.process import identity, is_gone
 
 EXPERIMENT = "landuse-ledger"
 OPEN, DONE, UNDONE = "RUNNING", "FINISHED", "FAILED"
-CREATED = "model.created"
+CREATED_TAG = "model.created"
 BLESSING_FILE = "blessing.json"
-PATIENCE = 60
-HOUR = 3600
+WAIT_SECONDS = 60
+ORPHAN_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: `action` is promote, force, rollback or repair; `before` and `after` are versions, or None."""
+    """One ledger entry: `action` is promote, force, rollback or repair; `before` and `after` are versions, or None."""
 
     id: str
     status: str
@@ -37,7 +37,7 @@ class Entry:
     tags: dict[str, str]
 
     @classmethod
-    def of(cls, run: Run) -> Self:
+    def from_run(cls, run: Run) -> Self:
         tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
         return cls(run.info.run_id, run.info.status, run.info.start_time / 1000, tags)
 
@@ -57,63 +57,67 @@ class Entry:
     def when(self) -> str:
         return datetime.fromtimestamp(self.opened, UTC).isoformat(timespec="seconds")
 
-    def orphaned(self) -> bool:
-        """Is it an hour old, or its process dead, as far as can be told from this host."""
-        return time() - self.opened > HOUR or is_gone(self.tags)
+    def is_orphan(self) -> bool:
+        """Whether the entry is more than an hour old, or its process on this host is dead."""
+        return time() - self.opened > ORPHAN_SECONDS or is_gone(self.tags)
 
 
-def experiment_id() -> str:
-    """The experiment that holds the ledger, made where it is not there yet.
+def ensure_experiment() -> str:
+    """Return the id of the ledger's experiment, creating it if needed.
 
-    Raises LanduseError where it was deleted: who is champion, and since when, would look as if nothing was known of it.
+    Raises LanduseError if it was deleted: the history of champions would seem empty.
     """
     client = MlflowClient()
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
         try:
             return client.create_experiment(EXPERIMENT)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(EXPERIMENT)
-    if found.lifecycle_stage == LifecycleStage.DELETED:
-        back = f"mlflow experiments restore --experiment-id {found.experiment_id}"
-        raise LanduseError(f"the experiment {EXPERIMENT}, which is the ledger, was deleted in MLflow: {back}")
-    return found.experiment_id
+            if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
+                raise
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        remedy = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        raise LanduseError(f"the experiment {EXPERIMENT}, which is the ledger, was deleted in MLflow: {remedy}")
+    return experiment.experiment_id
 
 
 def entries(name: str, status: str | None = None) -> list[Entry]:
-    """The entries of a model, of one status or of all, the oldest first."""
-    wanted = f"tags.model = '{name}'" + (f" and attributes.status = '{status}'" if status else "")
-    found, token = [], None
+    """Return the entries of a model, of one status or of all, oldest first."""
+    condition = f"tags.model = '{name}'" + (f" and attributes.status = '{status}'" if status else "")
+    collected: list[Entry] = []
+    token = None
     while True:
-        runs = MlflowClient().search_runs([experiment_id()], wanted, page_token=token)
-        found += map(Entry.of, runs)
+        runs = MlflowClient().search_runs([ensure_experiment()], condition, page_token=token)
+        collected += map(Entry.from_run, runs)
         token = runs.token
         if not token:
-            return sorted(found, key=lambda entry: (entry.opened, entry.id))
+            return sorted(collected, key=lambda entry: (entry.opened, entry.id))
 
 
-def done(name: str) -> list[Entry]:
-    """The finished entries of a model in the order in which they moved the aliases, whatever the clocks said.
+def finished_entries(name: str) -> list[Entry]:
+    """Return the finished entries of a model in the order in which they moved the aliases, whatever the clocks said.
 
-    Those of another model of this name, which was deleted, are left out: they tell of other versions.
+    Entries of a deleted model of the same name are left out: their version numbers mean other versions.
     """
-    own = (created(name), None)
-    found = (entry for entry in entries(name, DONE) if entry.tags.get(CREATED) in own)
-    return sorted(found, key=lambda entry: int(entry.tags.get("number", 0)))
+    accepted = (model_created(name), None)
+    finished = (entry for entry in entries(name, DONE) if entry.tags.get(CREATED_TAG) in accepted)
+    return sorted(finished, key=lambda entry: int(entry.tags.get("number", 0)))
 
 
-def created(name: str) -> str:
-    """What tells a registered model from an earlier one of its name: the moment it was made."""
-    found = MlflowClient().search_registered_models(filter_string=f"name = '{name}'")
-    return str(found[0].creation_timestamp) if found else "never"
+def model_created(name: str) -> str:
+    """Return the creation time of a registered model, which tells it from an earlier one of the same name."""
+    models = MlflowClient().search_registered_models(filter_string=f"name = '{name}'")
+    return str(models[0].creation_timestamp) if models else "never"
 
 
 def champions(finished: list[Entry]) -> list[str]:
-    """The champions that the finished entries leave behind: the present one last, before it the one to go back to."""
+    """Replay finished entries into a stack of champions: the current one last, before it the one to roll back to."""
     stack: list[str] = []
-    for entry in (entry for entry in finished if entry.after is not None):
+    for entry in finished:
+        if entry.after is None:
+            continue
         if entry.before is not None and stack[-1:] != [entry.before]:
             stack.append(entry.before)
         while entry.action == "rollback" and stack and stack[-1] != entry.after:
@@ -124,69 +128,69 @@ def champions(finished: list[Entry]) -> list[str]:
 
 
 def open_entry(name: str, action: str, why: str) -> Entry:
-    """A new open entry of this process."""
+    """Create an open entry owned by this process."""
     who = f"{psutil.Process().username()}@{socket.gethostname()}"
-    tags = {"model": name, "action": action, "who": who, "why": why, CREATED: created(name)} | identity()
-    run = MlflowClient().create_run(experiment_id(), int(time() * 1000), tags, f"{action} {name}")
-    return Entry.of(run)
+    tags = {"model": name, "action": action, "who": who, "why": why, CREATED_TAG: model_created(name)} | identity()
+    run = MlflowClient().create_run(ensure_experiment(), int(time() * 1000), tags, f"{action} {name}")
+    return Entry.from_run(run)
 
 
-def write(entry: Entry, tags: dict[str, str | None]) -> Entry:
-    """Add tags to an open entry; what is None is left out."""
+def add_tags(entry: Entry, tags: dict[str, str | None]) -> Entry:
+    """Add tags to an open entry, leaving out those that are None; return the new entry."""
     added = {key: value for key, value in tags.items() if value is not None}
     for key, value in added.items():
         MlflowClient().set_tag(entry.id, key, value)
     return Entry(entry.id, entry.status, entry.opened, entry.tags | added)
 
 
-def attach(entry: Entry, blessing: dict[str, Any]) -> None:
-    """Keep the blessing with the entry."""
+def attach_blessing(entry: Entry, blessing: dict[str, Any]) -> None:
+    """Store the blessing as a file of the entry."""
     MlflowClient().log_text(entry.id, json.dumps(blessing, indent=2) + "\n", BLESSING_FILE)
 
 
-def blessing(entry: Entry) -> dict[str, Any] | None:
-    """The blessing that was kept with an entry, if one was."""
+def load_blessing(entry: Entry) -> dict[str, Any] | None:
+    """Return the blessing that was stored with an entry, or None."""
     client = MlflowClient()
     if BLESSING_FILE not in {item.path for item in client.list_artifacts(entry.id)}:
         return None
     return mlflow.artifacts.load_dict(f"runs:/{entry.id}/{BLESSING_FILE}")
 
 
-def close(entry: Entry, status: str, note: str = "") -> None:
-    """End an entry, with a note on how."""
+def close_entry(entry: Entry, status: str, note: str = "") -> None:
+    """End an entry, optionally with a note on the outcome."""
     if note:
         MlflowClient().set_tag(entry.id, "note", note)
     MlflowClient().set_terminated(entry.id, status)
 
 
 def wait_for_turn(mine: Entry) -> list[Entry]:
-    """Return once no other live entry of the model is open; the orphans that are left, oldest first.
+    """Wait until no other live entry of the model is open; return the remaining orphans, oldest first.
 
-    Of two entries that see each other the older one waits and the younger one gives way. As each is written before it
-    looks, at least one of them sees the other. Raises Unavailable where this one has to give way.
+    If two entries see each other, the older one waits and the younger one fails. Each is written before its owner
+    searches for others, so at least one of them sees the other. Raises Unavailable if `mine` has to give way.
     """
-    end = time() + PATIENCE
+    end = time() + WAIT_SECONDS
     while True:
         others = [entry for entry in entries(mine.tags["model"], OPEN) if entry.id != mine.id]
-        orphans = [entry for entry in others if entry.orphaned()]
+        orphans = [entry for entry in others if entry.is_orphan()]
         alive = [entry for entry in others if entry not in orphans]
         if not alive:
             return orphans
         first = alive[0]
         if (first.opened, first.id) < (mine.opened, mine.id) or time() > end:
-            raise under_way(first)
+            raise busy_error(first)
         sleep(0.2)
 
 
-def give_way(name: str) -> None:
-    """Raise Unavailable where a live entry of the model is open."""
+def refuse_if_busy(name: str) -> None:
+    """Raise Unavailable if a live entry of the model is open."""
     for entry in entries(name, OPEN):
-        if not entry.orphaned():
-            raise under_way(entry)
+        if not entry.is_orphan():
+            raise busy_error(entry)
 
 
-def under_way(entry: Entry) -> Unavailable:
-    """What those are told who come second."""
+def busy_error(entry: Entry) -> Unavailable:
+    """Build the error that names the command which holds the lock."""
     return Unavailable(
         f"another {entry.action} of {entry.tags['model']} is under way, by {entry.tags['who']} "
         f"since {entry.when}: try again when it is over"

@@ -1,12 +1,12 @@
-"""Run by its path in a process of its own: load a registered model from a folder, and let it answer its example."""
+"""Script for a separate process: load a registered model from a folder and predict its stored example."""
 
 import json
 import sys
 from typing import Any
 
 
-def answers(folder: str) -> dict[str, Any]:
-    """The `example` of a model, base64 texts of images, and its `answers`: the probabilities of each by label."""
+def predict_example(folder: str) -> dict[str, Any]:
+    """Return the model's `example` (images as base64 text) and its `answers` (probabilities of each, by label)."""
     import mlflow
 
     model = mlflow.pyfunc.load_model(folder)
@@ -15,9 +15,10 @@ def answers(folder: str) -> dict[str, Any]:
 
 
 def probabilities(answer: Any) -> dict[str, float]:
-    """Of one prediction, whether MLflow hands out the object or its fields."""
-    return answer["probabilities"] if isinstance(answer, dict) else answer.probabilities
+    """Return the probabilities of one prediction; MLflow may return the object or a dict of its fields."""
+    by_label: dict[str, float] = answer["probabilities"] if isinstance(answer, dict) else answer.probabilities
+    return by_label
 
 
 if __name__ == "__main__":
-    print(json.dumps(answers(sys.argv[1])))
+    print(json.dumps(predict_example(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""Is what MLflow would run of a version code of this project, byte for byte. Nothing is run to find out."""
+"""Check, without running anything, that the code MLflow would run for a version is this project's, byte for byte."""
 
 import re
 from collections.abc import Iterable
@@ -14,96 +14,99 @@ from landuse.project.lineage import COMMIT, git
 
 PACKAGE = Path(__file__).parents[1]
 SOURCE = "src/landuse"
-COMMIT_TAG = "register.git.commit"  # where it was registered, by which the code is that of git.commit or a later one
+COMMIT_TAG = "register.git.commit"  # HEAD at registration: the logged code is of this commit or of git.commit
 SCRIPT, CODE, MODEL = "pyfunc.py", "code/landuse", "artifacts/model"
-CARD, REQUIREMENTS, EXAMPLE, SERVED = "MLmodel", "requirements.txt", "input_example.json", "serving_input_example.json"
+MLMODEL, REQUIREMENTS = "MLmodel", "requirements.txt"
+EXAMPLE, SERVED = "input_example.json", "serving_input_example.json"
 ENVIRONMENTS = {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
-FILES = frozenset({CARD, REQUIREMENTS, EXAMPLE, SERVED, SCRIPT, *ENVIRONMENTS.values()})
+EXPECTED_FILES = frozenset({MLMODEL, REQUIREMENTS, EXAMPLE, SERVED, SCRIPT, *ENVIRONMENTS.values()})
 FLAVOR = {
     "loader_module": "mlflow.pyfunc.loaders.code_model",
     "code": "code",
     "env": ENVIRONMENTS,
     "streamable": False,
 }
-TOLD = frozenset({"artifacts", "cloudpickle_version", "model_code_path", "python_version"})  # beside that, of a flavor
-RECORD = frozenset(
+MORE_FLAVOR_KEYS = frozenset({"artifacts", "cloudpickle_version", "model_code_path", "python_version"})
+MLMODEL_KEYS = frozenset(
     {
         *("artifact_path", "flavors", "is_signature_from_type_hint", "mlflow_version", "model_id", "model_size_bytes"),
         *("model_uuid", "prompts", "run_id", "saved_input_example_info", "signature", "type_hint_from_example"),
         "utc_time_created",
     }
 )
-NEEDED = ("ai-edge-litert", "mlflow", "numpy", "pillow", "pydantic")
-PINNED = re.compile(rf"({'|'.join((*NEEDED, 'python', 'pip', 'setuptools', 'wheel'))})(==|<=|=)[\w.+!]+")
+REQUIRED_PACKAGES = ("ai-edge-litert", "mlflow", "numpy", "pillow", "pydantic")
+PINNED = re.compile(rf"({'|'.join((*REQUIRED_PACKAGES, 'python', 'pip', 'setuptools', 'wheel'))})(==|<=|=)[\w.+!]+")
 NOT_RUN = ": none of its code was run"
 
 
-class Foreign(LanduseError):
-    """A version with code that is not of this project, as far as is known here."""
+class ForeignCode(LanduseError):
+    """A version has code that cannot be traced to this project."""
 
 
-def refuse_foreign(folder: Path, tags: dict[str, str]) -> None:
-    """Raise Foreign unless the code in a version's folder is that at hand, or of the commit that its tags name.
+def refuse_foreign_code(folder: Path, tags: dict[str, str]) -> None:
+    """Raise ForeignCode unless the code in a version's folder is the running code, or of a commit that its tags name.
 
-    So are files and settings that we do not log: MLflow could be made to run them, or pip to install others.
+    Files and settings that `landuse register` does not write are refused too: MLflow could be made to run them, or pip
+    to install other packages.
     """
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in FILES and not name.startswith((f"{CODE}/", f"{MODEL}/")):
-            raise Foreign(f"holds {name}, which landuse register does not write{NOT_RUN}")
-    if not is_written_by_us(folder):
-        raise Foreign(f"has an {CARD} or a list of packages that landuse register does not write{NOT_RUN}")
-    code = code_in(folder)
+        if path.is_file() and name not in EXPECTED_FILES and not name.startswith((f"{CODE}/", f"{MODEL}/")):
+            raise ForeignCode(f"holds {name}, which landuse register does not write{NOT_RUN}")
+    if not has_expected_metadata(folder):
+        raise ForeignCode(f"has an {MLMODEL} or a list of packages that landuse register does not write{NOT_RUN}")
+    code = code_files(folder)
     commits = [tags[tag] for tag in (COMMIT_TAG, "git.commit") if COMMIT.fullmatch(tags.get(tag, ""))]
-    if not (is_here(code) or any(is_of(commit, code) for commit in commits)):
-        known = f"here and in {' or '.join(commits)}" if commits else "here, and names no commit"
-        raise Foreign(f"has other code than {SOURCE} {known}{NOT_RUN}; git fetch a commit that is not here")
+    if not (matches_running_code(code) or any(matches_commit(commit, code) for commit in commits)):
+        compared = f"here and in {' or '.join(commits)}" if commits else "here, and names no commit"
+        raise ForeignCode(f"has other code than {SOURCE} {compared}{NOT_RUN}; git fetch a commit that is not here")
 
 
-def is_written_by_us(folder: Path) -> bool:
-    """Whether MLmodel and the lists of packages say what we have MLflow write there, and nothing else."""
+def has_expected_metadata(folder: Path) -> bool:
+    """Whether MLmodel and the lists of packages hold what `landuse register` has MLflow write, and nothing else."""
     try:
         lines = (folder / REQUIREMENTS).read_text("utf-8").split("\n")
         for name in ENVIRONMENTS.values():
-            lines += leaves(yaml.safe_load((folder / name).read_text("utf-8")))
-        return all(map(is_usual, lines)) and is_ours(yaml.safe_load((folder / CARD).read_text("utf-8")))
+            lines += leaf_texts(yaml.safe_load((folder / name).read_text("utf-8")))
+        mlmodel = yaml.safe_load((folder / MLMODEL).read_text("utf-8"))
+        return all(map(is_expected_requirement, lines)) and is_expected_mlmodel(mlmodel)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError):
         return False
 
 
-def is_ours(record: dict[str, Any]) -> bool:
-    """Whether MLmodel leads to the files that we log, by MLflow's own loader, and to nothing else."""
-    flavor, example = record["flavors"]["python_function"], record["saved_input_example_info"]
+def is_expected_mlmodel(content: dict[str, Any]) -> bool:
+    """Whether MLmodel refers to the files that we log, through MLflow's own loader, and to nothing else."""
+    flavor, example = content["flavors"]["python_function"], content["saved_input_example_info"]
     return (
-        record.keys() <= RECORD
-        and record["flavors"].keys() == {"python_function"}
-        and flavor.keys() <= FLAVOR.keys() | TOLD
+        content.keys() <= MLMODEL_KEYS
+        and content["flavors"].keys() == {"python_function"}
+        and flavor.keys() <= FLAVOR.keys() | MORE_FLAVOR_KEYS
         and flavor.items() >= FLAVOR.items()
         and basename(flavor["model_code_path"]) == SCRIPT
-        and {name: each["path"] for name, each in flavor["artifacts"].items()} == {"model": MODEL}
+        and {name: artifact["path"] for name, artifact in flavor["artifacts"].items()} == {"model": MODEL}
         and (example["artifact_path"], example["serving_input_path"]) == (EXAMPLE, SERVED)
     )
 
 
-def leaves(content: Any) -> Iterable[str]:
-    """The texts in a YAML document, without the keys."""
+def leaf_texts(content: Any) -> Iterable[str]:
+    """Yield all values of a nested YAML document as text, without its keys."""
     if isinstance(content, dict | list):
         for part in content.values() if isinstance(content, dict) else content:
-            yield from leaves(part)
+            yield from leaf_texts(part)
     else:
         yield str(content)
 
 
-def is_usual(line: str) -> bool:
-    """Whether a line on packages names one that we need by its version, or is one that MLflow always writes."""
-    usual = ("", "conda-forge", "mlflow-env", f"-r {REQUIREMENTS}")
-    return line in usual or bool(PINNED.fullmatch(line) or re.fullmatch(r"3\.\d+\.\d+", line))
+def is_expected_requirement(line: str) -> bool:
+    """Whether a line of a package list pins a package that we need, or is one that MLflow always writes."""
+    fixed = ("", "conda-forge", "mlflow-env", f"-r {REQUIREMENTS}")
+    return line in fixed or bool(PINNED.fullmatch(line) or re.fullmatch(r"3\.\d+\.\d+", line))
 
 
-def code_in(folder: Path) -> dict[str, Path]:
-    """Map every code file of a version's folder to its path in the package.
+def code_files(folder: Path) -> dict[str, Path]:
+    """Map the path within the package to each code file of a version's folder.
 
-    The script at the top counts as the file of the package that it is a copy of, wherever that commit had it.
+    The script at the top is mapped to the package file that it is a copy of, wherever the commit had that file.
     """
     files = {path.relative_to(folder / CODE).as_posix(): path for path in sorted((folder / CODE).rglob("*"))}
     files = {name: path for name, path in files.items() if path.is_file()}
@@ -112,16 +115,16 @@ def code_in(folder: Path) -> dict[str, Path]:
     return files | {f"./{original}": folder / SCRIPT}
 
 
-def is_here(code: dict[str, Path]) -> bool:
-    """Whether every file is byte for byte that of the code which runs at the moment."""
+def matches_running_code(code: dict[str, Path]) -> bool:
+    """Whether every file equals, byte for byte, its counterpart in the package that is running now."""
     return all(
         (PACKAGE / name).is_file() and (PACKAGE / name).read_bytes() == path.read_bytes() for name, path in code.items()
     )
 
 
-def is_of(commit: str, code: dict[str, Path]) -> bool:
-    """Whether every file is byte for byte that of a commit of this repository."""
-    entries = (git("ls-tree", "-r", "-z", commit, "--", SOURCE) or "").split("\0")
-    known = {path.removeprefix(f"{SOURCE}/"): about[-1] for *about, path in map(str.split, filter(None, entries))}
+def matches_commit(commit: str, code: dict[str, Path]) -> bool:
+    """Whether every file equals, byte for byte, its counterpart in a commit of this repository."""
+    listing = (git("ls-tree", "-r", "-z", commit, "--", SOURCE) or "").split("\0")
+    blobs = {path.removeprefix(f"{SOURCE}/"): about[-1] for *about, path in map(str.split, filter(None, listing))}
     hashed = git("hash-object", "--no-filters", "--", *map(str, code.values())) or ""
-    return all(known.get(name) == blob for name, blob in zip_longest(map(normpath, code), hashed.split("\n")))
+    return all(blobs.get(name) == blob for name, blob in zip_longest(map(normpath, code), hashed.split("\n")))

@@ -1,4 +1,4 @@
-"""Which model answers: the one that an alias or version of the registry stands for, or an exported folder."""
+"""Resolve a model name: an alias or a version of the registry, or an exported folder."""
 
 import gc
 import re
@@ -13,63 +13,63 @@ import numpy as np
 from landuse.core.errors import LanduseError, one_line
 from landuse.core.paths import MODEL
 from landuse.ml.classifier import CARD_FILE, Classifier, unsure_key
-from landuse.ml.images import cores, map_ahead
+from landuse.ml.images import cores, parallel_map
 
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
-NOT_OURS = re.compile(": dvc repro makes it( again)?$")  # it makes artifacts/model, and no other
+DVC_REMEDY = re.compile(": dvc repro makes it( again)?$")  # true of artifacts/model only
 REMEDY = "name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
 
 
 def load(model: str, int8: bool = False) -> tuple[str, Classifier]:
-    """The classifier, and a name for it that never comes to mean another: the version, or the digest of a folder's.
+    """Load the classifier; return an immutable name for it (version, or digest of a folder's model) and the classifier.
 
-    Takes what `model_folder` takes. Raises LanduseError also for a model that cannot tell when it is unsure.
+    Accepts the same names as `model_folder`. Raises LanduseError also if the model has no threshold for being unsure.
     """
     with model_folder(model) as (version, folder):
         return open_model(model, version, folder, int8)
 
 
 def open_model(model: str, version: str | None, folder: Path, int8: bool) -> tuple[str, Classifier]:
-    """What `load` returns, for a model whose folder is at hand: loaded whole, and tried before anybody asks it."""
+    """Load a model from its folder and warm it up; return what `load` returns."""
     title = version or model
     try:
         classifier = Classifier(folder, int8)
     except LanduseError as error:
-        complaint = str(error) if folder == MODEL else NOT_OURS.sub(": name another model", str(error))
+        complaint = str(error) if folder == MODEL else DVC_REMEDY.sub(": name another model", str(error))
         raise LanduseError(complaint.replace(str(folder), title)) from None
     except TypeError as error:
         raise LanduseError(f"{title} is damaged: its model.json is no card of a model ({error})") from None
     if not isinstance(classifier.unsure_below, int | float):
         raise LanduseError(f"{title} has no {unsure_key(int8)} in its model.json: train and register it anew")
-    name = answering(version or f"sha256:{classifier.digest[:16]}", int8)
+    name = display_name(version or f"sha256:{classifier.digest[:16]}", int8)
     warm_up(name, classifier)
     return name, classifier
 
 
 def warm_up(version: str, classifier: Classifier) -> None:
-    """Let every core look at a blank image, so that the first request waits for nothing.
+    """Classify a blank image on every core, so that the first request does not wait for interpreters to start.
 
-    Raises LanduseError where the model does not run, or answers what is no probability of each class.
+    Raises LanduseError if the model does not run, or does not return one finite probability per class.
     """
     blank = np.zeros((classifier.image_size, classifier.image_size, 3), np.uint8)
     try:
-        said = np.stack(list(map_ahead(classifier.model, [blank] * cores())))
+        outputs = np.stack(list(parallel_map(classifier.model, [blank] * cores())))
     except (ValueError, RuntimeError) as error:
         raise LanduseError(f"{version} does not run: {one_line(error, 160)}") from None
-    if said.shape[1:] != (len(classifier.labels),) or not np.isfinite(said).all():
+    if outputs.shape[1:] != (len(classifier.labels),) or not np.isfinite(outputs).all():
         raise LanduseError(f"{version} does not answer with one probability for each of its classes")
 
 
-def answering(version: str, int8: bool) -> str:
-    """The name of a version as answers give it: whether it calculates in int8 is part of it."""
+def display_name(version: str, int8: bool) -> str:
+    """Return the name of a version as responses give it, which says if it runs in int8."""
     return f"{version} in int8" if int8 else version
 
 
 @contextmanager
 def model_folder(model: str) -> Iterator[tuple[str | None, Path]]:
-    """The version and the files of `models:/NAME@ALIAS` or `models:/NAME/VERSION`; or of a folder, without a version.
+    """Yield version and folder of `models:/NAME@ALIAS` or `models:/NAME/VERSION`; for a folder, None and the folder.
 
-    What comes from the registry is there within the context only. Raises LanduseError where there is no such model.
+    Files from the registry exist within the context only. Raises LanduseError if there is no such model.
     """
     if not model.startswith("models:"):
         if not (Path(model) / CARD_FILE).exists():
@@ -77,14 +77,14 @@ def model_folder(model: str) -> Iterator[tuple[str | None, Path]]:
         yield None, Path(model)
         return
     with TemporaryDirectory(prefix="landuse-") as folder:
-        with collecting_no_garbage():
+        with garbage_collection_paused():
             fetched = fetch(model, Path(folder))
         yield fetched
 
 
 @contextmanager
-def collecting_no_garbage() -> Iterator[None]:
-    """While MLflow is imported: searching its many new objects for garbage takes a second and finds none."""
+def garbage_collection_paused() -> Iterator[None]:
+    """Pause garbage collection while MLflow is imported: scanning its many new objects takes a second, for nothing."""
     if "mlflow" in sys.modules:
         yield
         return
@@ -97,36 +97,36 @@ def collecting_no_garbage() -> Iterator[None]:
 
 
 def fetch(model: str, folder: Path) -> tuple[str, Path]:
-    """Copy the files of a registered model into a folder; returns `models:/NAME/VERSION` and where they are."""
+    """Copy the files of a registered model into a folder; return `models:/NAME/VERSION` and the model's folder."""
     name, number = resolve(model)
     from landuse import registry
-    from landuse.tracking.backend_store import reach
+    from landuse.tracking.backend_store import connect
 
-    with reach():
+    with connect():
         registry.fetch_model(registry.get_version(name, number), folder)
     return f"models:/{name}/{number}", folder / registry.MODEL_FOLDER
 
 
-def follows(model: str) -> bool:
-    """Whether it is an alias, which may come to mean another version."""
-    asked = REGISTERED.fullmatch(model)
-    return bool(asked and asked["alias"])
+def is_alias(model: str) -> bool:
+    """Whether the name is an alias, which may move to another version."""
+    match = REGISTERED.fullmatch(model)
+    return bool(match and match["alias"])
 
 
 def resolve(model: str) -> tuple[str, str]:
-    """Name and number of the version that an alias or number of the registry stands for now.
+    """Return name and number of the version that an alias or version name refers to now.
 
-    Raises LanduseError where it stands for none, and Unavailable where the registry does not answer.
+    Raises LanduseError if it refers to none, and Unavailable if the registry does not answer.
     """
-    asked = REGISTERED.fullmatch(model)
-    if not asked:
+    match = REGISTERED.fullmatch(model)
+    if not match:
         raise LanduseError(f"{model}: {REMEDY}")
     from landuse import registry
-    from landuse.tracking.backend_store import reach
+    from landuse.tracking.backend_store import connect
 
-    name, alias, number = asked.groups()
-    with reach() as uri:
-        registry.refuse_missing(uri)
+    name, alias, number = match.groups()
+    with connect() as uri:
+        registry.refuse_missing_store(uri)
         number = number or registry.aliases(name).get(alias)
         if number is None:
             raise LanduseError(

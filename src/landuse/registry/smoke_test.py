@@ -1,4 +1,4 @@
-"""Does a model of the registry load and answer in a process that knows nothing of ours, if its code may run at all."""
+"""Smoke test of a registered model: it loads and predicts in a fresh process, provided that its code may run at all."""
 
 import base64
 import json
@@ -20,51 +20,54 @@ from mlflow.entities.model_registry import ModelVersion
 from landuse.core.errors import LanduseError, Unavailable, one_line
 from landuse.ml.classifier import TOLERANCE, Classifier
 from landuse.registry import title
-from landuse.registry.provenance import refuse_foreign
+from landuse.registry.provenance import refuse_foreign_code
 
 SCRIPT = Path(__file__).with_name("load_and_predict.py")
 SECONDS = 120
-MACHINE = re.compile(rf"\[Errno ({EACCES}|{ENOSPC}|{EROFS})\]")  # the version is not to blame for that
+MACHINE = re.compile(rf"\[Errno ({EACCES}|{ENOSPC}|{EROFS})\]")  # a fault of the machine, not of the version
 
 
 def check_answers(version: ModelVersion, folder: Path, classifier: Classifier) -> float:
-    """Ask a version, whose files are in the folder, for its stored example; the largest difference in a probability.
+    """Predict the stored example of a version, whose files are in the folder; return the largest probability error.
 
-    Raises Foreign, and runs nothing of it, where its code is not of this project; LanduseError where it does not load
-    or differs from the classifier by more than 0.001; Unavailable where it takes too long, or the machine does not let
-    MLflow read and write there.
+    Raises ForeignCode, and runs none of its code, if that is not of this project; LanduseError if it does not load or
+    differs from the classifier by more than 0.001; Unavailable if it takes too long, or the machine does not let MLflow
+    read and write there.
     """
-    with about(version):
-        refuse_foreign(folder, version.tags)
-        said = ask(str(folder))
-        pairs = zip(said["example"], said["answers"], strict=True)
-        difference = max((distance(classifier, image, answer) for image, answer in pairs), default=nan)
+    with version_in_errors(version):
+        refuse_foreign_code(folder, version.tags)
+        output = predict_in_subprocess(str(folder))
+        pairs = zip(output["example"], output["answers"], strict=True)
+        difference = max((max_difference(classifier, image, answer) for image, answer in pairs), default=nan)
         if not difference <= TOLERANCE:
             raise LanduseError(f"answers otherwise than its own model file, by {difference:.2g} in a probability")
         return difference
 
 
 @contextmanager
-def about(version: ModelVersion) -> Iterator[None]:
-    """Let what goes wrong name the version."""
+def version_in_errors(version: ModelVersion) -> Iterator[None]:
+    """Prefix errors with the name of the version."""
     try:
         yield
     except LanduseError as error:
         raise type(error)(f"{title(version)} {error}") from None
 
 
-def distance(classifier: Classifier, image: str, answer: dict[str, float]) -> float:
-    """The largest difference in a probability for one image in base64."""
+def max_difference(classifier: Classifier, image: str, answer: dict[str, float]) -> float:
+    """Return the largest difference in a probability between answer and classifier, for an image in base64."""
     expected = classifier.probabilities(BytesIO(base64.b64decode(image)))
-    return max(abs(answer[label] - value) for label, value in zip(classifier.labels, expected, strict=True))
+    return float(max(abs(answer[label] - value) for label, value in zip(classifier.labels, expected, strict=True)))
 
 
-def ask(folder: str) -> dict[str, Any]:
-    """The answers of a fresh process. It runs isolated, so that the code it finds is that of the folder."""
+def predict_in_subprocess(folder: str) -> dict[str, Any]:
+    """Run `load_and_predict.py` on a folder and return its output.
+
+    The process runs isolated (`-I`), so that the code it imports is the code in the folder.
+    """
     command = [sys.executable, "-I", "-B", str(SCRIPT), folder]
     try:
         with TemporaryDirectory(prefix="landuse-") as scratch:
-            done = subprocess.run(
+            finished = subprocess.run(
                 command,
                 env=os.environ | {"TMPDIR": scratch},
                 capture_output=True,
@@ -72,7 +75,8 @@ def ask(folder: str) -> dict[str, Any]:
                 timeout=SECONDS,
                 check=True,
             )
-        return json.loads(done.stdout.splitlines()[-1])
+        output: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+        return output
     except subprocess.TimeoutExpired:
         raise Unavailable(f"does not answer in a fresh process within {SECONDS} s") from None
     except subprocess.CalledProcessError as error:

@@ -1,4 +1,4 @@
-"""Handover: another version becomes champion, all of it or nothing, and the ledger says so."""
+"""Champion changes: all or nothing, recorded in the ledger, recovered by the next command if interrupted."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,36 +9,37 @@ from typing import Any
 
 from landuse import registry
 from landuse.core.errors import LanduseError, Unavailable, one_line
-from landuse.registry import CHAMPION, PREVIOUS, audit_log
+from landuse.registry import CHAMPION, PREVIOUS, audit_log, version_numbers
 from landuse.registry.audit_log import DONE, OPEN, UNDONE, Entry
-from landuse.registry.provenance import Foreign
+from landuse.registry.provenance import ForeignCode
 from landuse.registry.smoke_test import check_answers
 
 
-def settled_champion(name: str, mind_the_ledger: bool = True) -> str | None:
-    """The present champion, once what was left half done is finished or undone.
+def current_champion(name: str, check_ledger: bool = True) -> str | None:
+    """Return the champion's version number, after recovering interrupted changes.
 
-    Raises LanduseError where it is being moved, or is not the one of the ledger, unless that is of no matter.
+    Raises Unavailable if a change is under way, and LanduseError if the champion is not the ledger's; without
+    `check_ledger` the latter is not checked.
     """
-    if any(entry.orphaned() for entry in audit_log.entries(name, OPEN)):
-        with turn(name, "repair", "a command was stopped in the middle"):
+    if any(entry.is_orphan() for entry in audit_log.entries(name, OPEN)):
+        with exclusive_entry(name, "repair", "a command was stopped in the middle"):
             pass
-    if mind_the_ledger and disagreement(name):
-        audit_log.give_way(name)  # a move under way looks like one by hand
-        if words := disagreement(name):
-            raise LanduseError(words)
+    if check_ledger and disagreement(name):
+        audit_log.refuse_if_busy(name)  # a change under way looks like one made by hand
+        if complaint := disagreement(name):
+            raise LanduseError(complaint)
     return registry.aliases(name).get(CHAMPION)
 
 
 def disagreement(name: str) -> str | None:
-    """How the alias and the ledger differ, and what to do about it; None where they agree or there is no ledger yet.
+    """Describe how alias and ledger differ, with the remedy; None if they agree or the ledger is empty.
 
-    The registry takes the alias of a version away that it deletes: then they agree too.
+    They also agree if the champion's version was deleted: the registry then removes its alias.
     """
-    champion, recorded = registry.aliases(name).get(CHAMPION), standing(name)
+    champion, recorded = registry.aliases(name).get(CHAMPION), recorded_champions(name)
     if not recorded or recorded[-1] == champion:
         return None
-    if champion is None and audit_log.champions(audit_log.done(name))[-1] not in registry.numbers(name):
+    if champion is None and audit_log.champions(audit_log.finished_entries(name))[-1] not in version_numbers(name):
         return None
     now = "gone" if champion is None else f"version {champion}"
     return (
@@ -47,101 +48,105 @@ def disagreement(name: str) -> str | None:
     )
 
 
-def standing(name: str, *more: Entry) -> list[str]:
-    """The champions of the ledger, and of more entries, that the registry still has; the present one last.
+def recorded_champions(name: str, *more: Entry) -> list[str]:
+    """Return the ledger's champions, with further entries applied, that still exist; the current one last.
 
-    One that came back after a version that was deleted since stands there once.
+    A champion that returned after a version deleted since is listed once.
     """
-    there = registry.numbers(name)
-    left = (number for number in audit_log.champions([*audit_log.done(name), *more]) if number in there)
-    return [number for number, _ in groupby(left)]
+    existing = version_numbers(name)
+    recorded = audit_log.champions([*audit_log.finished_entries(name), *more])
+    return [number for number, _ in groupby(number for number in recorded if number in existing)]
 
 
 @contextmanager
-def turn(name: str, action: str, why: str) -> Iterator[Entry]:
-    """The right to move the aliases of a model: an open entry, and what others left half done settled.
+def exclusive_entry(name: str, action: str, why: str) -> Iterator[Entry]:
+    """Open an entry, the lock on the aliases of a model, and recover orphaned entries before the body runs.
 
-    Raises Unavailable where another command has it.
+    Raises Unavailable if another command holds the lock.
     """
     mine = audit_log.open_entry(name, action, why)
     try:
         for orphan in audit_log.wait_for_turn(mine):
-            settle(orphan)
+            recover(orphan)
         yield mine
     except BaseException as error:
-        audit_log.close(mine, UNDONE, one_line(error))
+        audit_log.close_entry(mine, UNDONE, one_line(error))
         raise
-    audit_log.close(mine, DONE)
+    audit_log.close_entry(mine, DONE)
 
 
-def hand_over(name: str, number: str, action: str, why: str, seen: str | None, blessing: dict[str, Any] | None) -> None:
-    """Make a version the champion, if the champion still is the one that was `seen`.
+def change_champion(
+    name: str, number: str, action: str, why: str, expected: str | None, blessing: dict[str, Any] | None
+) -> None:
+    """Make a version the champion if the current champion is still the `expected` one.
 
-    Raises Unavailable where it is not, LanduseError where the new one does not load and answer; then all is as before.
+    Raises Unavailable if it is not, and LanduseError if the new champion does not load and predict; both aliases are
+    then restored.
     """
-    with turn(name, action, why) as entry:
-        held = registry.aliases(name)
-        if held.get(CHAMPION) != seen:
-            raise Unavailable(f"the champion of {name} became version {held.get(CHAMPION)} meanwhile: try again")
-        position = str(len(audit_log.done(name)) + 1)
-        entry = audit_log.write(entry, {"number": position, "from": seen, "previous": held.get(PREVIOUS), "to": number})
+    with exclusive_entry(name, action, why) as entry:
+        aliases = registry.aliases(name)
+        if aliases.get(CHAMPION) != expected:
+            raise Unavailable(f"the champion of {name} became version {aliases.get(CHAMPION)} meanwhile: try again")
+        position = str(len(audit_log.finished_entries(name)) + 1)
+        tags = {"number": position, "from": expected, "previous": aliases.get(PREVIOUS), "to": number}
+        entry = audit_log.add_tags(entry, tags)
         if blessing is not None:
-            audit_log.attach(entry, blessing)
+            audit_log.attach_blessing(entry, blessing)
         try:
-            move(entry)
-            prove(name, number)
+            apply(entry)
+            check_loads(name, number)
         except BaseException:
-            take_back(entry)
+            undo(entry)
             raise
 
 
-def move(entry: Entry) -> None:
-    """Set both aliases as the ledger will have them with this entry."""
+def apply(entry: Entry) -> None:
+    """Set both aliases to what the ledger says once this entry is finished."""
     name = entry.tags["model"]
-    *before, champion = standing(name, entry)
-    put(name, PREVIOUS, before[-1] if before else None)
-    put(name, CHAMPION, champion)
+    *before, champion = recorded_champions(name, entry)
+    point_alias(name, PREVIOUS, before[-1] if before else None)
+    point_alias(name, CHAMPION, champion)
 
 
-def take_back(entry: Entry) -> None:
-    """Both aliases as they were before the entry."""
+def undo(entry: Entry) -> None:
+    """Restore both aliases to what they were before the entry."""
     name = entry.tags["model"]
-    put(name, CHAMPION, entry.before)
-    put(name, PREVIOUS, entry.tags.get("previous"))
+    point_alias(name, CHAMPION, entry.before)
+    point_alias(name, PREVIOUS, entry.tags.get("previous"))
 
 
-def put(name: str, alias: str, number: str | None) -> None:
-    """Let an alias stand for a version, or for none where there is none or it was deleted, if it does not yet."""
+def point_alias(name: str, alias: str, number: str | None) -> None:
+    """Point an alias to a version unless it already does; remove it if there is no version or it was deleted."""
     if number is not None and registry.find_version(name, number) is None:
         number = None
     if registry.aliases(name).get(alias) != number:
         registry.set_alias(name, alias, number)
 
 
-def prove(name: str, number: str) -> None:
-    """Load the champion in a fresh process and let it answer. Raises LanduseError where it is not up to that.
+def check_loads(name: str, number: str) -> None:
+    """Load the champion in a fresh process and let it predict its example. Raises LanduseError if that fails.
 
-    One of foreign code, which the gate lets through by force only, is loaded as we do, without any of that code.
+    A version with foreign code, which only a forced promotion lets through, is loaded without running that code.
     """
-    with TemporaryDirectory() as folder, suppress(Foreign):
+    with TemporaryDirectory() as folder, suppress(ForeignCode):
         version = registry.get_version(name, number)
         classifier = registry.fetch_model(version, Path(folder))
         check_answers(version, Path(folder), classifier)
 
 
-def settle(orphan: Entry) -> None:
-    """Finish an entry whose process is dead, if its version is champion already and loads; otherwise undo it."""
+def recover(orphan: Entry) -> None:
+    """Finish an entry whose process is dead if its version already is champion and loads; otherwise undo it."""
     name = orphan.tags["model"]
     champion = registry.aliases(name).get(CHAMPION)
     if orphan.after is None or champion not in (orphan.before, orphan.after):
-        audit_log.close(orphan, UNDONE, "stopped before it moved anything")
+        audit_log.close_entry(orphan, UNDONE, "stopped before it moved anything")
         return
     try:
         if champion != orphan.after:
             raise LanduseError("stopped before it moved the champion")
-        prove(name, orphan.after)
-        move(orphan)
-        audit_log.close(orphan, DONE, "stopped in the middle, finished by the next command")
+        check_loads(name, orphan.after)
+        apply(orphan)
+        audit_log.close_entry(orphan, DONE, "stopped in the middle, finished by the next command")
     except LanduseError as error:
-        take_back(orphan)
-        audit_log.close(orphan, UNDONE, str(error))
+        undo(orphan)
+        audit_log.close_entry(orphan, UNDONE, str(error))

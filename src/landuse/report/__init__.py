@@ -1,4 +1,4 @@
-"""Pictures of a training and its evaluation, for people: as PNG in the MLflow UI, and as SVG within a page."""
+"""Charts and contact sheets of training and evaluation: as PNG in the MLflow UI, as SVG in the report page."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ from landuse.core.files import read_table
 from landuse.core.paths import HISTORY, PER_CLASS, PREDICTIONS
 from landuse.params import EvaluateParams
 from landuse.report import charts, thumbnails
-from landuse.report.style import save
+from landuse.report.style import save_png
 
 
-def draw_pictures(folder: Path, params: EvaluateParams, filters: dict[str, dict[str, Any]] | None) -> None:
-    """Write a PNG for each figure that the tables of train and evaluate, and the filters of the model card, give."""
+def save_pictures(folder: Path, params: EvaluateParams, filters: dict[str, dict[str, Any]] | None) -> None:
+    """Write one PNG per figure, from the tables of train and evaluate and the filter figures of the model card."""
     folder.mkdir(parents=True, exist_ok=True)
     predictions = read_table(PREDICTIONS)
     pictures: dict[str, Figure] = {
@@ -27,4 +27,4 @@ def draw_pictures(folder: Path, params: EvaluateParams, filters: dict[str, dict[
     if filters:
         pictures["dead_kernels"] = charts.dead_kernels(filters)
     for name, figure in pictures.items():
-        save(figure, folder / f"{name}.png")
+        save_png(figure, folder / f"{name}.png")

@@ -1,4 +1,4 @@
-"""Figures drawn from the tables of train, evaluate and promote."""
+"""Charts of the tables of train, evaluate and promote."""
 
 from typing import Any
 
@@ -11,28 +11,29 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
 
 from landuse.ml.metrics import calibration_error, confidence_bins
-from landuse.report.style import FAINT, GOOD, INK, LINE, STYLE, WIDTH, WRONG, tidy
+from landuse.report.style import FAINT, GOOD, INK, LINE, STYLE, WIDTH, WRONG, format_axes
 
-STRONG = 0.45  # how much colour the fullest cell has: so little that ink stays readable on it
-SILENT, DEAD = 1e-5, 1e-3
+MAX_ALPHA = 0.45  # opacity of the fullest cell: low enough for readable text on it
+MIN_SHOWN = 1e-5  # smaller filter weights, such as zeros, are plotted here
+DEAD = 1e-3  # a filter whose largest weight is smaller is dead
 
 
 @rc_context(STYLE)
 def curves(history: pd.DataFrame) -> Figure:
-    """Loss and accuracy of train and validation by epoch."""
+    """Plot loss and accuracy of the training and validation subsets by epoch."""
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     for axes, name in zip(figure.subplots(2, 1), ("loss", "accuracy"), strict=True):
         for subset, color in (("train", FAINT), ("validation", GOOD)):
             axes.plot(history["epoch"], history[f"{subset}_{name}"], color=color, label=subset, marker=".")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        tidy(axes, f"{name} by epoch")
+        format_axes(axes, f"{name} by epoch")
         axes.legend()
     return figure
 
 
 @rc_context(STYLE)
 def confusion(predictions: pd.DataFrame) -> Figure:
-    """How many images of each class (rows) were taken for which (columns); mistakes are red."""
+    """Plot the confusion matrix: actual classes are rows, predicted ones columns, mistakes red."""
     labels = sorted(set(predictions["actual"]) | set(predictions["predicted"]))
     table = pd.crosstab(predictions["actual"], predictions["predicted"]).reindex(index=labels, columns=labels).fillna(0)
     side = 2.4 + 0.31 * len(labels)
@@ -43,49 +44,52 @@ def confusion(predictions: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(labels)), labels)
     for (row, column), count in np.ndenumerate(table.to_numpy(int)):
         if count:
-            share = STRONG * count / table.to_numpy().max()
-            cell(axes, row, column, *((GOOD, share) if row == column else (WRONG, max(share, STRONG / 2))))
+            share = MAX_ALPHA * count / table.to_numpy().max()
+            fill_cell(axes, row, column, *((GOOD, share) if row == column else (WRONG, max(share, MAX_ALPHA / 2))))
             axes.text(column, row, count, ha="center", va="center", fontsize=8)
     axes.set(xlabel="predicted", ylabel="actual", title="confusion matrix")
     axes.tick_params(length=0, labelcolor=INK)
     return figure
 
 
-def cell(axes: Axes, row: int, column: int, color: str, shade: float) -> None:
-    """One square of the matrix."""
+def fill_cell(axes: Axes, row: int, column: int, color: str, shade: float) -> None:
+    """Colour one cell of the matrix."""
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=shade, linewidth=0))
 
 
 @rc_context(STYLE)
 def per_class(figures: pd.DataFrame) -> Figure:
-    """Recall of every class, the lowest on top."""
+    """Plot the recall of every class, the lowest on top."""
     figures = figures.sort_values("recall", ascending=False, kind="stable")
     figure = Figure(figsize=(WIDTH, 0.9 + 0.26 * len(figures)), layout="constrained")
     axes = figure.subplots()
-    bars(axes, figures["class"], figures["recall"], [f"{recall:.0%}" for recall in figures["recall"]])
-    tidy(axes, "recall by class", along="x")
+    plot_bars(axes, figures["class"], figures["recall"], [f"{recall:.0%}" for recall in figures["recall"]])
+    format_axes(axes, "recall by class", along="x")
     return figure
 
 
 @rc_context(STYLE)
 def slices(figures: pd.DataFrame) -> Figure:
-    """Accuracy of every slice (slice, images, accuracy, threshold), the first on top, and what must be reached."""
+    """Plot the accuracy of every slice, the first on top, and the threshold.
+
+    Columns are slice, images, accuracy and threshold.
+    """
     figures, threshold = figures[::-1], figures["threshold"].iloc[0]
     figure = Figure(figsize=(WIDTH, 1.1 + 0.26 * len(figures)), layout="constrained")
     axes = figure.subplots()
-    words = [f"{row.accuracy:.1%} of {row.images}" for row in figures.itertuples()]
-    bars(axes, figures["slice"], figures["accuracy"], words)
+    texts = [f"{row.accuracy:.1%} of {row.images}" for row in figures.itertuples()]
+    plot_bars(axes, figures["slice"], figures["accuracy"], texts)
     axes.axvline(threshold, color=WRONG, linewidth=1, linestyle="--")
-    tidy(axes, f"accuracy by slice, at least {threshold:.0%}", along="x")
+    format_axes(axes, f"accuracy by slice, at least {threshold:.0%}", along="x")
     axes.set_xlim(0, 1.3)
     return figure
 
 
-def bars(axes: Axes, names: pd.Series, shares: pd.Series, words: list[str]) -> None:
-    """One bar per share from 0 to 1, with words at its end."""
-    drawn = axes.barh(range(len(names)), shares, color=GOOD, alpha=0.75, height=0.7)
+def plot_bars(axes: Axes, names: pd.Series, shares: pd.Series, texts: list[str]) -> None:
+    """Plot one horizontal bar per share (0 to 1), with a text at its end."""
+    rectangles = axes.barh(range(len(names)), shares, color=GOOD, alpha=0.75, height=0.7)
     axes.set_yticks(range(len(names)), names)
-    axes.bar_label(drawn, words, padding=3, fontsize=8)
+    axes.bar_label(rectangles, texts, padding=3, fontsize=8)
     axes.set_xlim(0, 1.12)
     axes.margins(y=0.02)
     axes.set_xticks(np.linspace(0, 1, 6), [f"{share:.0%}" for share in np.linspace(0, 1, 6)])
@@ -93,35 +97,35 @@ def bars(axes: Axes, names: pd.Series, shares: pd.Series, words: list[str]) -> N
 
 @rc_context(STYLE)
 def reliability(predictions: pd.DataFrame, bins: int) -> Figure:
-    """How often images of each confidence are right, and how many images have it."""
+    """Plot the reliability diagram: accuracy by confidence, above the number of images by confidence."""
     correct = (predictions["actual"] == predictions["predicted"]).to_numpy()
     confidence = predictions["confidence"].to_numpy()
-    found = confidence_bins(correct, confidence, bins)
+    binned = confidence_bins(correct, confidence, bins)
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--", label="as sure as right")
-    above.vlines(found["confidence"], found["confidence"], found["accuracy"], color=WRONG, alpha=0.6, label="gap")
-    sizes = 15 + 150 * found["images"] / found["images"].sum()
-    above.plot(found["confidence"], found["accuracy"], color=GOOD, linewidth=1)
+    above.vlines(binned["confidence"], binned["confidence"], binned["accuracy"], color=WRONG, alpha=0.6, label="gap")
+    sizes = 15 + 150 * binned["images"] / binned["images"].sum()
+    above.plot(binned["confidence"], binned["accuracy"], color=GOOD, linewidth=1)
     above.scatter(
-        found["confidence"], found["accuracy"], sizes, color=GOOD, label="this model", zorder=3, clip_on=False
+        binned["confidence"], binned["accuracy"], sizes, color=GOOD, label="this model", zorder=3, clip_on=False
     )
     above.legend(loc="upper left")
-    tidy(above, f"accuracy by confidence; calibration error {calibration_error(correct, confidence, bins):.3f}")
-    below.bar((found.index + 0.5) / bins, found["images"], width=0.9 / bins, color=FAINT)
-    tidy(below, "images by confidence", along="y")
+    format_axes(above, f"accuracy by confidence; calibration error {calibration_error(correct, confidence, bins):.3f}")
+    below.bar((binned.index + 0.5) / bins, binned["images"], width=0.9 / bins, color=FAINT)
+    format_axes(below, "images by confidence", along="y")
     above.set(xlim=(0, 1.02), ylim=(-0.05, 1.05))
     return figure
 
 
 @rc_context(STYLE)
 def dead_kernels(filters: dict[str, dict[str, Any]]) -> Figure:
-    """The weakest and the median depthwise filter of every block, and below what a filter is dead."""
+    """Plot the weakest and the median depthwise filter of every block, and the limit below which one is dead."""
     rows = pd.DataFrame(filters).T
     dead, total = int(rows["dead"].sum()), int(rows["filters"].sum())
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
-    places, weakest = range(len(rows)), rows["weakest"].clip(lower=SILENT)
+    places, weakest = range(len(rows)), rows["weakest"].clip(lower=MIN_SHOWN)
     axes.vlines(places, weakest, rows["median"], color=LINE, linewidth=4)
     axes.plot(places, rows["median"], color=FAINT, marker="o", markersize=4, linestyle="", label="median filter")
     axes.plot(places, weakest, color=GOOD, marker="o", markersize=4, linestyle="", label="weakest filter")
@@ -130,6 +134,6 @@ def dead_kernels(filters: dict[str, dict[str, Any]]) -> Figure:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(places, [name.removeprefix("block_").replace("expanded_conv", "first") for name in rows.index])
-    tidy(axes, f"largest weight of a depthwise filter, by block; {dead} of {total:,} dead", along="y")
+    format_axes(axes, f"largest weight of a depthwise filter, by block; {dead} of {total:,} dead", along="y")
     axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     return figure

@@ -15,15 +15,15 @@ from landuse.sample.primitives import (
     Rng,
     between,
     brush,
-    car,
     chance,
     clouds,
     crowns,
     disc,
     ground,
-    house,
     lay,
     mask,
+    paint_car,
+    paint_house,
     pick,
     plant,
     ramp,
@@ -47,24 +47,24 @@ CROPS: tuple[Colour, ...] = (
 
 
 def paint_beach(rng: Rng) -> Image.Image:
-    """Sand that runs into the sea: wet edge, lines of surf, deepening water; dunes or a promenade behind."""
+    """Paint a beach: sand, wet edge, lines of surf, deepening water; dunes or a promenade behind."""
     feet = np.rint(COLUMNS - wave(rng, between(rng, 2, 6), 110, 290)[:, None]).astype(np.int32)
     rough = clouds(rng, 8, 30, 90) - 128
     scene = ground(rng, "sand")
     if chance(rng, 0.75):
-        dunes(scene, rng, feet + rough // 3)
+        paint_dunes(scene, rng, feet + rough // 3)
     deep, shallow = pick(rng, GROUNDS["water"])
     shallow = vary(rng, shallow)
     sea = ramp(feet + rough // 8, [(0, shade(shallow, 135)), (25, shallow), (between(rng, 70, 220), vary(rng, deep))])
     scene.paste((84, 70, 54), mask=mask(np.clip(feet + 24 + rough // 12, 0, 24) * between(rng, 2, 5)))
     scene.paste(sea, mask=mask((feet + rough // 16) * 24))
-    surf(scene, rng, feet)
-    visitors(scene, rng, feet)
+    paint_surf(scene, rng, feet)
+    paint_visitors(scene, rng, feet)
     return scene
 
 
-def dunes(scene: Image.Image, rng: Rng, feet: NDArray[np.int32]) -> None:
-    """Grass and shrubs, or a road, on the landward side of the beach."""
+def paint_dunes(scene: Image.Image, rng: Rng, feet: NDArray[np.int32]) -> None:
+    """Paint grass and shrubs, or a road, on the landward side of the beach."""
     edge = -between(rng, 40, 130)
     scene.paste(ground(rng, pick(rng, ("grass", "grass", "concrete"))), mask=mask((edge - feet) * 20))
     trees = crowns(rng, 4, 9)
@@ -73,8 +73,8 @@ def dunes(scene: Image.Image, rng: Rng, feet: NDArray[np.int32]) -> None:
             plant(scene, rng, trees, x, y)
 
 
-def surf(scene: Image.Image, rng: Rng, feet: NDArray[np.int32]) -> None:
-    """Broken lines of foam, along the shore and farther out."""
+def paint_surf(scene: Image.Image, rng: Rng, feet: NDArray[np.int32]) -> None:
+    """Paint broken lines of foam, along the shore and farther out."""
     distance, texture = 3, clouds(rng, 12, 60, 200) - 100
     for _ in range(between(rng, 1, 5)):
         line = np.abs(feet - distance - np.rint(wave(rng, 9, -7, 7)).astype(np.int32)[:, None])
@@ -82,8 +82,8 @@ def surf(scene: Image.Image, rng: Rng, feet: NDArray[np.int32]) -> None:
         distance += between(rng, 12, 45)
 
 
-def visitors(scene: Image.Image, rng: Rng, feet: NDArray[np.int32]) -> None:
-    """Towels and parasols on the dry sand, on some days none."""
+def paint_visitors(scene: Image.Image, rng: Rng, feet: NDArray[np.int32]) -> None:
+    """Paint towels and parasols on the dry sand, sometimes none."""
     pen = brush(scene)
     for x, y in rng.integers(10, SIDE - 10, (between(rng, 0, 260), 2)).tolist():
         if -70 < feet[y, x] < -18:
@@ -93,7 +93,7 @@ def visitors(scene: Image.Image, rng: Rng, feet: NDArray[np.int32]) -> None:
 
 
 def paint_farmland(rng: Rng) -> Image.Image:
-    """Fields with their rows, tracks between them; here and there an irrigated circle or a farmstead."""
+    """Paint fields with crop rows and tracks between them; some with an irrigated circle or a farmstead."""
     scene = ground(rng, pick(rng, ("earth", "grass")))
     gap, texture = between(rng, 1, 6), clouds(rng, 3, 12, 60, 200).astype(np.int16)
     for box in parcels(rng, (0, 0, SIDE, SIDE), between(rng, 1, 3)):
@@ -101,10 +101,10 @@ def paint_farmland(rng: Rng) -> Image.Image:
         inner = (left + gap, top + gap, right - gap, bottom - gap)
         scene.paste(crop_rows(rng, texture, inner), inner)
         if chance(rng, 0.3):
-            pivot(scene, rng, texture, inner)
+            paint_pivot(scene, rng, texture, inner)
     x, y = between(rng, 90, 310), between(rng, 90, 310)
     if chance(rng, 0.3):
-        farmstead(scene, rng, x, y)
+        paint_farmstead(scene, rng, x, y)
     if chance(rng, 0.4):
         hedge = (x, 0, x, SIDE) if chance(rng, 0.5) else (0, y, SIDE, y)
         scatter(scene, rng, crowns(rng, 5, 10), between(rng, 12, 60), hedge)
@@ -112,7 +112,7 @@ def paint_farmland(rng: Rng) -> Image.Image:
 
 
 def parcels(rng: Rng, box: Box, depth: int) -> list[Box]:
-    """The box cut into fields, again and again."""
+    """Divide a box into fields, recursively."""
     left, top, right, bottom = box
     if depth == 0:
         return [box]
@@ -127,9 +127,10 @@ def parcels(rng: Rng, box: Box, depth: int) -> list[Box]:
 
 
 def crop_rows(rng: Rng, texture: NDArray[np.int16], box: Box) -> Image.Image:
-    """One field that fills the box, its crop sown in rows; the texture is what `clouds` gives."""
+    """Return a field of the size of the box, its crop sown in rows; the texture comes from `clouds`."""
     left, top, right, bottom = box
-    texture, across = (values[top:bottom, left:right] for values in (texture, pick(rng, (ROWS, COLUMNS))))
+    window = np.s_[top:bottom, left:right]
+    texture, across = texture[window], pick(rng, (ROWS, COLUMNS))[window]
     crop, soil = vary(rng, pick(rng, CROPS), 16), vary(rng, pick(rng, CROPS[3:]), 10)
     field = Image.new("RGB", (right - left, bottom - top), crop)
     field.paste(shade(crop, between(rng, 64, 84)), mask=mask(texture * 2 - 128))
@@ -139,8 +140,8 @@ def crop_rows(rng: Rng, texture: NDArray[np.int16], box: Box) -> Image.Image:
     return field
 
 
-def pivot(scene: Image.Image, rng: Rng, texture: NDArray[np.int16], box: Box) -> None:
-    """A circle in the field, watered by a turning arm; a part of it lately cut in some."""
+def paint_pivot(scene: Image.Image, rng: Rng, texture: NDArray[np.int16], box: Box) -> None:
+    """Paint a circle in the field, irrigated by a rotating arm; a part of it may be freshly cut."""
     left, top, right, bottom = box
     radius = min(right - left, bottom - top) // 2 - 2
     x, y = (left + right) // 2, (top + bottom) // 2
@@ -153,18 +154,18 @@ def pivot(scene: Image.Image, rng: Rng, texture: NDArray[np.int16], box: Box) ->
     brush(scene).line((x, y, x, y - radius), (220, 220, 214), 2)
 
 
-def farmstead(scene: Image.Image, rng: Rng, x: int, y: int) -> None:
-    """A house and a barn under trees, in the fields."""
+def paint_farmstead(scene: Image.Image, rng: Rng, x: int, y: int) -> None:
+    """Paint a house and a barn under trees, in the fields."""
     yard = (x - 40, y - 32, x + 40, y + 32)
     lay(scene, ground(rng, "earth"), yard)
     scatter(scene, rng, crowns(rng, 6, 12), between(rng, 6, 20), yard)
     pen = brush(scene)
-    house(pen, rng, (x - 30, y - 20, x + 6, y + 2), vary(rng, pick(rng, ROOFS)))
-    house(pen, rng, (x + 12, y - 18, x + 34, y + 24), vary(rng, pick(rng, ROOFS)))
+    paint_house(pen, rng, (x - 30, y - 20, x + 6, y + 2), vary(rng, pick(rng, ROOFS)))
+    paint_house(pen, rng, (x + 12, y - 18, x + 34, y + 24), vary(rng, pick(rng, ROOFS)))
 
 
 def paint_forest(rng: Rng) -> Image.Image:
-    """Crown beside crown, denser and thinner; a clearing, a track or a pond in some."""
+    """Paint a forest of varying density; some with a clearing, a track or a pond."""
     scene = ground(rng, pick(rng, ("undergrowth", "undergrowth", "grass", "earth")))
     openness = clouds(rng, 3, 7)
     if chance(rng, 0.35):
@@ -176,12 +177,12 @@ def paint_forest(rng: Rng) -> Image.Image:
         width = between(rng, 4, 12)
         scene.paste(ground(rng, "earth"), mask=mask((width - aside) * 60))
         openness += np.where(aside < width + 3, 255, 0)
-    woods(scene, rng, openness, between(rng, 130, 250))
+    paint_woods(scene, rng, openness, between(rng, 130, 250))
     return scene
 
 
-def woods(scene: Image.Image, rng: Rng, openness: NDArray[np.int32], most: int) -> None:
-    """Trees wherever the openness, [SIDE, SIDE], is below `most`; two kinds of them."""
+def paint_woods(scene: Image.Image, rng: Rng, openness: NDArray[np.int32], limit: int) -> None:
+    """Paint trees of two kinds wherever the openness, [SIDE, SIDE], is below `limit`."""
     smallest = between(rng, 5, 10)
     green = pick(rng, GREENS)
     kinds = crowns(rng, smallest, smallest + 5, green) + crowns(
@@ -190,12 +191,12 @@ def woods(scene: Image.Image, rng: Rng, openness: NDArray[np.int32], most: int) 
     step = smallest + between(rng, 4, 6)
     spots = np.argwhere(np.ones((SIDE // step + 1,) * 2)) * step
     spots = np.clip(spots + rng.integers(-step // 2, step // 2 + 1, spots.shape), 0, SIDE - 1)
-    for y, x in spots[openness[*spots.T] < most].tolist():
+    for y, x in spots[openness[*spots.T] < limit].tolist():
         plant(scene, rng, kinds, x, y)
 
 
 def paint_river(rng: Rng) -> Image.Image:
-    """A meandering river with its banks, through woods, meadows or fields; bridged in some."""
+    """Paint a meandering river with its banks, through woods, meadows or fields; some with a bridge."""
     course = wave(rng, between(rng, 3, 6), 60, 340)
     slope = np.gradient(course)
     half = wave(rng, 6, 10, 34) + between(rng, 0, 30)
@@ -210,24 +211,24 @@ def paint_river(rng: Rng) -> Image.Image:
     water = ramp(feet + rough // 10, [(0, vary(rng, shallow)), (between(rng, 12, 50), vary(rng, deep))])
     scene.paste(water, mask=mask(feet * 60))
     if chance(rng, 0.25):
-        bridge(scene, rng, between(rng, 120, 280))
+        paint_bridge(scene, rng, between(rng, 120, 280))
     return scene
 
 
 def valley(rng: Rng, feet: NDArray[np.int32]) -> Image.Image:
-    """What lies along a river; `feet` is negative on land."""
+    """Return the landscape along a river; `feet` is the distance from the bank, negative on land."""
     if chance(rng, 0.3):
         scene = paint_farmland(rng)
-        woods(scene, rng, np.abs(feet + 24), between(rng, 4, 24))
+        paint_woods(scene, rng, np.abs(feet + 24), between(rng, 4, 24))
         return scene
     scene = ground(rng, pick(rng, ("grass", "grass", "undergrowth", "earth")))
     openness = clouds(rng, 4, 9) + np.where(feet > -14, 255, 0)
-    woods(scene, rng, openness, between(rng, 40, 255))
+    paint_woods(scene, rng, openness, between(rng, 40, 255))
     return scene
 
 
-def bridge(scene: Image.Image, rng: Rng, y: int) -> None:
-    """A two-lane road across the whole scene."""
+def paint_bridge(scene: Image.Image, rng: Rng, y: int) -> None:
+    """Paint a two-lane road across the whole scene."""
     pen = brush(scene)
     pen.rectangle((0, y + 6, SIDE, y + 34), (8, 10, 18, 120))
     lay(scene, ground(rng, "asphalt"), (0, y, SIDE, y + 28))
@@ -235,4 +236,4 @@ def bridge(scene: Image.Image, rng: Rng, y: int) -> None:
     pen.line((0, y + 28, SIDE, y + 28), (200, 198, 190), 2)
     pen.line((0, y + 14, SIDE, y + 14), (214, 180, 70), 2)
     for x in rng.integers(0, SIDE, 5).tolist():
-        car(pen, rng, x, y + pick(rng, (7, 21)), upright=False)
+        paint_car(pen, rng, x, y + pick(rng, (7, 21)), upright=False)

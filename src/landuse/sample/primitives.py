@@ -1,6 +1,6 @@
-"""What all scenes are painted with. One canvas pixel is about one foot.
+"""Primitives shared by all scenes. One canvas pixel is about one foot.
 
-Only integers, basic arithmetic and Pillow's fixed-point operations make a pixel, so that every machine paints the same.
+Pixels depend only on integers, basic arithmetic and Pillow's fixed-point operations, so every machine paints the same.
 """
 
 from collections.abc import Sequence
@@ -66,28 +66,28 @@ WHITE: Colour = (236, 236, 228)
 
 
 def pick(rng: Rng, options: Sequence[T]) -> T:
-    """One of the options."""
+    """Choose one of the options."""
     return options[int(rng.random() * len(options))]
 
 
 def between(rng: Rng, low: int, high: int) -> int:
-    """A whole number, both ends included."""
+    """Sample an integer, both ends included."""
     return low + int(rng.random() * (high - low + 1))
 
 
 def chance(rng: Rng, share: float) -> bool:
-    """True in this share of the cases."""
+    """Return True with this probability."""
     return bool(rng.random() < share)
 
 
 def shade(colour: Colour, percent: int) -> Colour:
-    """The colour, darker below 100 and lighter above."""
+    """Darken a colour (below 100 percent) or lighten it (above)."""
     red, green, blue = (min(255, channel * percent // 100) for channel in colour)
     return red, green, blue
 
 
 def vary(rng: Rng, colour: Colour, spread: int = 12) -> Colour:
-    """A colour near this one."""
+    """Sample a colour near this one."""
     light = between(rng, -spread, spread)
     red, green, blue = (
         min(255, max(0, channel + light + between(rng, -spread // 3, spread // 3))) for channel in colour
@@ -100,33 +100,34 @@ def clouds(rng: Rng, *cells: int) -> NDArray[np.int32]:
     total = rng.integers(0, 256, (cells[0], cells[0]), dtype=np.uint8)
     for layer, count in enumerate(cells[1:], start=2):
         seeds, parts = rng.integers(0, 256, (count, count), dtype=np.uint8), 2**layer - 1
-        total = ((enlarge(total, count) * (parts - 1) + seeds) // parts).astype(np.uint8)
-    return enlarge(total, SIDE)
+        total = ((upscale(total, count) * (parts - 1) + seeds) // parts).astype(np.uint8)
+    return upscale(total, SIDE)
 
 
-def enlarge(values: NDArray[np.uint8], side: int) -> NDArray[np.int32]:
-    """A small square of values as a larger, smooth one."""
+def upscale(values: NDArray[np.uint8], side: int) -> NDArray[np.int32]:
+    """Upscale a square of values smoothly to [side, side]."""
     return np.asarray(Image.fromarray(values).resize((side, side), Image.Resampling.BICUBIC)).astype(np.int32)
 
 
 def wave(rng: Rng, knots: int, low: int, high: int) -> NDArray[np.float64]:
-    """A smooth random line, [SIDE] of low..high: a uniform cubic B-spline."""
+    """Sample a smooth random line, [SIDE] of low..high: a uniform cubic B-spline."""
     heights = low + (high - low) * rng.random(knots + 4)
     along = np.arange(SIDE) * knots / SIDE
     first = along.astype(int)
     t = along - first
     weights = ((1 - t) * (1 - t) * (1 - t), (3 * t - 6) * t * t + 4, ((3 - 3 * t) * t + 3) * t + 1, t * t * t)
-    return sum(weight * heights[first + step] for step, weight in enumerate(weights)) / 6
+    total: NDArray[np.float64] = sum(weight * heights[first + step] for step, weight in enumerate(weights))
+    return total / 6
 
 
-def mask(where: NDArray) -> Image.Image:
-    """Where to paint: truth values, or strengths that are cut to 0..255."""
+def mask(where: NDArray[np.bool_] | NDArray[np.int16] | NDArray[np.int32]) -> Image.Image:
+    """Convert booleans, or strengths clipped to 0..255, to a mask for pasting."""
     strengths = where * 255 if where.dtype == bool else np.clip(where, 0, 255)
     return Image.fromarray(strengths.astype(np.uint8))
 
 
 def ground(rng: Rng, name: str, *cells: int) -> Image.Image:
-    """A textured canvas of one of GROUNDS."""
+    """Return a textured canvas of one of GROUNDS."""
     dark, light = pick(rng, GROUNDS[name])
     texture = clouds(rng, *(cells or (4, 16, 50, 200)))
     scene = Image.new("RGB", (SIDE, SIDE), vary(rng, dark))
@@ -140,7 +141,7 @@ def lay(scene: Image.Image, texture: Image.Image, box: Box) -> None:
 
 
 def ramp(feet: NDArray[np.int32], stops: list[tuple[int, Colour]]) -> Image.Image:
-    """Colours by distance: straight between stops, constant beyond the first and the last."""
+    """Map distances to colours: linear between stops, constant beyond the first and the last."""
     table = [
         np.array(first) + (np.array(last) - first) * np.arange(end - start)[:, None] // (end - start)
         for (start, first), (end, last) in pairwise(stops)
@@ -150,23 +151,23 @@ def ramp(feet: NDArray[np.int32], stops: list[tuple[int, Colour]]) -> Image.Imag
 
 
 def brush(scene: Image.Image) -> ImageDraw.ImageDraw:
-    """Draws on the scene; a colour with a fourth number lets the scene shine through."""
+    """Return a drawing context for the scene; colours may have an alpha channel."""
     return ImageDraw.Draw(scene, "RGBA")
 
 
 def disc(x: int, y: int, radius: int) -> Box:
-    """The box around a circle."""
+    """Return the bounding box of a circle."""
     return x - radius, y - radius, x + radius, y + radius
 
 
 def crowns(rng: Rng, smallest: int, largest: int, green: Colour | None = None) -> list[Image.Image]:
-    """Trees from above, each with its shadow, to be set with `plant`."""
+    """Sample ten trees seen from above, each with its shadow, for `plant`."""
     green = green or pick(rng, GREENS)
     return [crown(rng, between(rng, smallest, largest), vary(rng, green, 16)) for _ in range(10)]
 
 
 def crown(rng: Rng, radius: int, green: Colour) -> Image.Image:
-    """One tree: its shadow to the lower right, lobes of leaves, lit from the upper left."""
+    """Return one tree: lobes of leaves lit from the upper left, with a shadow to the lower right."""
     sprite = Image.new("RGBA", (3 * radius + 2,) * 2, (0, 0, 0, 0))
     pen, centre = ImageDraw.Draw(sprite), radius + 1
     pen.ellipse(disc(centre + radius // 2, centre + radius // 2, radius), (10, 16, 20, 120))
@@ -179,20 +180,20 @@ def crown(rng: Rng, radius: int, green: Colour) -> Image.Image:
 
 
 def plant(scene: Image.Image, rng: Rng, trees: list[Image.Image], x: int, y: int) -> None:
-    """Set one of the trees so that its trunk stands at x, y."""
+    """Paste one of the trees so that its trunk is at x, y."""
     tree = pick(rng, trees)
     scene.paste(tree, (x - tree.width // 3, y - tree.width // 3), tree)
 
 
 def scatter(scene: Image.Image, rng: Rng, trees: list[Image.Image], count: int, box: Box) -> None:
-    """Set so many trees anywhere in a box."""
+    """Plant `count` trees at random places in a box."""
     left, top, right, bottom = box
     for _ in range(count):
         plant(scene, rng, trees, between(rng, left, right), between(rng, top, bottom))
 
 
-def car(pen: ImageDraw.ImageDraw, rng: Rng, x: int, y: int, upright: bool) -> None:
-    """A car or van centred at x, y, along the y axis if upright."""
+def paint_car(pen: ImageDraw.ImageDraw, rng: Rng, x: int, y: int, upright: bool) -> None:
+    """Paint a car or van centred at x, y, along the y axis if upright."""
     length, paint = between(rng, 7, 9), vary(rng, pick(rng, PAINTS), 8)
     width = 4
 
@@ -208,15 +209,15 @@ def car(pen: ImageDraw.ImageDraw, rng: Rng, x: int, y: int, upright: bool) -> No
     part(-1, length // 2 - 1, width - 1, shade(paint, 112))
 
 
-def house(pen: ImageDraw.ImageDraw, rng: Rng, box: Box, roof: Colour) -> None:
-    """A hipped or gabled roof whose ridge runs along the longer side, with its shadow."""
+def paint_house(pen: ImageDraw.ImageDraw, rng: Rng, box: Box, roof: Colour) -> None:
+    """Paint a hipped or gabled roof whose ridge runs along the longer side, with its shadow."""
     left, top, right, bottom = box
-    turned = bottom - top > right - left
-    length, depth = (bottom - top, right - left) if turned else (right - left, bottom - top)
+    vertical = bottom - top > right - left
+    length, depth = (bottom - top, right - left) if vertical else (right - left, bottom - top)
     inset = depth // 2 if chance(rng, 0.6) else 0
 
     def at(along: int, across: int) -> tuple[int, int]:
-        return (left + across, top + along) if turned else (left + along, top + across)
+        return (left + across, top + along) if vertical else (left + along, top + across)
 
     start, end = at(inset, depth // 2), at(length - inset, depth // 2)
     a, b, c, d = at(0, 0), at(length, 0), at(length, depth), at(0, depth)
@@ -231,8 +232,8 @@ def house(pen: ImageDraw.ImageDraw, rng: Rng, box: Box, roof: Colour) -> None:
     pen.line([start, end], shade(roof, 128))
 
 
-def flat_roof(pen: ImageDraw.ImageDraw, rng: Rng, box: Box) -> None:
-    """A large flat roof with a parapet, machinery and a shadow."""
+def paint_flat_roof(pen: ImageDraw.ImageDraw, rng: Rng, box: Box) -> None:
+    """Paint a large flat roof with a parapet, machinery and a shadow."""
     left, top, right, bottom = box
     tone = vary(rng, pick(rng, ((190, 188, 182), (150, 146, 140), (120, 118, 116), (206, 204, 200))))
     pen.rectangle((left + 10, top + 10, right + 10, bottom + 10), (8, 10, 18, 120))

@@ -10,14 +10,14 @@ from landuse.sample.primitives import (
     Rng,
     between,
     brush,
-    car,
     chance,
     crowns,
     disc,
-    flat_roof,
     ground,
-    house,
     lay,
+    paint_car,
+    paint_flat_roof,
+    paint_house,
     pick,
     plant,
     scatter,
@@ -38,7 +38,7 @@ YELLOW: Colour = (214, 176, 66)
 
 
 def paint_courts(rng: Rng) -> Image.Image:
-    """Tennis and basketball courts with their lines, in a park, a school yard or beside a car park."""
+    """Paint tennis or basketball courts with their lines, in a park, a school yard or beside a car park."""
     scene = ground(rng, pick(rng, ("grass", "grass", "earth", "concrete", "asphalt")))
     if chance(rng, 0.35):
         lay(scene, stalls(rng), (0, 0, SIDE, between(rng, 60, 150)))
@@ -62,7 +62,7 @@ def paint_courts(rng: Rng) -> Image.Image:
 
 
 def tennis(rng: Rng, field: Colour) -> Image.Image:
-    """One tennis court, 36 × 78 feet, with its net."""
+    """Return a tennis court, 36 × 78 feet, with its net."""
     court = Image.new("RGB", (38, 80), field)
     pen = brush(court)
     pen.rectangle((0, 0, 37, 79), None, WHITE, 2)
@@ -76,7 +76,7 @@ def tennis(rng: Rng, field: Colour) -> Image.Image:
 
 
 def basketball(rng: Rng, field: Colour) -> Image.Image:
-    """One basketball court, 50 × 84 feet: keys, circles, three-point lines, boards."""
+    """Return a basketball court, 50 × 84 feet: keys, circles, three-point lines, boards."""
     court = Image.new("RGB", (54, 96), field)
     pen, key = brush(court), vary(rng, pick(rng, (field, *SURFACES)), 6)
     for end, sign in ((0, 1), (95, -1)):
@@ -91,7 +91,7 @@ def basketball(rng: Rng, field: Colour) -> Image.Image:
 
 
 def paint_freeway(rng: Rng) -> Image.Image:
-    """Two carriageways with lane markings and traffic; crossed by a bridge in some, or only at the edge of the view."""
+    """Paint two carriageways with lane markings and traffic; some with an overpass, some at the edge of the view."""
     scene = (
         paint_residential(rng) if chance(rng, 0.25) else ground(rng, pick(rng, ("grass", "earth", "earth", "concrete")))
     )
@@ -105,14 +105,14 @@ def paint_freeway(rng: Rng) -> Image.Image:
         brush(scene).rectangle((x + width, 0, x + width + median, SIDE), (146, 144, 138))
     for left in (x, x + width + median):
         lay(scene, road, (left, 0, left + width, SIDE))
-        carriageway(scene, rng, left, lanes, busy)
+        paint_carriageway(scene, rng, left, lanes, busy)
     if chance(rng, 0.25):
-        overpass(scene, rng, between(rng, 110, 250))
+        paint_overpass(scene, rng, between(rng, 110, 250))
     return scene
 
 
-def carriageway(scene: Image.Image, rng: Rng, left: int, lanes: int, busy: int) -> None:
-    """Edge lines, dashes between the lanes, tyre marks and so many cars in each lane of the whole scene."""
+def paint_carriageway(scene: Image.Image, rng: Rng, left: int, lanes: int, busy: int) -> None:
+    """Paint edge lines, dashes between the lanes, tyre marks and cars; `busy` / 40 is the chance of a car per place."""
     pen = brush(scene)
     right = left + lanes * 14 + 16
     pen.line((left + 7, 0, left + 7, SIDE), YELLOW, 2)
@@ -125,21 +125,21 @@ def carriageway(scene: Image.Image, rng: Rng, left: int, lanes: int, busy: int) 
                 pen.line((x, y, x, y + 9), WHITE, 2)
         for y in range(between(rng, 0, 30), SIDE, 30):
             if chance(rng, busy / 40):
-                vehicle(pen, rng, x + 7, y)
+                paint_vehicle(pen, rng, x + 7, y)
 
 
-def vehicle(pen: ImageDraw.ImageDraw, rng: Rng, x: int, y: int) -> None:
-    """A car, or now and then a lorry, driving along the y axis."""
+def paint_vehicle(pen: ImageDraw.ImageDraw, rng: Rng, x: int, y: int) -> None:
+    """Paint a car, or sometimes a lorry, driving along the y axis."""
     if chance(rng, 0.88):
-        return car(pen, rng, x, y, upright=True)
+        return paint_car(pen, rng, x, y, upright=True)
     cargo = vary(rng, pick(rng, (WHITE, (180, 176, 168), (120, 64, 52))))
     pen.rectangle((x - 2, y - 14, x + 7, y + 18), (8, 10, 16, 120))
     pen.rectangle((x - 5, y - 18, x + 5, y + 8), cargo)
     pen.rectangle((x - 4, y + 10, x + 4, y + 16), shade(cargo, 80))
 
 
-def overpass(scene: Image.Image, rng: Rng, y: int) -> None:
-    """A road across the freeway, with its shadow on it."""
+def paint_overpass(scene: Image.Image, rng: Rng, y: int) -> None:
+    """Paint a road across the freeway, with its shadow."""
     width = between(rng, 30, 56)
     pen = brush(scene)
     pen.rectangle((0, y + 10, SIDE, y + width + 10), (8, 10, 18, 130))
@@ -148,17 +148,17 @@ def overpass(scene: Image.Image, rng: Rng, y: int) -> None:
     pen.line((0, y + width - 1, SIDE, y + width - 1), (206, 204, 196), 3)
     pen.line((0, y + width // 2, SIDE, y + width // 2), YELLOW, 2)
     for x in rng.integers(0, SIDE, between(rng, 0, 8)).tolist():
-        car(pen, rng, x, y + width * pick(rng, (1, 3)) // 4, upright=False)
+        paint_car(pen, rng, x, y + width * pick(rng, (1, 3)) // 4, upright=False)
 
 
 def paint_parkinglot(rng: Rng) -> Image.Image:
-    """Rows of marked stalls, more or less taken; tree islands, lawns, or the store the cars belong to."""
+    """Paint rows of marked stalls, more or less occupied; some with tree islands, lawns or a store."""
     scene = stalls(rng)
     if chance(rng, 0.4):
         edge = between(rng, 70, 190)
         lay(scene, ground(rng, pick(rng, ("grass", "concrete", "earth"))), (0, 0, edge, SIDE))
         if chance(rng, 0.6):
-            flat_roof(brush(scene), rng, (edge - 200, between(rng, -20, 100), edge - 16, between(rng, 240, 420)))
+            paint_flat_roof(brush(scene), rng, (edge - 200, between(rng, -20, 100), edge - 16, between(rng, 240, 420)))
         else:
             scatter(scene, rng, crowns(rng, 6, 13), between(rng, 10, 70), (0, 0, edge, SIDE))
     if chance(rng, 0.4):
@@ -170,26 +170,26 @@ def paint_parkinglot(rng: Rng) -> Image.Image:
 
 
 def stalls(rng: Rng) -> Image.Image:
-    """A canvas of asphalt full of parking stalls, back to back, with aisles between them."""
+    """Return a canvas full of parking stalls, back to back, with aisles between them."""
     scene = ground(rng, pick(rng, ("asphalt", "asphalt", "concrete")))
     pen = brush(scene)
     depth, aisle, width = 20, between(rng, 22, 34), between(rng, 10, 12)
     line = pick(rng, (WHITE, WHITE, YELLOW))
-    taken = between(rng, 8, 98) / 100
+    occupied = between(rng, 8, 98) / 100
     for top in range(between(rng, -40, 20), SIDE, 2 * depth + aisle):
         pen.line((0, top + depth, SIDE, top + depth), line, 1)
         for left in range(0, SIDE, width):
             pen.line((left, top, left, top + 2 * depth), line, 1)
             for y in (top + depth // 2, top + depth + depth // 2):
-                if chance(rng, taken):
-                    car(pen, rng, left + width // 2, y + between(rng, -2, 2), upright=True)
+                if chance(rng, occupied):
+                    paint_car(pen, rng, left + width // 2, y + between(rng, -2, 2), upright=True)
     for _ in range(between(rng, 0, 4)):
-        car(pen, rng, between(rng, 0, SIDE), between(rng, 0, SIDE), upright=False)
+        paint_car(pen, rng, between(rng, 0, SIDE), between(rng, 0, SIDE), upright=False)
     return scene
 
 
 def paint_residential(rng: Rng) -> Image.Image:
-    """Streets of houses with drives, lawns, trees, parked cars and a pool here and there."""
+    """Paint streets of houses with drives, lawns, trees, parked cars and some pools."""
     scene = ground(rng, pick(rng, ("grass", "grass", "earth")))
     depth, street = between(rng, 64, 84), between(rng, 18, 26)
     asphalt, roofs = ground(rng, pick(rng, ("asphalt", "asphalt", "concrete"))), [pick(rng, ROOFS) for _ in range(3)]
@@ -199,40 +199,40 @@ def paint_residential(rng: Rng) -> Image.Image:
         lay(scene, asphalt, (0, top, SIDE, top + street))
         brush(scene).rectangle((0, top - 4, SIDE, top - 2), (176, 172, 164))
         brush(scene).rectangle((0, top + street + 2, SIDE, top + street + 4), (176, 172, 164))
-        row_of_houses(scene, rng, top + street + 5, 1, roofs, trees)
-        row_of_houses(scene, rng, top - 5, -1, roofs, trees)
+        paint_row_of_houses(scene, rng, top + street + 5, 1, roofs, trees)
+        paint_row_of_houses(scene, rng, top - 5, -1, roofs, trees)
         for x in rng.integers(0, SIDE, between(rng, 1, 7)).tolist():
-            car(brush(scene), rng, x, top + pick(rng, (6, street - 6)), upright=False)
+            paint_car(brush(scene), rng, x, top + pick(rng, (6, street - 6)), upright=False)
     if chance(rng, 0.4):
         x = between(rng, 90, 290)
         lay(scene, asphalt, (x, 0, x + street, SIDE))
     return scene
 
 
-def row_of_houses(
+def paint_row_of_houses(
     scene: Image.Image, rng: Rng, kerb: int, side: int, roofs: list[Colour], trees: list[Image.Image]
 ) -> None:
-    """The lots on one side of a street; `side` is 1 where they lie below the kerb, -1 above."""
+    """Paint the lots on one side of a street; `side` is 1 if they are below the kerb, -1 if above."""
     pen, x = brush(scene), between(rng, -20, 10)
     while x < SIDE:
         width, depth, setback = between(rng, 34, 48), between(rng, 24, 34), between(rng, 14, 22)
         near, far = sorted((kerb + side * setback, kerb + side * (setback + depth)))
         drive = sorted((kerb, kerb + side * (setback + 2)))
         pen.rectangle((x + 4, drive[0], x + 13, drive[1]), (180, 176, 168))
-        house(pen, rng, (x, near, x + width, far), vary(rng, pick(rng, roofs)))
+        paint_house(pen, rng, (x, near, x + width, far), vary(rng, pick(rng, roofs)))
         if chance(rng, 0.5):
-            house(pen, rng, (x, near + side * 8, x + 18, far + side * 8), vary(rng, pick(rng, roofs), 4))
+            paint_house(pen, rng, (x, near + side * 8, x + 18, far + side * 8), vary(rng, pick(rng, roofs), 4))
         if chance(rng, 0.4):
-            car(pen, rng, x + 8, (drive[0] + drive[1]) // 2, upright=True)
+            paint_car(pen, rng, x + 8, (drive[0] + drive[1]) // 2, upright=True)
         if chance(rng, 0.15):
-            pool(pen, (x + 10, kerb + side * (setback + depth + 14)))
+            paint_pool(pen, (x + 10, kerb + side * (setback + depth + 14)))
         behind = sorted((kerb + side * 6, kerb + side * (setback + depth + 24)))
         scatter(scene, rng, trees, between(rng, 0, 3), (x + width + 3, behind[0], x + width + 9, behind[1]))
         x += width + between(rng, 10, 22)
 
 
-def pool(pen: ImageDraw.ImageDraw, at: tuple[int, int]) -> None:
-    """A swimming pool behind a house."""
+def paint_pool(pen: ImageDraw.ImageDraw, at: tuple[int, int]) -> None:
+    """Paint a swimming pool centred at a point."""
     x, y = at
     pen.rounded_rectangle((x - 10, y - 7, x + 10, y + 7), 5, (196, 192, 182))
     pen.rounded_rectangle((x - 8, y - 5, x + 8, y + 5), 4, (70, 160, 190))

@@ -1,4 +1,4 @@
-"""Admission control: large images wait for a budget of pixels, so that they take neither all memory nor every core."""
+"""Admission control: large images share a pixel budget, so that they exhaust neither memory nor cores."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -8,30 +8,30 @@ from threading import Condition, Semaphore
 from landuse.core.errors import Unavailable
 from landuse.ml.images import MAX_PIXELS, cores
 
-SMALL_PIXELS = 2_000_000  # up to here an image never waits for large ones
-LARGE_PIXELS = MAX_PIXELS  # of all large images in work: at up to 21 bytes each while decoded and converted, 1.05 GB
-MOST_WAITING = 32  # large images; each keeps a thread
+SMALL_PIXELS = 2_000_000  # an image up to this size never waits for large ones
+PIXEL_BUDGET = MAX_PIXELS  # for all large images in progress: decoding takes up to 21 bytes a pixel, so 1.05 GB
+MAX_WAITING = 32  # large images; each occupies a thread
 WAIT_SECONDS = 30
 BUSY = "the server is busy with other large images; try again"
-ENDING = "the server is shutting down; try again"
+SHUTTING_DOWN = "the server is shutting down; try again"
 
 
 class Admission:
-    """Admits the images of all requests to memory and cores: small ones by number, large ones by their pixels too.
+    """Limits the images in progress across all requests: small ones by number, large ones by pixels as well.
 
-    Raises Unavailable where too many large images wait, or one has waited too long, or the server ends.
+    Raises Unavailable if too many large images wait, one has waited too long, or the server is shutting down.
     """
 
     def __init__(self) -> None:
-        self.small = Semaphore(cores() + 1)  # one more than there are interpreters: it is decoded while those work
-        self.images, self.pixels = cores(), LARGE_PIXELS  # what is left for large ones
+        self.small_slots = Semaphore(cores() + 1)  # one more than interpreters: it is decoded while those run
+        self.free_slots, self.free_pixels = cores(), PIXEL_BUDGET  # for large images
         self.changed = Condition()
         self.waiting: deque[object] = deque()
         self.closed = False
 
     @contextmanager
     def admit(self, pixels: int) -> Iterator[None]:
-        """Hold the share of an image of so many pixels. Those above MAX_PIXELS are refused before they are decoded."""
+        """Hold the share of an image of this many pixels. Images above MAX_PIXELS are refused before decoding."""
         if SMALL_PIXELS < pixels <= MAX_PIXELS:
             self.acquire(pixels)
             try:
@@ -39,43 +39,43 @@ class Admission:
             finally:
                 self.release(pixels)
         else:
-            with self.small:
-                self.refuse_if_closed()
+            with self.small_slots:
+                self.check_open()
                 yield
 
     def acquire(self, pixels: int) -> None:
-        """Wait in line for a share of the budget, and take it."""
-        turn = object()
+        """Queue for a share of the budget and take it, first come, first served."""
+        ticket = object()
         with self.changed:
-            if len(self.waiting) >= MOST_WAITING:
+            if len(self.waiting) >= MAX_WAITING:
                 raise Unavailable(BUSY)
-            self.waiting.append(turn)
+            self.waiting.append(ticket)
             try:
-                if not self.changed.wait_for(lambda: self.closed or self.is_next(turn, pixels), WAIT_SECONDS):
+                if not self.changed.wait_for(lambda: self.closed or self.is_next(ticket, pixels), WAIT_SECONDS):
                     raise Unavailable(BUSY)
-                self.refuse_if_closed()
-                self.images, self.pixels = self.images - 1, self.pixels - pixels
+                self.check_open()
+                self.free_slots, self.free_pixels = self.free_slots - 1, self.free_pixels - pixels
             finally:
-                self.waiting.remove(turn)
+                self.waiting.remove(ticket)
                 self.changed.notify_all()
 
-    def is_next(self, turn: object, pixels: int) -> bool:
-        """Whether it is the turn of an image, and there is room for it."""
-        return self.waiting[0] is turn and self.images > 0 and self.pixels >= pixels
+    def is_next(self, ticket: object, pixels: int) -> bool:
+        """Whether the ticket is first in the queue and its image fits into the budget."""
+        return self.waiting[0] is ticket and self.free_slots > 0 and self.free_pixels >= pixels
 
     def release(self, pixels: int) -> None:
-        """Give a share back."""
+        """Return a share to the budget."""
         with self.changed:
-            self.images, self.pixels = self.images + 1, self.pixels + pixels
+            self.free_slots, self.free_pixels = self.free_slots + 1, self.free_pixels + pixels
             self.changed.notify_all()
 
-    def refuse_if_closed(self) -> None:
-        """Raise Unavailable once the server ends."""
+    def check_open(self) -> None:
+        """Raise Unavailable if the server is shutting down."""
         if self.closed:
-            raise Unavailable(ENDING)
+            raise Unavailable(SHUTTING_DOWN)
 
     def close(self) -> None:
-        """Admit nothing more: what still waits is refused."""
+        """Refuse all waiting and all further images."""
         with self.changed:
             self.closed = True
             self.changed.notify_all()

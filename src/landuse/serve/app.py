@@ -1,4 +1,4 @@
-"""The app: MLflow's own scoring app, the page beside it, and what Prometheus reads."""
+"""The ASGI app: MLflow's scoring app, the page, and metrics for Prometheus."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -16,67 +16,73 @@ from starlette.routing import Route
 
 from landuse.core.errors import LanduseError, Unavailable
 from landuse.core.origins import OriginCheck
-from landuse.serve.middleware import INVOCATIONS, Door
-from landuse.serve.predictor import Answers, ScoringModel
+from landuse.serve.middleware import INVOCATIONS, RequestMiddleware
+from landuse.serve.predictor import Predictor, ScoringModel
 
-SCORING = (INVOCATIONS, "/ping", "/health", "/version")
-THREADS = 64  # of requests at work or waiting: more than the large images that may wait
+SCORING_PATHS = (INVOCATIONS, "/ping", "/health", "/version")
+THREADS = 64  # for requests in progress or waiting: more than the large images that may wait
 PAGE = Path(__file__).with_name("page.html")
-POLICY = "; ".join(
+CONTENT_SECURITY_POLICY = "; ".join(
     ("default-src 'none'", "frame-ancestors 'none'", "img-src blob: data:", "connect-src 'self'")
     + ("script-src 'unsafe-inline'", "style-src 'unsafe-inline'")
 )
 
 
-class Helper(Protocol):
-    """What works in the background as long as the server does."""
+class Worker(Protocol):
+    """A background worker that runs as long as the server does."""
 
     def start(self) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Pages:
-    """What there is beside MLflow's scoring app."""
+class Endpoints:
+    """The endpoints beside those of MLflow's scoring app."""
 
-    def __init__(self, answers: Answers) -> None:
-        self.answers = answers
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
 
-    async def show(self, _: Request) -> Response:
-        """The page."""
-        return FileResponse(PAGE, headers={"Content-Security-Policy": POLICY})
+    async def page(self, _: Request) -> Response:
+        """Return the page."""
+        return FileResponse(PAGE, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
-    async def look(self, request: Request) -> Response:
-        """What the page shows of an image, whose file is the body."""
+    async def predict(self, request: Request) -> Response:
+        """Return what the page shows for an image; the body is the image file."""
         content = await request.body()
         try:
-            return JSONResponse(await asyncio.to_thread(self.answers.answer_page, content))
+            return JSONResponse(await asyncio.to_thread(self.predictor.predict_for_page, content))
         except Unavailable as error:
             return JSONResponse({"error_code": "TEMPORARILY_UNAVAILABLE", "message": str(error)}, 503)
         except LanduseError as error:
             return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}, 400)
 
     async def metrics(self, _: Request) -> Response:
-        """What Prometheus reads."""
-        return Response(self.answers.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        """Return the metrics in Prometheus's text format."""
+        return Response(self.predictor.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-def build_app(answers: Answers, helpers: Sequence[Helper], address: str, host: str = "") -> Door:
-    """The whole server but for its socket; the address is said when it is ready. `host` is how it was named, if so."""
-    pages, scoring = Pages(answers), scoring_server.init(ScoringModel(answers))
-    scoring.user_middleware.clear()  # a time limit that ends no work under way, and costs every request half a ms
-    routes = [Route("/", pages.show), Route("/look", pages.look, methods=["POST"]), Route("/metrics", pages.metrics)]
-    routes += [Route(path, scoring) for path in SCORING]
+def build_app(predictor: Predictor, workers: Sequence[Worker], url: str, host: str = "") -> RequestMiddleware:
+    """Build the whole app. The URL is printed once the server is ready; `host` is the name given with `--host`."""
+    endpoints = Endpoints(predictor)
+    scoring = scoring_server.init(ScoringModel(predictor))  # type: ignore[arg-type]  # stands in for a PyFuncModel
+    scoring.user_middleware.clear()  # a timeout that stops no running work and costs every request half a ms
+    routes = [
+        Route("/", endpoints.page),
+        Route("/look", endpoints.predict, methods=["POST"]),
+        Route("/metrics", endpoints.metrics),
+        *(Route(path, scoring) for path in SCORING_PATHS),
+    ]
 
     @asynccontextmanager
-    async def at_work(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-        for helper in helpers:
-            helper.start()
-        print(f"{answers.model.version} answers at {address}", flush=True)
+        for worker in workers:
+            worker.start()
+        print(f"{predictor.model.version} answers at {url}", flush=True)
         yield
-        answers.admission.close()
-        for helper in helpers:
-            helper.close()
+        predictor.admission.close()
+        for worker in workers:
+            worker.close()
 
-    return Door(Starlette(routes=routes, lifespan=at_work), answers, OriginCheck(address, host))
+    app = Starlette(routes=routes, lifespan=lifespan)
+    return RequestMiddleware(app, predictor, OriginCheck(url, host), [route.path for route in routes])

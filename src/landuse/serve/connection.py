@@ -1,7 +1,8 @@
-"""HTTP connections with limits of time and number, which uvicorn's own lack, closed so that nobody is reset."""
+"""HTTP connections with limits on time and number, which uvicorn lacks, closed without resetting the client."""
 
 import asyncio
 import resource
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -9,46 +10,48 @@ import h11
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from landuse.serve.reply import refusal
+from landuse.serve.reply import error_reply
 
 HEADER_SECONDS = 10  # from connecting, or from the first byte of the next request, to the end of its headers
 KEEP_ALIVE_SECONDS = 5  # without a next request
-WRITE_SECONDS = 20  # for the client to read its answer, and one more for every SLOWEST bytes of it
-SLOWEST = 500_000  # bytes per second
-LINGER_SECONDS = 2  # from the last word of the server to the end of the connection, if the client does not end it
-LINGER_BYTES = 32 * 1024 * 1024  # that a client may still send meanwhile: as much as a request may have
-DRAIN_SECONDS = 1  # that a server which ends leaves to requests on their way
-MOST_CONNECTIONS = 500
-TOO_MANY = "the server has too many connections; try again"
+WRITE_SECONDS = 20  # for the client to read its reply, plus one second for every MIN_BYTES_PER_SECOND bytes of it
+MIN_BYTES_PER_SECOND = 500_000
+LINGER_SECONDS = 2  # from the server's last byte to the end of the connection, if the client does not close it
+LINGER_BYTES = 32 * 1024 * 1024  # that a client may still send meanwhile: the size limit of a request
+DRAIN_SECONDS = 1  # for requests already on their way when the server shuts down
+MAX_CONNECTIONS = 500
+TOO_MANY_CONNECTIONS = "the server has too many connections; try again"
 
 
 class Connection(H11Protocol):
-    """A connection that waits for a header, a reader or its end only so long. Bodies are timed where they are read."""
+    """A connection with deadlines for headers, reading the reply and closing. The middleware times request bodies."""
 
-    deadline: asyncio.TimerHandle | None = None  # of the next header, or of the end
-    stalled: asyncio.TimerHandle | None = None
-    spare = LINGER_BYTES
+    lingering: "LingeringTransport"
+    deadline: asyncio.TimerHandle | None = None  # for the next headers, or for closing
+    write_deadline: asyncio.TimerHandle | None = None
+    linger_bytes_left = LINGER_BYTES
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """Begin to wait for the first request, unless there are too many connections."""
-        super().connection_made(LingeringTransport(transport, self))
-        transport.set_write_buffer_limits(0)  # `pause_writing` is told of the first byte that is not taken
-        most = most_connections()
-        if len(self.connections) <= most:
-            self.wait(HEADER_SECONDS, self.expire)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Wait for the first request, or refuse the connection if there are too many."""
+        self.lingering = LingeringTransport(transport, self)
+        super().connection_made(self.lingering)  # type: ignore[arg-type]  # it delegates to a transport
+        transport.set_write_buffer_limits(0)  # `pause_writing` is called as soon as one byte is not accepted
+        limit = connection_limit()
+        if len(self.connections) <= limit:
+            self.set_deadline(HEADER_SECONDS, self.expire)
             return
-        self.refuse(503, TOO_MANY)
-        if len(self.connections) > 2 * most:
-            self.transport.end()
+        self.refuse(503, TOO_MANY_CONNECTIONS)
+        if len(self.connections) > 2 * limit:
+            self.lingering.close_fully()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
-        self.stop_waiting()
+        """Cancel all timers."""
+        self.cancel_deadline()
         self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes in: of the request, or of one that is refused already."""
+        """Process bytes of a request, or discard those of a refused one."""
         if self.transport.is_closing():
             self.discard(len(data))
             return
@@ -56,102 +59,102 @@ class Connection(H11Protocol):
         if self.transport.is_closing():
             return
         if self.conn.their_state is not h11.IDLE:
-            self.stop_waiting()
+            self.cancel_deadline()
         elif self.deadline is None:
-            self.wait(HEADER_SECONDS, self.expire)
+            self.set_deadline(HEADER_SECONDS, self.expire)
 
-    def wait(self, seconds: float, end: Any) -> None:
-        """Call `end` unless something else happens within so many seconds."""
-        self.stop_waiting()
-        self.deadline = self.loop.call_later(seconds, end)
+    def set_deadline(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Replace the deadline: call `callback` after so many seconds unless cancelled."""
+        self.cancel_deadline()
+        self.deadline = self.loop.call_later(seconds, callback)
 
-    def stop_waiting(self) -> None:
+    def cancel_deadline(self) -> None:
         """Cancel the deadline."""
         if self.deadline:
             self.deadline.cancel()
             self.deadline = None
 
     def expire(self) -> None:
-        """No header came in time; who began one is told."""
+        """Close a connection whose headers did not come in time, with a 408 if they had begun."""
         if self.conn.trailing_data[0]:
             self.refuse(408, f"the headers of the request did not come within {HEADER_SECONDS} s")
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP; uvicorn asks for it, wherever in a request that is noticed."""
+        """Refuse malformed HTTP; uvicorn calls this wherever in a request it notices."""
         self.refuse(400, "the request is not valid HTTP/1.1")
 
     def refuse(self, status: int, message: str) -> None:
-        """Answer in place of the app, if it did not begin to, and close."""
+        """Reply in place of the app, unless it has begun to, and close."""
         if self.cycle and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # the app's answer is not sent any more
+            self.cycle.disconnected = True  # discards the app's reply
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            reply = refusal(status, message, closing=True)
+            reply = error_reply(status, message, close=True)
             start = h11.Response(status_code=reply.status, headers=reply.headers)
             for event in (start, h11.Data(data=reply.body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
         self.transport.close()
 
     def linger(self) -> None:
-        """Say that nothing more comes, and let the client read it: whoever still sends would be reset instead."""
-        with suppress(OSError):  # it is gone already
+        """Half-close and let the client read the reply: a full close would reset a client that is still sending."""
+        with suppress(OSError):  # the client is gone already
             self.transport.write_eof()
         self.flow.resume_reading()
-        self.wait(LINGER_SECONDS, self.transport.end)
+        self.set_deadline(LINGER_SECONDS, self.lingering.close_fully)
 
     def discard(self, size: int) -> None:
-        """Let go of what comes after the last word; of too much, the connection too."""
-        self.spare -= size
-        if self.spare < 0:
+        """Discard bytes that arrive after the half-close; abort the connection if there are too many."""
+        self.linger_bytes_left -= size
+        if self.linger_bytes_left < 0:
             self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Begin to wait for a client that does not read its answer."""
+        """Start the deadline for a client that does not read its reply."""
         super().pause_writing()
-        seconds = WRITE_SECONDS + self.transport.get_write_buffer_size() / SLOWEST
-        self.stalled = self.loop.call_later(seconds, self.transport.abort)
+        seconds = WRITE_SECONDS + self.transport.get_write_buffer_size() / MIN_BYTES_PER_SECOND
+        self.write_deadline = self.loop.call_later(seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client has read."""
+        """Cancel the deadline: the client has read."""
         super().resume_writing()
-        if self.stalled:
-            self.stalled.cancel()
-            self.stalled = None
+        if self.write_deadline:
+            self.write_deadline.cancel()
+            self.write_deadline = None
 
     def shutdown(self) -> None:
-        """The server ends: answer what is under way, or comes at this moment, and close."""
+        """Finish the request in progress or just arriving, and close: the server is shutting down."""
         if self.cycle is None or self.cycle.response_complete:
-            self.wait(DRAIN_SECONDS, self.expire)
+            self.set_deadline(DRAIN_SECONDS, self.expire)
         else:
             self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
             super().shutdown()
 
 
 class LingeringTransport:
-    """A transport of asyncio's, closed by half first; see `Connection.linger`."""
+    """Wraps an asyncio transport so that `close` half-closes it first; see `Connection.linger`."""
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
-        self.transport, self.connection, self.lingers = transport, connection, False
+        self.transport, self.connection, self.half_closed = transport, connection, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
 
     def is_closing(self) -> bool:
-        """Whether anything more can be said."""
-        return self.lingers or self.transport.is_closing()
+        """Whether the server can no longer send."""
+        return self.half_closed or self.transport.is_closing()
 
     def close(self) -> None:
-        """Begin to close."""
+        """Half-close, then linger."""
         if not self.is_closing():
-            self.lingers = True
+            self.half_closed = True
             self.connection.linger()
 
-    def end(self) -> None:
-        """Close, once what was written is sent."""
+    def close_fully(self) -> None:
+        """Close once the write buffer is flushed."""
         self.transport.close()
 
 
-def most_connections() -> int:
-    """How many connections there may be: with those that are being refused, fewer than files may be open."""
-    return min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
+def connection_limit() -> int:
+    """Return the most connections to serve: with those being refused, fewer than the limit on open files."""
+    return min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)

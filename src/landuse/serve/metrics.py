@@ -1,4 +1,4 @@
-"""What the server tells Prometheus about itself."""
+"""Prometheus metrics of the server."""
 
 from prometheus_client import (
     CollectorRegistry,
@@ -13,16 +13,15 @@ from prometheus_client import (
 
 from landuse.ml.classifier import Prediction
 
-PATHS = frozenset({"/", "/look", "/invocations", "/metrics", "/ping", "/health", "/version"})
 SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.25, 0.5, 1, 2.5, 10)
 CONFIDENCES = tuple(tenths / 10 for tenths in range(1, 11))
 
 
 class Metrics:
-    """Counts of one server."""
+    """Metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for everything, that nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # drops a second series per metric that nobody reads
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter(
@@ -38,28 +37,27 @@ class Metrics:
         )
         self.model = Info("landuse_model", "The version that answers", registry=registry)
         self.following = Gauge(
-            "landuse_following", "1: the champion answers. 0: it cannot be had, and an older version does",
+            "landuse_following", "1: the champion answers. 0: it cannot be loaded, and an older version answers",
             registry=registry,
         )  # fmt: skip
         self.following.set(1)
         self.lost = Counter("landuse_log_lost", "Predictions that could not be logged", registry=registry)
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
-        """One request; paths that there are not share a name, so that nobody can make up series."""
-        path = path if path in PATHS else "other"
+        """Count a request; the caller bounds the number of paths."""
         self.requests.labels(path, status).inc()
         self.seconds.labels(path).observe(seconds)
 
-    def count(self, said: Prediction) -> None:
-        """One image that was answered."""
-        self.predictions.labels(said.label).inc()
-        self.confidence.observe(said.confidence)
-        self.unsure.inc(said.unsure)
+    def count_prediction(self, prediction: Prediction) -> None:
+        """Count a classified image."""
+        self.predictions.labels(prediction.label).inc()
+        self.confidence.observe(prediction.confidence)
+        self.unsure.inc(prediction.unsure)
 
-    def show_model(self, version: str) -> None:
-        """From now on another version answers."""
+    def set_version(self, version: str) -> None:
+        """Set the version being served."""
         self.model.info({"version": version})
 
-    def text(self) -> bytes:
-        """Everything, as Prometheus reads it."""
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""A model at work in the server."""
+"""The model that the server loads."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from landuse.registry import resolve
 
 @dataclass(frozen=True)
 class Model:
-    """A classifier and its training examples, if it has any; `version` never comes to mean another."""
+    """A classifier and its training examples, if any; `version` always identifies this very model."""
 
     version: str
     classifier: Classifier
@@ -17,8 +17,8 @@ class Model:
 
 
 def load(name: str, int8: bool = False) -> Model:
-    """The model of a registry or folder, in float32 or int8. Raises LanduseError where there is none that works."""
-    with resolve.model_folder(name) as (version, folder):
-        version, classifier = resolve.open_model(name, version, folder, int8)
+    """Load a model from the registry or a folder, in float32 or int8. Raises LanduseError if none is usable."""
+    with resolve.model_folder(name) as (registered, folder):
+        version, classifier = resolve.open_model(name, registered, folder, int8)
         examples = Examples(folder) if (folder / EXAMPLES_FILE).exists() else None
     return Model(version, classifier, examples)

@@ -1,4 +1,4 @@
-"""A log of every prediction, for monitoring: Parquet files in a folder per day. It never makes a request wait."""
+"""A log of all predictions, for monitoring: Parquet files in one folder per day. It never delays a request."""
 
 import os
 import sys
@@ -18,9 +18,9 @@ from pyarrow import parquet
 from landuse.core.errors import LanduseError
 from landuse.serve.metrics import Metrics
 
-BATCH = 1000
+BATCH_ROWS = 1000
 BATCH_SECONDS = 30
-WAITING = 10 * BATCH
+QUEUE_ROWS = 10 * BATCH_ROWS
 SCHEMA = pa.schema(
     {
         "time": pa.timestamp("us", "UTC"),
@@ -35,39 +35,39 @@ SCHEMA = pa.schema(
 Row = dict[str, Any]
 
 
-class Log:
-    """Rows wait in memory until there are 1,000, or 30 seconds have gone by: a kill loses no more than these.
+class PredictionLog:
+    """Writes rows in batches of up to 1,000, at least every 30 seconds: a kill loses no more than that.
 
-    Where the disk is full or too slow rows are lost, and counted. Raises LanduseError where the folder cannot be made.
+    If the disk is full or too slow, rows are dropped and counted. Raises LanduseError if the folder cannot be created.
     """
 
     def __init__(self, folder: Path, metrics: Metrics) -> None:
         self.folder, self.metrics = folder, metrics
-        self.rows: Queue[Row | None] = Queue(WAITING)
-        self.thread = Thread(target=self.run, name="log", daemon=True)
+        self.rows: Queue[Row | None] = Queue(QUEUE_ROWS)
+        self.thread = Thread(target=self.run, name="prediction-log", daemon=True)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LanduseError(f"serve.log = {folder}: {error.strerror}; name another folder, or null") from None
 
     def add(self, row: Row) -> None:
-        """Take a row in, at once."""
+        """Queue a row without blocking; drop it if the queue is full."""
         try:
             self.rows.put_nowait(row)
         except Full:
             self.metrics.lost.inc()
 
     def start(self) -> None:
-        """Begin to write, in a thread of its own."""
+        """Start writing in a background thread."""
         self.thread.start()
 
     def close(self) -> None:
-        """Write what still waits."""
+        """Write the queued rows and stop."""
         self.rows.put(None)
         self.thread.join()
 
     def run(self) -> None:
-        """Write batch after batch, until the end."""
+        """Write batches until closed."""
         more = True
         while more:
             batch, more = self.next_batch()
@@ -75,11 +75,11 @@ class Log:
                 self.write(day, list(rows))
 
     def next_batch(self) -> tuple[list[Row], bool]:
-        """The rows of one batch, and whether more may come."""
+        """Return the rows of one batch, and whether more may follow."""
         batch: list[Row] = []
         end = monotonic() + BATCH_SECONDS
         with suppress(Empty):
-            while len(batch) < BATCH:
+            while len(batch) < BATCH_ROWS:
                 row = self.rows.get(timeout=max(0, end - monotonic()))
                 if row is None:
                     return batch, False
@@ -87,7 +87,7 @@ class Log:
         return batch, True
 
     def write(self, day: date, rows: list[Row]) -> None:
-        """Write rows of one day, in one rename: a file is whole or not there."""
+        """Write rows of one day atomically, by renaming a complete file into place."""
         folder, name = self.folder / f"day={day}", f"{uuid4().hex}.parquet"
         unfinished = folder / f".{name}"
         try:

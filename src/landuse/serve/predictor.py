@@ -1,4 +1,4 @@
-"""What the server says of images: every answer is counted, and kept where that is wanted."""
+"""Predictions of the served model, each counted and, if configured, logged."""
 
 import traceback
 from contextvars import ContextVar
@@ -13,114 +13,116 @@ from numpy.typing import NDArray
 
 from landuse.core.errors import LanduseError, Unavailable
 from landuse.ml.classifier import Prediction
-from landuse.ml.images import data_uri, map_ahead, pixel_count
-from landuse.ml.pyfunc import RefusedImage, opened_image
+from landuse.ml.images import data_uri, parallel_map, pixel_count
+from landuse.ml.pyfunc import RefusedInput, open_input
 from landuse.serve.admission import Admission
 from landuse.serve.metrics import Metrics
 from landuse.serve.model import Model
-from landuse.serve.prediction_log import Log
-from landuse.serve.reply import SHAPE
+from landuse.serve.prediction_log import PredictionLog, Row
+from landuse.serve.reply import EXPECTED_INPUT
 
-NEAREST = 6
-MOST_IMAGES = 1000
-UNEXPECTED = "the server failed on this request; its log says how"
+NEAREST_EXAMPLES = 6
+MAX_IMAGES = 1000
+INTERNAL_ERROR_MESSAGE = "the server failed on this request; its log says how"
 
-begun: ContextVar[Model] = ContextVar("begun")  # the model that a request began with, and ends with
+current_model: ContextVar[Model] = ContextVar("current_model")  # one request uses one model from start to end
 
 
-class Answers:
-    """The model at work. It may be another one for the next request, never within one.
+class Predictor:
+    """The served model. It may be replaced between requests, never within one.
 
     `root` is the folder whose images may be named instead of sent.
     """
 
-    def __init__(self, model: Model, metrics: Metrics, log: Log | None, root: str | None) -> None:
+    def __init__(self, model: Model, metrics: Metrics, log: PredictionLog | None, root: str | None) -> None:
         self.metrics, self.log, self.root = metrics, log, root
         self.admission = Admission()
-        self.put(model)
+        self.use(model)
 
-    def put(self, model: Model) -> None:
-        """Let a model answer every request that begins from now on."""
+    def use(self, model: Model) -> None:
+        """Use a model for every request that starts from now on."""
         self.model = model
-        self.metrics.show_model(model.version)
+        self.metrics.set_version(model.version)
 
-    def answer(self, model: Model, image: BinaryIO) -> tuple[Prediction, NDArray[np.float32] | None]:
-        """Prediction and embedding of an image, counted and kept.
+    def predict(self, model: Model, image: BinaryIO) -> tuple[Prediction, NDArray[np.float32] | None]:
+        """Return prediction and embedding of an image; count and log them.
 
-        Raises LanduseError if it is unreadable, Unavailable where there is no room for one so large.
+        Raises LanduseError if the image is unreadable, Unavailable if there is no room for one this large.
         """
         with self.admission.admit(pixel_count(image)):
-            said, embedding = model.classifier.look(image)
-        self.metrics.count(said)
+            prediction, embedding = model.classifier.predict_with_embedding(image)
+        self.metrics.count_prediction(prediction)
         if self.log:
-            self.log.add(row(model.version, said, embedding, image))
-        return said, embedding
+            self.log.add(log_row(model.version, prediction, embedding, image))
+        return prediction, embedding
 
-    def answer_page(self, content: bytes) -> dict[str, Any]:
-        """What the page shows of an image: prediction, version, and the nearest training examples."""
-        model = begun.get()
-        said, embedding = self.answer(model, BytesIO(content))
-        known = model.examples is not None and embedding is not None
-        nearest = model.examples.nearest(embedding, NEAREST) if known else []
+    def predict_for_page(self, content: bytes) -> dict[str, Any]:
+        """Return what the page shows for an image: prediction, version, and the nearest training examples."""
+        model = current_model.get()
+        prediction, embedding = self.predict(model, BytesIO(content))
+        if model.examples is None or embedding is None:
+            nearest = []
+        else:
+            nearest = model.examples.nearest(embedding, NEAREST_EXAMPLES)
         return {
-            "prediction": said.model_dump(),
+            "prediction": prediction.model_dump(),
             "version": model.version,
             "nearest": [example._asdict() | {"thumbnail": data_uri(example.thumbnail)} for example in nearest],
         }
 
 
-def row(version: str, said: Prediction, embedding: NDArray | None, image: BinaryIO) -> dict[str, Any]:
-    """A row of the log."""
+def log_row(version: str, prediction: Prediction, embedding: NDArray[np.float32] | None, image: BinaryIO) -> Row:
+    """Return the prediction log's row for an image; its embedding in float16."""
     image.seek(0)
-    digest = file_digest(image, "sha256").hexdigest()
+    digest = file_digest(image, "sha256").hexdigest()  # type: ignore[arg-type]  # every such file has `readinto`
     return {
         "time": datetime.now(UTC),
         "version": version,
-        "label": said.label,
-        "confidence": said.confidence,
-        "unsure": said.unsure,
+        "label": prediction.label,
+        "confidence": prediction.confidence,
+        "unsure": prediction.unsure,
         "embedding": None if embedding is None else embedding.astype(np.float16),
         "sha256": digest,
     }
 
 
 class ScoringModel:
-    """What MLflow's scoring app takes for a model: it asks `predict` with the `inputs` of a request.
+    """Stands in for a pyfunc model in MLflow's scoring app, which calls `predict` with the `inputs` of a request.
 
-    The methods of the metadata tell MLflow to hand these over as they are.
+    It is its own metadata, which makes MLflow pass the inputs on unchanged.
     """
 
-    def __init__(self, answers: Answers) -> None:
-        self.answers, self.metadata = answers, self
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor, self.metadata = predictor, self
 
     def get_input_schema(self) -> None:
-        """There is none: `predict` looks at its input itself."""
+        """Return no schema: `predict` checks its input itself."""
 
     def _is_signature_from_type_hint(self) -> bool:
         return True
 
     def predict(self, model_input: Any) -> list[dict[str, Any]]:
-        """One prediction per image. Raises RefusedImage for the first bad one, and for input of another shape."""
+        """Return one prediction per image. Raises RefusedInput for the first bad image and for malformed input."""
         if not (isinstance(model_input, list) and all(isinstance(text, str) for text in model_input)):
-            raise RefusedImage(SHAPE)
-        if len(model_input) > MOST_IMAGES:
-            raise RefusedImage(f"inputs has {len(model_input):,} images: send at most {MOST_IMAGES:,} at once")
-        model = begun.get()
+            raise RefusedInput(EXPECTED_INPUT)
+        if len(model_input) > MAX_IMAGES:
+            raise RefusedInput(f"inputs has {len(model_input):,} images: send at most {MAX_IMAGES:,} at once")
+        model = current_model.get()
         try:
-            every = map if len(model_input) == 1 else map_ahead
-            return list(every(lambda numbered: self.answer(model, *numbered), enumerate(model_input)))
-        except RefusedImage:
+            mapped = map if len(model_input) == 1 else parallel_map
+            return list(mapped(lambda numbered: self.predict_one(model, *numbered), enumerate(model_input)))
+        except RefusedInput:
             raise
         except Exception:
             traceback.print_exc()
-            raise RefusedImage(UNEXPECTED, INTERNAL_ERROR) from None
+            raise RefusedInput(INTERNAL_ERROR_MESSAGE, INTERNAL_ERROR) from None
 
-    def answer(self, model: Model, number: int, text: str) -> dict[str, Any]:
-        """The prediction for one input, by its number in the request."""
+    def predict_one(self, model: Model, number: int, text: str) -> dict[str, Any]:
+        """Return the prediction for one input, given its index in the request."""
         try:
-            with opened_image(text, self.answers.root) as image:
-                return self.answers.answer(model, image)[0].model_dump()
+            with open_input(text, self.predictor.root) as image:
+                return self.predictor.predict(model, image)[0].model_dump()
         except Unavailable as error:
-            raise RefusedImage(str(error), TEMPORARILY_UNAVAILABLE) from None
+            raise RefusedInput(str(error), TEMPORARILY_UNAVAILABLE) from None
         except LanduseError as error:
-            raise RefusedImage(f"inputs[{number}]: {error}") from None
+            raise RefusedInput(f"inputs[{number}]: {error}") from None

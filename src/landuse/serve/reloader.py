@@ -1,4 +1,4 @@
-"""Follow an alias: what it comes to mean is loaded beside the model at work, and then takes its place."""
+"""Reload the model when its alias moves: load the new version beside the served one, then swap them."""
 
 import sys
 from threading import Event, Thread
@@ -6,52 +6,52 @@ from threading import Event, Thread
 from landuse.core.errors import one_line
 from landuse.registry import resolve
 from landuse.serve.model import load
-from landuse.serve.predictor import Answers
+from landuse.serve.predictor import Predictor
 
-PATIENCE = 6
+BACKOFF = 6
 
 
-class Follower:
-    """Looks at the registry every so many seconds, and more rarely while that leads to nothing."""
+class Reloader:
+    """Polls the registry every `seconds`, and less often while that fails."""
 
-    def __init__(self, alias: str, int8: bool, seconds: float, answers: Answers) -> None:
-        self.alias, self.int8, self.seconds, self.answers = alias, int8, seconds, answers
-        self.trouble: str | None = None
-        self.ended = Event()
-        self.thread = Thread(target=self.run, name="follow", daemon=True)
+    def __init__(self, alias: str, int8: bool, seconds: float, predictor: Predictor) -> None:
+        self.alias, self.int8, self.seconds, self.predictor = alias, int8, seconds, predictor
+        self.failure: str | None = None
+        self.closed = Event()
+        self.thread = Thread(target=self.run, name="reloader", daemon=True)
 
     def start(self) -> None:
-        """Begin to look, in a thread of its own."""
+        """Start polling in a background thread."""
         self.thread.start()
 
     def close(self) -> None:
-        """Look no more; a look under way is not waited for."""
-        self.ended.set()
+        """Stop polling, without waiting for a reload in progress."""
+        self.closed.set()
 
     def run(self) -> None:
-        """Look until the end."""
-        while not self.ended.wait(self.seconds * (PATIENCE if self.trouble else 1)):
-            self.look()
+        """Poll until closed."""
+        while not self.closed.wait(self.seconds * (BACKOFF if self.failure else 1)):
+            self.reload()
 
-    def look(self) -> None:
-        """Put the version that the alias means now in place. Whatever is wrong with it, the old one goes on."""
+    def reload(self) -> None:
+        """Serve the version that the alias points to; if that fails, keep serving the old one."""
         try:
             name, number = resolve.resolve(self.alias)
             version = f"models:/{name}/{number}"
-            if resolve.answering(version, self.int8) != self.answers.model.version:
-                self.answers.put(load(version, self.int8))
-                self.say(f"{self.answers.model.version} answers now")
-            self.trouble = None
-        except Exception as error:  # what a damaged version or a registry that is down may lead to is not foreseen
-            self.complain(one_line(error))
-        self.answers.metrics.following.set(self.trouble is None)
+            if resolve.display_name(version, self.int8) != self.predictor.model.version:
+                self.predictor.use(load(version, self.int8))
+                self.log(f"{self.predictor.model.version} answers now")
+            self.failure = None
+        except Exception as error:  # a damaged version or an unreachable registry can raise anything
+            self.report_failure(one_line(error))
+        self.predictor.metrics.following.set(self.failure is None)
 
-    def complain(self, trouble: str) -> None:
-        """Say what is wrong, once."""
-        if trouble != self.trouble:
-            self.say(f"{self.answers.model.version} goes on answering: {trouble}")
-        self.trouble = trouble
+    def report_failure(self, failure: str) -> None:
+        """Log a failure, once while it lasts."""
+        if failure != self.failure:
+            self.log(f"{self.predictor.model.version} goes on answering: {failure}")
+        self.failure = failure
 
-    def say(self, text: str) -> None:
-        """A line of the server's log."""
-        print(f"landuse serve: {text}", file=sys.stderr, flush=True)
+    def log(self, message: str) -> None:
+        """Write a line to the server's log."""
+        print(f"landuse serve: {message}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""A whole answer; one that refuses is one sentence of JSON, as MLflow's are."""
+"""Complete HTTP replies; an error is one sentence of JSON, in MLflow's format."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,44 +6,45 @@ from http import HTTPStatus
 
 from starlette.types import Message
 
-LONGEST = 300
+MAX_MESSAGE_LENGTH = 300
 RETRY_AFTER = (b"retry-after", b"5")  # seconds
-CLOSING = (b"connection", b"close")
-SHAPE = 'send {"inputs": [image, ...]}, every image as text in base64'
-OTHER_SHAPE = ("Invalid input", "Request payload")  # so begins what MLflow says of JSON that it does not expect
+CONNECTION_CLOSE = (b"connection", b"close")
+EXPECTED_INPUT = 'send {"inputs": [image, ...]}, every image as text in base64'
+MLFLOW_INPUT_ERRORS = ("Invalid input", "Request payload")  # how MLflow's messages about unexpected JSON begin
 Header = tuple[bytes, bytes]
 
 
 @dataclass
 class Reply:
-    """A whole answer, as it goes out."""
+    """A complete reply, ready to send."""
 
     status: int = 500
     headers: list[Header] = field(default_factory=list)
     body: bytes = b""
 
-    async def take(self, message: Message) -> None:
-        """A part of the answer, as the app sends it."""
+    async def collect(self, message: Message) -> None:
+        """Add a part of the reply; serves as the app's `send`."""
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], list(message["headers"])
         else:
             self.body += message.get("body", b"")
 
 
-def refusal(status: int, message: str, code: str | None = None, closing: bool = False) -> Reply:
-    """An error as MLflow's are: a code, and a sentence on one line. `closing` where the request was not read whole."""
-    line = (message.strip().splitlines() or [HTTPStatus(status).phrase])[0][:LONGEST]
+def error_reply(status: int, message: str, code: str | None = None, close: bool = False) -> Reply:
+    """Return an error in MLflow's format: a code, and a one-line message. `close` ends the connection after it."""
+    line = (message.strip().splitlines() or [HTTPStatus(status).phrase])[0][:MAX_MESSAGE_LENGTH]
     body = json.dumps({"error_code": code or HTTPStatus(status).name, "message": line}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [RETRY_AFTER] if status == HTTPStatus.SERVICE_UNAVAILABLE else []
-    return Reply(status, headers + [CLOSING] if closing else headers, body)
+    return Reply(status, headers + [CONNECTION_CLOSE] if close else headers, body)
 
 
-def tidy(reply: Reply) -> Reply:
-    """An error of the app as one sentence, without stack traces and without the request repeated."""
+def sanitize_error(reply: Reply) -> Reply:
+    """Reduce an error of the app to one sentence, without stack traces and without echoing the request."""
     try:
-        said = json.loads(reply.body)
-        code, message = said.get("error_code"), said.get("message") or said.get("detail")
+        content = json.loads(reply.body)
+        code, message = content.get("error_code"), content.get("message") or content.get("detail")
     except (ValueError, AttributeError):
         code, message = None, reply.body.decode(errors="replace")
-    return refusal(reply.status, SHAPE if str(message).startswith(OTHER_SHAPE) else str(message), code)
+    known = str(message).startswith(MLFLOW_INPUT_ERRORS)
+    return error_reply(reply.status, EXPECTED_INPUT if known else str(message), code)

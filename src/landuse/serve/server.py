@@ -1,4 +1,4 @@
-"""Uvicorn, with connections of our own, and an end at which nobody who was let in is sent away without an answer."""
+"""Uvicorn with custom connections and a shutdown that answers every client already connected."""
 
 import asyncio
 import ctypes
@@ -12,26 +12,28 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 
 from landuse.serve.connection import KEEP_ALIVE_SECONDS, Connection
-from landuse.serve.middleware import Door
+from landuse.serve.middleware import RequestMiddleware
 
-FAREWELL_SECONDS = 10
-HANDSHAKE_SECONDS = 0.05  # for who is connecting when the door closes
-SO_ATTACH_FILTER = 26  # of Linux, as are the instructions: load the flags of TCP; is SYN set? drop; let the rest pass
-NO_SYN = struct.pack("HBBI" * 4, 0x30, 0, 0, 13, 0x45, 0, 1, 0x02, 0x06, 0, 0, 0, 0x06, 0, 0, 0xFFFFFFFF)
-QUIET = "error"  # what others send wrongly is answered to them; the log would fill with it
+GRACE_SECONDS = 10
+HANDSHAKE_SECONDS = 0.05  # for TCP handshakes in progress when the socket closes
+SO_ATTACH_FILTER = 26  # Linux only, as is this BPF program: load the TCP flags; drop if SYN is set; else accept
+DROP_SYN = struct.pack("HBBI" * 4, 0x30, 0, 0, 13, 0x45, 0, 1, 0x02, 0x06, 0, 0, 0, 0x06, 0, 0, 0xFFFFFFFF)
+LOG_LEVEL = "error"  # clients are told about their malformed requests; warnings would only fill the log
 
 
 class Server(uvicorn.Server):
-    """A server that, told to end, takes those in who wait at its door, answers everybody once more, and closes."""
+    """A server that, when told to stop, still accepts queued connections and answers each client before closing."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the door, and then as uvicorn does: wait for what is under way, at most so many seconds."""
-        for door in sockets or []:
-            ignore_newcomers(door)
+        """Stop accepting connections, then shut down as uvicorn does: wait up to GRACE_SECONDS for open requests."""
+        for sock in sockets or []:
+            drop_new_connections(sock)
         await asyncio.sleep(HANDSHAKE_SECONDS)
-        queued = [client for door in sockets or [] for client in accepted(door)]
-        for door in [*self.servers, *(sockets or [])]:
-            door.close()
+        queued = [client for sock in sockets or [] for client in accept_queued(sock)]
+        for server in self.servers:
+            server.close()
+        for sock in sockets or []:
+            sock.close()
         self.server_state.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
         loop = asyncio.get_running_loop()
         connection = partial(Connection, self.config, self.server_state, self.lifespan.state, loop)
@@ -40,27 +42,27 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def ignore_newcomers(door: socket.socket) -> None:
-    """Let nobody begin to connect, so that nobody is connected between the last look and the end; they try again.
+def drop_new_connections(sock: socket.socket) -> None:
+    """Drop new SYNs, so that nobody connects between the last `accept` and closing the socket; clients retry.
 
-    Elsewhere than on Linux somebody may be, and is reset.
+    Linux only; elsewhere such a connection may be reset.
     """
-    program = ctypes.create_string_buffer(NO_SYN)
+    program = ctypes.create_string_buffer(DROP_SYN)
     with suppress(OSError):
-        door.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 4, ctypes.addressof(program)))
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 4, ctypes.addressof(program)))
 
 
-def accepted(door: socket.socket) -> Iterator[socket.socket]:
-    """Who is connected, as the system sees it, and was not let in yet: closing the door would reset them."""
+def accept_queued(sock: socket.socket) -> Iterator[socket.socket]:
+    """Accept the connections in the listen queue, which closing the socket would reset."""
     try:
         while True:
-            yield door.accept()[0]
-    except OSError:  # there is nobody more
+            yield sock.accept()[0]
+    except OSError:  # the queue is empty
         return
 
 
-def build_server(app: Door) -> Server:
-    """A server for an app. Whatever else is installed, h11 reads HTTP, asyncio runs it, and there are no WebSockets."""
+def build_server(app: RequestMiddleware) -> Server:
+    """Build the server for an app: always h11 and asyncio, whatever else is installed, and no WebSockets."""
     return Server(
         uvicorn.Config(
             app,
@@ -68,10 +70,10 @@ def build_server(app: Door) -> Server:
             loop="asyncio",
             ws="none",
             lifespan="on",
-            log_level=QUIET,
+            log_level=LOG_LEVEL,
             access_log=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=FAREWELL_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )

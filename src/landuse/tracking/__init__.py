@@ -1,4 +1,4 @@
-"""MLflow: one run per training, found again by the model it made, continued by evaluate and register."""
+"""MLflow tracking: one run per training, identified by the model it made, continued by evaluate and register."""
 
 import json
 import time
@@ -11,17 +11,17 @@ import mlflow
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made on import
 from mlflow.entities import Metric, Param, Run
 from numpy.typing import NDArray
 
 from landuse.core import process
 from landuse.core.addresses import public_values
-from landuse.core.files import made, read_record, read_table, sha256_of
+from landuse.core.files import read_record, read_table, require, sha256_of
 from landuse.core.paths import (
     DATA,
     DATA_DOCS,
-    DOCS_OF,
+    DATA_DOCS_SOURCE,
     HISTORY,
     MANIFEST,
     METRICS,
@@ -35,18 +35,19 @@ from landuse.core.paths import (
     VALIDATION_PAGE,
 )
 from landuse.project import lineage
-from landuse.tracking.backend_store import EXPERIMENT, store
+from landuse.tracking.backend_store import EXPERIMENT
+from landuse.tracking.backend_store import store as store
 
 MODEL_TAG = "model.sha256"
-SCORE = "best_validation_accuracy"  # of a trial; of a search, that of its best trial
-METRICS_AT_ONCE = 900  # MLflow takes up to a thousand
+SCORE = "best_validation_accuracy"  # metric of a trial; a search has the value of its best trial
+METRICS_PER_BATCH = 900  # MLflow accepts up to a thousand
 
 
 @contextmanager
 def training_run(facts: dict[str, Any], **used: Any) -> Iterator[dict[str, Any]]:
-    """A new run with data, code and params as tags, parameters and dataset; yields what `run.json` is to hold.
+    """Start a run that records data, code and params as tags, parameters and dataset; yield the content for `run.json`.
 
-    `used` are the sections of params that are at work, by name.
+    `facts` are further tags; `used` are the params sections in use, by name.
     """
     tags, params = lineage.tags(**used) | facts, lineage.params_record(**used)
     record = {"tags": tags, "params": params, "versions": lineage.versions()}
@@ -58,35 +59,37 @@ def training_run(facts: dict[str, Any], **used: Any) -> Iterator[dict[str, Any]]
 
 
 def end_lost_runs() -> None:
-    """Mark runs as killed whose process on this machine ended without a word."""
+    """Mark running runs whose process on this machine died as killed."""
     client = MlflowClient()
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
+        return
     for run in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
         if process.is_gone(run.data.tags):
             client.set_terminated(run.info.run_id, "KILLED")
 
 
 def run_name(record: dict[str, Any]) -> str:
-    """Data version and what is trained, such as `a1b2c3-block_14`."""
+    """Name a run after its data version and the first trained layer, such as `a1b2c3-block_14`."""
     return f"{record['tags']['data.md5'][:6]}-{record['params']['train.unfreeze_from']}"
 
 
 def log_record(record: dict[str, Any]) -> None:
-    """Tags, parameters and data set of the run at hand."""
+    """Log tags, parameters, package versions and dataset to the active run."""
     mlflow.set_tags(record["tags"])
-    mlflow.log_params(public_values(record["params"]))  # an older run.json may say more
+    mlflow.log_params(public_values(record["params"]))  # an older run.json may hold secrets of addresses
     mlflow.log_dict(record["versions"], "versions.json")
-    source = LocalArtifactDatasetSource(str(DATA.resolve()))
-    mlflow.log_input(MetaDataset(source, name="data", digest=record["tags"]["data.md5"]), context="training")
+    source, digest = LocalArtifactDatasetSource(str(DATA.resolve())), record["tags"]["data.md5"]
+    dataset = MetaDataset(source, name="data", digest=digest)  # type: ignore[abstract]  # MLflow's lacks a `profile`
+    mlflow.log_input(dataset, context="training")
 
 
 def log_epoch(row: dict[str, float]) -> None:
-    """The metrics of one epoch (counted from 1, under `epoch`)."""
+    """Log the metrics of one epoch; `epoch` in the row counts from 1."""
     mlflow.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"]))
 
 
 def finish_training(record: dict[str, Any], model_sha256: str) -> None:
-    """Mark the run with the model it made, and write `artifacts/run.json`."""
+    """Tag the active run with the digest of its model, log its files, and write `artifacts/run.json`."""
     record["tags"][MODEL_TAG] = model_sha256
     mlflow.set_tag(MODEL_TAG, model_sha256)
     log_training_files()
@@ -94,31 +97,31 @@ def finish_training(record: dict[str, Any], model_sha256: str) -> None:
 
 
 def log_training_files() -> None:
-    """Split and history, as artifacts."""
+    """Log split and history as artifacts."""
     for path in (SPLITS, HISTORY):
-        mlflow.log_artifact(str(made(path)))
+        mlflow.log_artifact(str(require(path)))
 
 
 @contextmanager
 def continued_run() -> Iterator[mlflow.ActiveRun]:
-    """The run that made the model in `artifacts/`. In a store that does not have it, it is recorded again first."""
+    """Continue the run that made the model in `artifacts/`, recreating it first if the store does not have it."""
     record = read_record(RUN)
     with store():
         end_lost_runs()
-        found = find_run(record["tags"][MODEL_TAG])
-        with mlflow.start_run(run_id=found.info.run_id if found else record_again(record)) as run:
+        logged = find_run(record["tags"][MODEL_TAG])
+        with mlflow.start_run(run_id=logged.info.run_id if logged else recreate_run(record)) as run:
             mlflow.set_tags(process.identity())
             yield run
 
 
 def find_run(model_sha256: str) -> Run | None:
-    """The latest run that made this model."""
+    """Return the latest run that made this model, or None."""
     return latest_run(f"tags.`{MODEL_TAG}` = '{model_sha256}'")
 
 
 def latest_run(condition: str) -> Run | None:
-    """The latest run of which a condition holds, in the words of MLflow's search."""
-    runs = mlflow.search_runs(
+    """Return the latest run that matches an MLflow search condition, or None."""
+    runs: list[Run] = mlflow.search_runs(
         experiment_names=[EXPERIMENT],
         filter_string=condition,
         order_by=["attributes.start_time DESC"],
@@ -128,50 +131,50 @@ def latest_run(condition: str) -> Run | None:
     return runs[0] if runs else None
 
 
-def record_again(record: dict[str, Any]) -> str:
-    """A run of this store for a model that was trained with another one; returns its id."""
+def recreate_run(record: dict[str, Any]) -> str:
+    """Create a run for a model that was trained with another store, from the files in `artifacts/`; return its id."""
     with mlflow.start_run(run_name=run_name(record), tags={"recorded": "again, from artifacts/run.json"}) as run:
         log_record(record)
         for row in read_table(HISTORY).to_dict("records"):
-            log_epoch(row)
+            log_epoch({str(name): value for name, value in row.items()})
         log_training_files()
         if METRICS.exists():
             log_evaluation(read_record(METRICS))
-    return run.info.run_id
+    return str(run.info.run_id)
 
 
 def log_evaluation(metrics: dict[str, Any]) -> None:
-    """Metrics, predictions, pictures of the held-out subset, and the params that all came from, on the run at hand."""
+    """Log metrics, predictions and pictures of the held-out subset to the active run, and the params behind them."""
     mlflow.log_metrics({name: value for name, value in metrics.items() if isinstance(value, int | float)})
     mlflow.set_tag("evaluated.subset", metrics["subset"])
     mlflow.log_dict(lineage.params_with(read_record(RUN)["params"]), PARAMS.name)
     for path in (METRICS, PREDICTIONS, PER_CLASS):
-        mlflow.log_artifact(str(made(path)))
-    mlflow.log_artifacts(str(made(PICTURES)), "pictures")
+        mlflow.log_artifact(str(require(path)))
+    mlflow.log_artifacts(str(require(PICTURES)), "pictures")
 
 
 def log_validation() -> None:
-    """Manifest, verdict, page and, where they are of this manifest, Data Docs, on the run at hand."""
+    """Log manifest, validation result and page to the active run, and Data Docs if they are of this manifest."""
     for path in (MANIFEST, VALIDATION, VALIDATION_PAGE):
         mlflow.log_artifact(str(path), "validation")
-    if DOCS_OF.exists() and DOCS_OF.read_text("utf-8") == sha256_of(MANIFEST):
+    if DATA_DOCS_SOURCE.exists() and DATA_DOCS_SOURCE.read_text("utf-8") == sha256_of(MANIFEST):
         mlflow.log_artifacts(str(DATA_DOCS), f"validation/{DATA_DOCS.name}")
 
 
 def log_latency(milliseconds: NDArray[np.float64]) -> None:
-    """Median and 95th percentile of the time one prediction took, on the run at hand."""
+    """Log median and 95th percentile of prediction times [images], in milliseconds, to the active run."""
     median, slow = np.percentile(milliseconds, [50, 95])
     mlflow.log_metrics({"latency_ms_median": median, "latency_ms_p95": slow})
 
 
 @contextmanager
 def tuning_run(earlier: str | None) -> Iterator[str]:
-    """A run that the trials of a study hang below: the earlier one, unless code, params or store are others; its id."""
+    """Start the parent run of a study's trials and yield its id; continue the earlier run if it has the same tags."""
     tags = lineage.tags()
     with store():
         end_lost_runs()
-        found = latest_run(f"attributes.run_id = '{earlier}'")
-        run_id = earlier if found and tags.items() <= found.data.tags.items() else None
+        previous = latest_run(f"attributes.run_id = '{earlier}'")
+        run_id = earlier if previous and tags.items() <= previous.data.tags.items() else None
         name = f"{tags['data.md5'][:6]}-tune"
         with mlflow.start_run(run_id, run_name=name, tags=tags | process.identity()) as run:
             mlflow.log_params(lineage.params_record())
@@ -181,7 +184,7 @@ def tuning_run(earlier: str | None) -> Iterator[str]:
 def log_trial(
     parent: str, name: str, values: dict[str, Any], rows: list[dict[str, float]], score: float | None, outcome: str
 ) -> None:
-    """One trial as a run of its own: the values it tried, the metrics of its epochs, its score, and how it ended."""
+    """Log a trial as a child run: the values it tried, the metrics of each epoch, its score and its outcome."""
     client, now = MlflowClient(), int(time.time() * 1000)
     tags = {"mlflow.parentRunId": parent, "outcome": outcome} | process.identity()
     run = client.create_run(client.get_run(parent).info.experiment_id, run_name=name, tags=tags)
@@ -191,13 +194,13 @@ def log_trial(
     metrics += [Metric(SCORE, score, now, 0)] if score is not None else []
     params = [Param(f"train.{key}", str(value)) for key, value in values.items()]
     client.log_batch(run.info.run_id, params=params)
-    for start in range(0, len(metrics), METRICS_AT_ONCE):
-        client.log_batch(run.info.run_id, metrics[start : start + METRICS_AT_ONCE])
+    for start in range(0, len(metrics), METRICS_PER_BATCH):
+        client.log_batch(run.info.run_id, metrics[start : start + METRICS_PER_BATCH])
     client.set_terminated(run.info.run_id)
 
 
 def finish_tuning(values: dict[str, Any], score: float, folder: Path) -> None:
-    """The best values, their score and the pictures of the study, on the run at hand."""
+    """Log the best values, their score and the study's pictures to the active run."""
     mlflow.log_metric(SCORE, score)
     mlflow.set_tags({f"best.{key}": value for key, value in values.items()})
     for picture in sorted(folder.glob("*.png")):

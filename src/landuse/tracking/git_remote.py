@@ -1,4 +1,4 @@
-"""The address of the git repository, which MLflow records with every run and model: only what is public of it."""
+"""The address of the git remote, which MLflow records with every run and model: only its public part."""
 
 from mlflow.tracking.context import registry
 from mlflow.tracking.context.git_context import GitRunContext
@@ -8,15 +8,15 @@ from landuse.core.addresses import public
 
 
 class PublicOrigin(GitRunContext):
-    """The tags that MLflow reads from git, whose own redaction misses odd logins and queries."""
+    """MLflow's git tags with secrets removed from the address: its own redaction misses unusual logins and queries."""
 
     def tags(self) -> dict[str, str]:
-        found = super().tags()
-        return found | {MLFLOW_GIT_REPO_URL: public(found[MLFLOW_GIT_REPO_URL])} if MLFLOW_GIT_REPO_URL in found else {}
+        tags: dict[str, str] = super().tags()  # type: ignore[no-untyped-call]  # MLflow's
+        return tags | {MLFLOW_GIT_REPO_URL: public(tags[MLFLOW_GIT_REPO_URL])} if MLFLOW_GIT_REPO_URL in tags else {}
 
 
 def keep_origin_public() -> None:
-    """Let MLflow ask PublicOrigin after its own context of git: the last one to answer counts."""
+    """Register PublicOrigin after MLflow's own git context, once: the last context that sets a tag wins."""
     contexts = registry._run_context_provider_registry
     if not any(isinstance(context, PublicOrigin) for context in contexts):
-        contexts.register(PublicOrigin)
+        contexts.register(PublicOrigin)  # type: ignore[no-untyped-call]  # MLflow's

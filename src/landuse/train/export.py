@@ -1,4 +1,4 @@
-"""Export: the trained network as Keras and LiteRT files, with what is needed to use them; and in int8."""
+"""Export the trained network as Keras, LiteRT and int8 LiteRT files, with a model card."""
 
 import json
 import re
@@ -27,10 +27,10 @@ from landuse.ml.classifier import (
     unsure_key,
 )
 from landuse.ml.diagnostics import dead_kernels, depthwise_filters
-from landuse.ml.images import Pixels, map_ahead, read_image, spread
-from landuse.ml.litert import Traced, to_int8, to_litert, traced
+from landuse.ml.images import Pixels, evenly_spaced, parallel_map, read_image
+from landuse.ml.litert import ConcreteFunction, to_int8, to_litert, trace
 from landuse.ml.network import HEAD, KERAS_FILE, backbone_of
-from landuse.train.calibration import trusted_confidence
+from landuse.train.calibration import confidence_threshold
 
 CALIBRATION_IMAGES = 8
 PREPROCESSING = (
@@ -38,49 +38,49 @@ PREPROCESSING = (
 )
 
 
-def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, sure_accuracy: float) -> str:
-    """Write `artifacts/model/`; returns the digest of the LiteRT file and card, which holds those of the other files.
+def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, target_accuracy: float) -> str:
+    """Write `artifacts/model/`; return the digest of the LiteRT file and card, which lists those of the other files.
 
-    The same weights, data and split give the same bytes. Raises LanduseError where the LiteRT file differs by
-    more than 0.001 in a probability from the network.
+    The same weights, data and split give the same bytes. Raises LanduseError if a probability of the LiteRT file
+    differs by more than 0.001 from the network's.
     """
     MODEL.mkdir(parents=True, exist_ok=True)
     save_keras(network, MODEL / KERAS_FILE)
     card = model_card(network, facts, sorted(splits["label"].unique()))
     rows = {subset: splits[splits["subset"] == subset] for subset in ("train", "validation")}
-    pixels, checked = (
-        [read_image(DATA / path, card["image_size"]) for path in paths.iloc[spread(len(paths), most)]]
-        for paths, most in ((rows["train"]["path"], CALIBRATION_IMAGES), (rows["validation"]["path"], CHECKED_IMAGES))
+    calibration_images, checked_images = (
+        [read_image(DATA / path, card["image_size"]) for path in paths.iloc[evenly_spaced(len(paths), limit)]]
+        for paths, limit in ((rows["train"]["path"], CALIBRATION_IMAGES), (rows["validation"]["path"], CHECKED_IMAGES))
     )
     served = keras.Model(network.input, {PROBABILITIES: network.output, EMBEDDING: network.get_layer(HEAD).input})
-    graph = traced(served)
+    graph = trace(served)
     flatbuffer = to_litert(served, graph)
-    check_conversion(graph, flatbuffer, checked)
+    check_conversion(graph, flatbuffer, checked_images)
     (MODEL / MODEL_FILE).write_bytes(flatbuffer)
-    (MODEL / INT8_FILE).write_bytes(to_int8(flatbuffer, pixels))
-    confidence, right = int8_answers(rows["validation"], card)
-    card[unsure_key(int8=True)] = trusted_confidence(confidence, right, sure_accuracy)
+    (MODEL / INT8_FILE).write_bytes(to_int8(flatbuffer, calibration_images))
+    confidence, correct = int8_predictions(rows["validation"], card)
+    card[unsure_key(int8=True)] = confidence_threshold(confidence, correct, target_accuracy)
     card["validation"] = {
         "images": len(rows["validation"]),
         "accuracy": facts["accuracy"],
-        "int8_accuracy": float(right.mean()),
+        "int8_accuracy": float(correct.mean()),
     }
     card["files"] = {name: sha256_of(MODEL / name) for name in (KERAS_FILE, INT8_FILE)}
     (MODEL / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return Classifier(MODEL).digest
 
 
-def int8_answers(images: pd.DataFrame, card: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """How sure the int8 file is of each row (path, label), and whether it is right."""
+def int8_predictions(images: pd.DataFrame, card: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the confidence of the int8 file for each row (path, label), and whether its prediction is correct."""
     lite = LiteModel((MODEL / INT8_FILE).read_bytes())
-    answers = map_ahead(lambda path: lite(read_image(DATA / path, card["image_size"])), images["path"])
-    probabilities = np.stack(list(answers))
+    outputs = parallel_map(lambda path: lite(read_image(DATA / path, card["image_size"])), images["path"])
+    probabilities = np.stack(list(outputs))
     predicted = np.array(card["labels"])[probabilities.argmax(axis=1)]
     return probabilities.max(axis=1), predicted == images["label"].to_numpy()
 
 
 def save_keras(network: keras.Model, path: Path) -> None:
-    """Save as `.keras` without time of day and memory addresses, so that a model trained again is the same file."""
+    """Save as `.keras` without timestamps and memory addresses, so that retraining gives the same file."""
     network.save(path)
     with zipfile.ZipFile(path) as saved:
         members = {name: saved.read(name) for name in sorted(saved.namelist())}
@@ -93,7 +93,7 @@ def save_keras(network: keras.Model, path: Path) -> None:
 
 
 def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -> dict[str, Any]:
-    """What travels with the model: labels, input, preprocessing, origin, and what is known of the network."""
+    """Build the model card: labels, input size, preprocessing, provenance, and diagnostics of the network."""
     backbone = backbone_of(network)
     return {
         "labels": labels,
@@ -116,14 +116,14 @@ def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -
     }
 
 
-def check_conversion(graph: Traced, flatbuffer: bytes, images: list[Pixels]) -> None:
-    """Compare the trained network with what was converted from it, on images, or raise LanduseError."""
+def check_conversion(graph: ConcreteFunction, flatbuffer: bytes, images: list[Pixels]) -> None:
+    """Raise LanduseError if the converted model and the trained network differ on some images."""
     lite = LiteModel(flatbuffer)
     expected = np.stack([graph(image[np.newaxis])[PROBABILITIES].numpy()[0] for image in images])
     difference = float(np.abs(expected - np.stack([lite(image) for image in images])).max())
     if not difference <= TOLERANCE:
         raise LanduseError(
             f"{MODEL / MODEL_FILE} and the trained network differ by {difference:.2g} in a probability ({TOLERANCE} at "
-            "most): the conversion to LiteRT failed; look at the weights and the versions of tensorflow and "
+            "most): the conversion to LiteRT failed; check the weights and the versions of tensorflow and "
             "ai-edge-litert"
         )

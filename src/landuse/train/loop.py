@@ -1,4 +1,4 @@
-"""The steps of training, in TensorFlow's own loop: a call from Python costs more than a step of a small network."""
+"""The training loop, in TensorFlow graphs: a call from Python costs more than a step of a small network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,141 +11,146 @@ from numpy.typing import NDArray
 
 from landuse.ml.network import device
 from landuse.params import TrainParams
-from landuse.train.batches import Chunk, Passes
+from landuse.train.batches import BatchLoader, Chunk
 
-Moved = Callable[[int, "Outcome"], None]
-Sums = tuple[tf.Tensor, tf.Tensor]
+Totals = tuple[tf.Tensor, tf.Tensor]  # of some batches: the sum of the losses, and the number of correct images
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a pass so far: mean loss, accuracy, and how fast it went."""
+class EpochMetrics:
+    """Metrics of an epoch so far: mean loss, accuracy and throughput."""
 
     loss: float
     accuracy: float
     images_per_second: float
 
 
-class Learner:
-    """A network in training: `seeing` and the head upon it. `learn` and `judge` each make a pass.
+OnBatchesEnd = Callable[[int, EpochMetrics], None]  # takes the number of processed images
 
-    Both tell `moved` how many images are done. It may `begin` any number of times: what is set then stands in
-    variables, since to build the graph of a step takes longer than to train a head.
+
+class TrainingLoop:
+    """A network in training: `embedder` followed by `head`. `train_epoch` and `eval_epoch` each make one epoch.
+
+    It can be `reset` any number of times. Hyperparameters are kept in variables, because building the graph of a step
+    takes longer than training a head.
     """
 
-    def __init__(self, seeing: keras.Model, head: keras.layers.Layer, train: Passes) -> None:
-        self.seeing, self.head = seeing, head
-        self.variables = [*seeing.trainable_variables, *head.trainable_variables]
-        self.class_weight = tf.constant(train.class_weight())
+    def __init__(self, embedder: keras.Model, head: keras.layers.Layer, train: BatchLoader) -> None:
+        self.embedder, self.head = embedder, head
+        self.variables = [*embedder.trainable_variables, *head.trainable_variables]
+        self.class_weights = tf.constant(train.class_weights())
         self.batch_size, self.seed = tf.Variable(1), tf.Variable(0)
         self.label_smoothing, self.dropout, self.weight_decay = (tf.Variable(0.0) for _ in range(3))
         adam = keras.optimizers.AdamW(0.0, weight_decay=self.weight_decay)
         self.optimizer = keras.optimizers.LossScaleOptimizer(adam) if device() == "GPU" else adam
         self.optimizer.build(self.variables)
-        self.start = [np.array(variable) for variable in self.optimizer.variables]
+        self.initial_state = [np.array(variable) for variable in self.optimizer.variables]
         inputs = tf.TensorSpec((None, *train.example.shape[1:]), train.example.dtype)
         signature = [inputs, tf.TensorSpec((None, train.labels.shape[1])), tf.TensorSpec((None,))]
-        self.learn_chunk = tf.function(self.learn_batches, input_signature=[*signature, tf.TensorSpec((None,))])
-        self.judge_chunk = tf.function(self.judge_batches, input_signature=signature)
+        self.train_chunk = tf.function(self.train_batches, input_signature=[*signature, tf.TensorSpec((None,))])
+        self.eval_chunk = tf.function(self.eval_batches, input_signature=signature)
 
-    def begin(self, params: TrainParams, steps_per_epoch: int) -> None:
-        """Forget what earlier steps left behind, but for the weights of the network, and train by other params."""
-        for variable, value in zip(self.optimizer.variables, self.start, strict=True):
+    def reset(self, params: TrainParams, steps_per_epoch: int) -> None:
+        """Reset the optimizer and set the hyperparameters. The weights of the network stay."""
+        for variable, value in zip(self.optimizer.variables, self.initial_state, strict=True):
             variable.assign(value)
         for name in ("batch_size", "seed", "label_smoothing", "dropout", "weight_decay"):
             getattr(self, name).assign(getattr(params, name))
-        self.rates = learning_rates(params, steps_per_epoch)
+        self.remaining_rates = learning_rates(params, steps_per_epoch)
 
     @property
-    def rate(self) -> float:
-        """The learning rate of the next step; 0 where there is none."""
-        return float(self.rates[0]) if len(self.rates) else 0.0
+    def learning_rate(self) -> float:
+        """The learning rate of the next step; 0 after the last one."""
+        return float(self.remaining_rates[0]) if len(self.remaining_rates) else 0.0
 
-    def learn(self, chunks: Passes, moved: Moved) -> Outcome:
-        """One pass that changes the network."""
+    def train_epoch(self, loader: BatchLoader, on_batches_end: OnBatchesEnd) -> EpochMetrics:
+        """Train for one epoch."""
 
-        def step(chunk: Chunk) -> Sums:
-            batches = -(-len(chunk.labels) // chunks.batch_size)
-            now, self.rates = np.split(self.rates, [batches])
-            return self.learn_chunk(*chunk, now)
+        def step(chunk: Chunk) -> Totals:
+            batches = -(-len(chunk.labels) // loader.batch_size)
+            rates, self.remaining_rates = np.split(self.remaining_rates, [batches])
+            totals: Totals = self.train_chunk(*chunk, rates)
+            return totals
 
-        return go_through(step, chunks, moved)
+        return run_epoch(step, loader, on_batches_end)
 
-    def judge(self, chunks: Passes, moved: Moved) -> Outcome:
-        """One pass that only looks."""
-        return go_through(lambda chunk: self.judge_chunk(*chunk), chunks, moved)
+    def eval_epoch(self, loader: BatchLoader, on_batches_end: OnBatchesEnd) -> EpochMetrics:
+        """Evaluate for one epoch, without changing the network."""
+        return run_epoch(lambda chunk: self.eval_chunk(*chunk), loader, on_batches_end)
 
-    def learn_batches(self, inputs: tf.Tensor, labels: tf.Tensor, shares: tf.Tensor, rates: tf.Tensor) -> Sums:
-        """A step per batch and rate; returns the sum of the losses, and how many were right before their step."""
-        total, right, kept = tf.zeros(()), tf.zeros(()), self.kept(tf.shape(labels)[0])
+    def train_batches(self, inputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, rates: tf.Tensor) -> Totals:
+        """Make one step per batch and learning rate. Images count as correct by the weights before their step."""
+        total, correct, mask = tf.zeros(()), tf.zeros(()), self.dropout_mask(tf.shape(labels)[0])
         for number in tf.range(tf.size(rates)):
             rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
-            batch = tf.cast(mix(inputs[rows], shares[rows]), self.seeing.inputs[0].dtype)
-            wanted = mix(labels[rows], shares[rows])
+            batch = tf.cast(mixup(inputs[rows], weights[rows]), self.embedder.inputs[0].dtype)
+            targets = mixup(labels[rows], weights[rows])
             with tf.GradientTape() as tape:
-                probabilities = self.head(self.seeing(batch, training=True) * kept[rows])
-                losses = self.losses(wanted, probabilities) * tf.linalg.matvec(wanted, self.class_weight)
+                probabilities = self.head(self.embedder(batch, training=True) * mask[rows])
+                losses = self.losses(targets, probabilities) * tf.linalg.matvec(targets, self.class_weights)
                 loss = self.optimizer.scale_loss(tf.reduce_mean(losses))
             self.optimizer.learning_rate.assign(rates[number])
             self.optimizer.apply(tape.gradient(loss, self.variables), self.variables)
             total += tf.reduce_sum(losses)
-            right += count_right(wanted, probabilities)
-        return total, right
+            correct += count_correct(targets, probabilities)
+        return total, correct
 
-    def judge_batches(self, inputs: tf.Tensor, labels: tf.Tensor, shares: tf.Tensor) -> Sums:
-        """The sum of the losses, without weights of classes, and how many images are right."""
-        total, right = tf.zeros(()), tf.zeros(())
+    def eval_batches(self, inputs: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> Totals:
+        """Evaluate batches, without class weights and mixup."""
+        total, correct = tf.zeros(()), tf.zeros(())
         for start in tf.range(0, tf.shape(labels)[0], self.batch_size):
             rows = slice(start, start + self.batch_size)
-            seen = self.seeing(tf.cast(inputs[rows], self.seeing.inputs[0].dtype), training=False)
-            probabilities = self.head(seen)
+            embeddings = self.embedder(tf.cast(inputs[rows], self.embedder.inputs[0].dtype), training=False)
+            probabilities = self.head(embeddings)
             total += tf.reduce_sum(self.losses(labels[rows], probabilities))
-            right += count_right(labels[rows], probabilities)
-        return total, right
+            correct += count_correct(labels[rows], probabilities)
+        return total, correct
 
-    def kept(self, count: tf.Tensor) -> tf.Tensor:
-        """Dropout: 0 for each feature [count, channels] that is left out, and what makes up for it for the others.
+    def dropout_mask(self, count: tf.Tensor) -> tf.Tensor:
+        """Sample an inverted dropout mask [count, channels]: 0 for dropped features, 1 / (1 - rate) for the others.
 
-        Drawn for a whole chunk: to draw for each batch would take as long as all else in the step of a head.
+        Sampled for a whole chunk, since sampling for each batch would take as long as the rest of a head's step.
         """
-        now = (self.seed, tf.cast(self.optimizer.iterations, tf.int32))
-        drawn = tf.random.stateless_uniform((count, self.seeing.output.shape[-1]), now)
-        return tf.cast(tf.cast(drawn >= self.dropout, tf.float32) / (1 - self.dropout), self.seeing.output.dtype)
+        seed = (self.seed, tf.cast(self.optimizer.iterations, tf.int32))
+        uniform = tf.random.stateless_uniform((count, self.embedder.output.shape[-1]), seed)
+        mask = tf.cast(uniform >= self.dropout, tf.float32) / (1 - self.dropout)
+        return tf.cast(mask, self.embedder.output.dtype)
 
     def losses(self, labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-        """Cross-entropy of each image [n], with smoothed labels."""
+        """Return the cross-entropy of each image [n] with smoothed labels."""
         classes = labels.shape[1]
         smoothed = labels * (1 - self.label_smoothing) + self.label_smoothing / classes
         return keras.losses.categorical_crossentropy(smoothed, probabilities)
 
 
-def mix(values: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
-    """Mixup (Zhang et al., 2018): each of [n, …] by its share with the one that mirrors it in the shuffled batch."""
+def mixup(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Blend each of the values [n, …] with its counterpart in reverse order (mixup; Zhang et al., 2018)."""
     values = tf.cast(values, tf.float32)
-    shares = tf.reshape(shares, [-1, *[1] * (values.shape.rank - 1)])
-    return shares * values + (1 - shares) * values[::-1]
+    weights = tf.reshape(weights, [-1, *[1] * (values.shape.rank - 1)])
+    return weights * values + (1 - weights) * values[::-1]
 
 
-def count_right(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """How many images are taken for what they mostly are."""
+def count_correct(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    """Count images whose predicted class has the largest label; with mixup, that of the dominant image."""
     return tf.reduce_sum(tf.cast(tf.argmax(labels, 1) == tf.argmax(probabilities, 1), tf.float32))
 
 
-def go_through(step: Callable[[Chunk], Sums], chunks: Passes, moved: Moved) -> Outcome:
-    """One pass, chunk by chunk."""
-    start, done, total, right = perf_counter(), 0, 0.0, 0.0
-    for chunk in chunks:
-        sums = step(chunk)
-        done, total, right = done + len(chunk.labels), total + float(sums[0]), right + float(sums[1])
-        outcome = Outcome(total / done, right / done, done / (perf_counter() - start))
-        moved(done, outcome)
-    return outcome
+def run_epoch(step: Callable[[Chunk], Totals], loader: BatchLoader, on_batches_end: OnBatchesEnd) -> EpochMetrics:
+    """Run a step over all chunks of an epoch and return its metrics."""
+    start, done, total, correct = perf_counter(), 0, 0.0, 0.0
+    for chunk in loader:
+        totals = step(chunk)
+        done, total, correct = done + len(chunk.labels), total + float(totals[0]), correct + float(totals[1])
+        metrics = EpochMetrics(total / done, correct / done, done / (perf_counter() - start))
+        on_batches_end(done, metrics)
+    return metrics
 
 
 def learning_rates(params: TrainParams, steps_per_epoch: int) -> NDArray[np.float32]:
-    """Of each step: rises linearly to its peak, then falls to 0 along a cosine."""
+    """Return the learning rate of every step: linear warm-up to the peak, then cosine decay to 0."""
     steps = params.epochs * steps_per_epoch
-    rising = int(params.warmup * steps)
+    warmup = int(params.warmup * steps)
     step = np.arange(steps)
-    falling = (1 + np.cos(np.pi * (step - rising) / max(steps - rising, 1))) / 2
-    return np.float32(params.learning_rate * np.where(step < rising, step / max(rising, 1), falling))
+    decay = (1 + np.cos(np.pi * (step - warmup) / max(steps - warmup, 1))) / 2
+    rates: NDArray[np.floating] = params.learning_rate * np.where(step < warmup, step / max(warmup, 1), decay)
+    return rates.astype(np.float32)

@@ -1,8 +1,9 @@
-"""The bench: a network and what it is trained on, for one training or for many from the same start."""
+"""Trainer: a network with its cached features and split, reusable across runs from the same initial weights."""
 
 from dataclasses import replace
 from functools import partial
 from math import inf, isfinite
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,125 +17,128 @@ from landuse.core.paths import MANIFEST, SPLITS
 from landuse.ml import features
 from landuse.ml.network import ALL, HEAD, build_backbone, build_network, device, embedder, training_precision, unfreeze
 from landuse.params import ExtractParams, TrainParams
-from landuse.train.batches import Passes, passes, reader
-from landuse.train.callbacks import Watch
-from landuse.train.loop import Learner, Outcome
+from landuse.train.batches import BatchLoader, make_loader, make_reader
+from landuse.train.callbacks import Callback
+from landuse.train.loop import EpochMetrics, TrainingLoop
 
 ROWS_AT_ONCE = 256
 
+Weights = list[NDArray[Any]]
 
-class Bench:
-    """The network as it is before training, the cached features and the split."""
+
+class Trainer:
+    """The initial network, the cached features and the split."""
 
     def __init__(self, params: TrainParams) -> None:
         tf.config.experimental.enable_op_determinism()
-        keras.utils.clear_session()  # layers are numbered per process, and their names stand in the files
-        self.facts, self.splits = features.facts(), read_table(SPLITS)
+        keras.utils.clear_session()  # layers are numbered per process, and their names are saved in the files
+        self.metadata, self.splits = features.metadata(), read_table(SPLITS)
         refuse_other_images(self.splits)
-        refuse_other_cut(self.facts["cut"], params.unfreeze_from)
-        self.extracted = ExtractParams(**self.facts["params"])
+        refuse_other_cut(self.metadata["cut"], params.unfreeze_from)
+        self.extracted = ExtractParams(**self.metadata["params"])
         with training_precision():
             self.network = self.build(params)
-        self.seeing = embedder(self.network, params.unfreeze_from)
+        self.embedder = embedder(self.network, params.unfreeze_from)
         self.head = self.network.get_layer(HEAD)
-        self.start = self.weights()
-        self.learner = Learner(self.seeing, self.head, self.passes("train", params))
+        self.initial_weights = self.copy_weights()
+        self.loop = TrainingLoop(self.embedder, self.head, self.loader("train", params))
 
     def build(self, params: TrainParams) -> keras.Model:
-        """The network as it is before training."""
+        """Build the initial network."""
         backbone = build_backbone(replace(self.extracted, weights=str(features.BACKBONE.absolute())))
         keras.utils.set_random_seed(params.seed)
-        network = build_network(backbone, self.splits["label"].nunique(), params.averaged_views)
+        network = build_network(backbone, self.splits["label"].nunique(), params.tta_views)
         unfreeze(network, params.unfreeze_from)
         return network
 
-    def trained(self, params: TrainParams) -> keras.Model:
-        """The network as it is now, in float32 throughout."""
+    def float32_network(self, params: TrainParams) -> keras.Model:
+        """Return the network with its current weights, in float32 throughout."""
         if device() == "CPU":
             return self.network
-        twin = self.build(params)
-        twin.set_weights(self.network.get_weights())
-        return twin
+        copy = self.build(params)
+        copy.set_weights(self.network.get_weights())
+        return copy
 
-    def weights(self) -> list[NDArray]:
-        """Of all that follows the cut, as they are now."""
-        return [np.array(variable) for variable in (*self.seeing.variables, *self.head.variables)]
+    def copy_weights(self) -> Weights:
+        """Copy the current weights of all layers after the cut."""
+        return [np.array(variable) for variable in (*self.embedder.variables, *self.head.variables)]
 
-    def restore(self, weights: list[NDArray]) -> None:
-        """Put back what `weights` gave."""
-        for variable, value in zip((*self.seeing.variables, *self.head.variables), weights, strict=True):
+    def restore_weights(self, weights: Weights) -> None:
+        """Set the weights to a copy from `copy_weights`."""
+        for variable, value in zip((*self.embedder.variables, *self.head.variables), weights, strict=True):
             variable.assign(value)
 
-    def images(self, params: TrainParams) -> dict[str, int]:
-        """How many images a pass learns from, and how many choose the best epoch."""
-        return {subset: len(self.passes(subset, params)) for subset in ("train", "validation")}
+    def image_counts(self, params: TrainParams) -> dict[str, int]:
+        """Count the images per epoch, by subset."""
+        return {subset: len(self.loader(subset, params)) for subset in ("train", "validation")}
 
-    def passes(self, subset: str, params: TrainParams) -> Passes:
-        """The passes over a subset."""
-        return passes(self.splits, subset, params, self.extracted)
+    def loader(self, subset: str, params: TrainParams) -> BatchLoader:
+        """Build the loader of a subset."""
+        return make_loader(self.splits, subset, params, self.extracted)
 
     def embeddings(self, rows: NDArray[np.intp], params: TrainParams) -> NDArray[np.float32]:
-        """What the head sees of rows of the split [images, channels], averaged over views as the model does."""
-        read, dtype = reader(self.splits["path"], params, self.extracted), self.seeing.inputs[0].dtype
-        views = 1 if params.unfreeze_from == ALL else params.averaged_views
+        """Compute the head's inputs [images, channels] for rows of the split, averaged over views as in the export."""
+        read, dtype = make_reader(self.splits["path"], params, self.extracted), self.embedder.inputs[0].dtype
+        views = 1 if params.unfreeze_from == ALL else params.tta_views
         parts = np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE))
 
-        def seen(view: int) -> NDArray[np.float32]:
+        def embed(view: int) -> NDArray[np.float32]:
             inputs = (read(part, np.full(len(part), view)).astype(dtype) for part in parts)
-            return np.concatenate([self.seeing.predict_on_batch(batch) for batch in inputs]).astype(np.float32)
+            return np.concatenate([self.embedder.predict_on_batch(batch) for batch in inputs]).astype(np.float32)
 
-        return np.mean([seen(view) for view in range(views)], axis=0)
+        mean: NDArray[np.float32] = np.mean([embed(view) for view in range(views)], axis=0)
+        return mean
 
     def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What flows into the softmax [images, classes], of embeddings."""
+        """Compute the inputs of the softmax [images, classes] from embeddings."""
         weights, bias = self.head.get_weights()
-        return embeddings @ weights + bias
+        logits: NDArray[np.float32] = embeddings @ weights + bias
+        return logits
 
-    def fit(self, params: TrainParams, watch: Watch) -> pd.DataFrame:
-        """Train from the start, the weights of the epoch with the least validation loss kept; one row per epoch.
+    def fit(self, params: TrainParams, callback: Callback) -> pd.DataFrame:
+        """Train from the initial weights, and keep the weights of the epoch with the lowest validation loss.
 
-        Raises LanduseError where the loss grows without bound.
+        Returns one row per epoch. Raises LanduseError if the loss diverges.
         """
-        self.restore(self.start)
-        train, validation = self.passes("train", params), self.passes("validation", params)
-        learner, rows, best, least = self.learner, [], 0, inf
-        learner.begin(params, train.batches)
-        while len(rows) < params.epochs and len(rows) - best < params.patience:
-            learned = learner.learn(train, partial(watch.moved, "train"))
-            judged = learner.judge(validation, partial(watch.moved, "validation"))
-            if not isfinite(learned.loss + judged.loss):
-                raise LanduseError(
-                    f"train.learning_rate = {params.learning_rate}: the loss grew without bound; lower it"
-                )
-            rows.append(history_row(len(rows) + 1, learned, judged, learner.rate))
-            if judged.loss < least:
-                least, best, weights = judged.loss, len(rows), self.weights()
-            watch.ended(rows[-1], learned, judged)
-        self.restore(weights)
+        self.restore_weights(self.initial_weights)
+        train, validation = self.loader("train", params), self.loader("validation", params)
+        rows: list[dict[str, float]] = []
+        best_epoch, lowest_loss = 0, inf
+        self.loop.reset(params, train.batches)
+        while len(rows) < params.epochs and len(rows) - best_epoch < params.patience:
+            trained = self.loop.train_epoch(train, partial(callback.on_batches_end, "train"))
+            validated = self.loop.eval_epoch(validation, partial(callback.on_batches_end, "validation"))
+            if not isfinite(trained.loss + validated.loss):
+                raise LanduseError(f"train.learning_rate = {params.learning_rate}: the loss diverged; lower it")
+            rows.append(history_row(len(rows) + 1, trained, validated, self.loop.learning_rate))
+            if validated.loss < lowest_loss:
+                lowest_loss, best_epoch, best_weights = validated.loss, len(rows), self.copy_weights()
+            callback.on_epoch_end(rows[-1], trained, validated)
+        self.restore_weights(best_weights)
         return pd.DataFrame(rows)
 
 
 def refuse_other_images(splits: pd.DataFrame) -> None:
-    """Raise LanduseError where the split is of other images than the manifest, and so the features, lists."""
+    """Raise LanduseError if the split lists other images than the manifest, and so than the cached features."""
     if splits["path"].tolist() != read_table(MANIFEST, ["path"])["path"].tolist():
         raise LanduseError(f"{SPLITS} is of other images than {MANIFEST} lists now: dvc repro split makes it anew")
 
 
 def refuse_other_cut(cut: str, unfreeze_from: str) -> None:
-    """Raise LanduseError where training would begin elsewhere than the cached features were cut."""
+    """Raise LanduseError if training would start from another block than the one the cached features were cut at."""
     if unfreeze_from != cut:
         raise LanduseError(
-            f"train.unfreeze_from = {unfreeze_from}: what is cached was cut at {cut}; dvc repro extracts it anew"
+            f"train.unfreeze_from = {unfreeze_from}: the cached features were cut at {cut}; dvc repro extracts them"
         )
 
 
-def history_row(epoch: int, learned: Outcome, judged: Outcome, rate: float) -> dict[str, float]:
-    """What `history.csv` holds of an epoch."""
+def history_row(epoch: int, train: EpochMetrics, validation: EpochMetrics, learning_rate: float) -> dict[str, float]:
+    """Build the row of `history.csv` for an epoch."""
     return {
         "epoch": epoch,
-        "train_loss": learned.loss,
-        "train_accuracy": learned.accuracy,
-        "validation_loss": judged.loss,
-        "validation_accuracy": judged.accuracy,
-        "learning_rate": rate,
+        "train_loss": train.loss,
+        "train_accuracy": train.accuracy,
+        "validation_loss": validation.loss,
+        "validation_accuracy": validation.accuracy,
+        "learning_rate": learning_rate,
     }

@@ -1,4 +1,4 @@
-"""Tune: better values for `train`, found by trying on what is cached; one MLflow run with a nested run per trial."""
+"""Tune values of `train` by trials on cached features; one MLflow run with a nested run per trial."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,87 +9,90 @@ import optuna
 from landuse import tracking
 from landuse.core.errors import LanduseError
 from landuse.core.paths import TUNE
-from landuse.core.process import alone
+from landuse.core.process import exclusive_lock
 from landuse.core.progress import track
-from landuse.core.streams import tensorflow_starts
+from landuse.core.streams import quiet_tensorflow_import
 from landuse.params import ExtractParams, TrainParams, TuneParams
-from landuse.tune.pictures import draw
+from landuse.tune.plots import plot_study
 from landuse.tune.study import (
     VALUES,
-    attempt,
-    came_to_an_end,
-    ended,
+    count_ended,
+    current_values,
+    find_score,
+    has_best_trial,
     is_tried,
+    key_outside,
     open_study,
-    outside,
-    present,
     refuse_uncached,
-    score_of,
+    run_trial,
 )
 
-RUN, FINISHED = "run", "finished"  # of a study: its MLflow run, and how many trials that holds the best of
+RUN, FINISHED = "run", "finished"  # attributes of a study: its MLflow run, and the number of trials logged there
 BUSY = "another landuse tune is at work in this project: wait for it, or stop it"
 
 
-def tune(train: TrainParams, params: TuneParams, extract: ExtractParams, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Go on with the study of this data, split and space until it has its trials; returns the best values.
+def tune(
+    train: TrainParams, params: TuneParams, extract: ExtractParams, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Continue the study of this data, split and space until it has all its trials; return the best values.
 
-    Stopped by Ctrl-C, the study and the MLflow run hold what there is. Raises LanduseError where features that are not
-    cached would be needed, another `landuse tune` is at work, or no trial came to its end.
+    On Ctrl-C, the study and the MLflow run keep the trials so far. Raises LanduseError if features that are not cached
+    would be needed, another `landuse tune` is running, or no trial completed.
     """
     refuse_uncached(train, params, extract)
-    with alone(TUNE / "lock", BUSY):
+    with exclusive_lock(TUNE / "lock", BUSY):
         study = open_study(train, params)
-        done = ended(study)
+        done = count_ended(study)
         of = f" of {params.trials}" if done <= params.trials else ""
-        tell(f"{done}{of} trials are done; what is trained begins at {train.unfreeze_from}")
-        now = present(train, params.space)
-        if unheld := outside(now, params.space):
-            tell(f"the present values are not tried: tune.space.{unheld} does not hold {now[unheld]}")
-        elif done >= params.trials and not is_tried(study, now):
-            tell("the present values are not tried: raise tune.trials")
-        due = done < params.trials or study.user_attrs.get(FINISHED) != done  # the command before may have been killed
-        stopped = due and not finish(study, train, params, None if unheld else now)
-    if stopped:
-        tell(f"{ended(study)} of {params.trials} trials are kept: the same command goes on")
+        report(f"{done}{of} trials are done; training starts at {train.unfreeze_from}")
+        current = current_values(train, params.space)
+        if outside := key_outside(current, params.space):
+            report(f"the current values cannot be tried: tune.space.{outside} does not contain {current[outside]}")
+        elif done >= params.trials and not is_tried(study, current):
+            report("the current values were not tried: raise tune.trials")
+        pending = done < params.trials or study.user_attrs.get(FINISHED) != done  # killed before it logged the results
+        interrupted = pending and not complete_study(study, train, params, None if outside else current)
+    if interrupted:
+        report(f"{count_ended(study)} of {params.trials} trials are kept: run the same command to continue")
         raise KeyboardInterrupt
-    if not came_to_an_end(study):
-        raise LanduseError("no trial came to its end: lower tune.space.learning_rate, or give it more time")
+    if not has_best_trial(study):
+        raise LanduseError("no trial was completed: lower tune.space.learning_rate, or raise tune.trials")
     best = study.best_trial
-    score = score_of(study, now)
-    beside = "" if score is None else f", {score:.4f} with the present values"
-    tell(f"trial {best.number} is the best: validation accuracy {best.value:.4f}{beside}")
-    return best.user_attrs[VALUES]
+    score = find_score(study, current)
+    comparison = "" if score is None else f", {score:.4f} with the current values"
+    report(f"trial {best.number} is the best: validation accuracy {best.value:.4f}{comparison}")
+    values: dict[str, Any] = best.user_attrs[VALUES]
+    return values
 
 
-def finish(study: optuna.Study, train: TrainParams, params: TuneParams, first: dict[str, Any] | None) -> bool:
-    """Make the trials that are missing and log what came of all; false where Ctrl-C came before the end."""
+def complete_study(study: optuna.Study, train: TrainParams, params: TuneParams, first: dict[str, Any] | None) -> bool:
+    """Run the missing trials and log the results; return False if interrupted by Ctrl-C."""
     complete = True
     with tracking.tuning_run(study.user_attrs.get(RUN)) as parent:
         study.set_user_attr(RUN, parent)
-        if ended(study) < params.trials:
-            complete = make_trials(study, train, params, first, parent)
-        if came_to_an_end(study):
-            draw(study, TUNE)
+        if count_ended(study) < params.trials:
+            complete = run_trials(study, train, params, first, parent)
+        if has_best_trial(study):
+            plot_study(study, TUNE)
             tracking.finish_tuning(study.best_trial.user_attrs[VALUES], study.best_value, TUNE)
-    study.set_user_attr(FINISHED, ended(study))
+    study.set_user_attr(FINISHED, count_ended(study))
     return complete
 
 
-def make_trials(
+def run_trials(
     study: optuna.Study, train: TrainParams, params: TuneParams, first: dict[str, Any] | None, parent: str
 ) -> bool:
-    """Make the trials that are missing, all below one MLflow run; false where Ctrl-C came before the end.
+    """Run the missing trials below one MLflow run; return False if interrupted by Ctrl-C.
 
-    The first one is of given values, unless these were tried.
+    The values in `first` are tried first, unless they were tried already.
     """
-    with tensorflow_starts():
-        from landuse.train.trainer import Bench
-    done, bench = ended(study), Bench(train)
+    with quiet_tensorflow_import():
+        from landuse.train.trainer import Trainer
+    done, trainer = count_ended(study), Trainer(train)
     if first is not None and not is_tried(study, first):
         study.enqueue_trial(first, user_attrs={VALUES: first})
     with suppress(KeyboardInterrupt):
         for _ in track(range(done, params.trials), params.trials - done, "tune"):
-            attempt(study, bench, train, params, parent)
+            run_trial(study, trainer, train, params, parent)
         return True
     return False

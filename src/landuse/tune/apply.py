@@ -1,4 +1,4 @@
-"""The values that a study found best, written into `params.yaml` and nothing else touched."""
+"""Write the best values of a study into `params.yaml`, without changing anything else."""
 
 from difflib import unified_diff
 from typing import Any
@@ -6,57 +6,61 @@ from typing import Any
 import yaml
 
 from landuse.core.errors import LanduseError
-from landuse.core.files import write_whole
+from landuse.core.files import write_atomically
 from landuse.core.paths import PARAMS
 
 
 def apply(values: dict[str, Any]) -> str:
-    """Put the values into the section `train`, comments and all else as they were; returns the diff.
+    """Set values in the section `train`, keeping comments and everything else; return the diff.
 
-    Raises LanduseError where another value would become another too, or none of `train`: YAML has anchors for that.
+    Raises LanduseError if YAML anchors would change any other value as well, or prevent the change.
     """
     with PARAMS.open(encoding="utf-8", newline="") as file:
         before = file.read()
-    after = replaced(before, values)
+    after = replace_values(before, values)
     refuse_entangled(before, after, values)
-    write_whole(PARAMS, after)
+    write_atomically(PARAMS, after)
     return "\n".join(unified_diff(before.splitlines(), after.splitlines(), str(PARAMS), str(PARAMS), n=0, lineterm=""))
 
 
 def refuse_entangled(before: str, after: str, values: dict[str, Any]) -> None:
-    """Raise LanduseError where a params file would not say the same as before, but for these values of `train`."""
-    wanted = yaml.safe_load(before)
-    wanted["train"] |= values
+    """Raise LanduseError if two texts of a params file differ in anything but these values of `train`."""
+    expected = yaml.safe_load(before)
+    expected["train"] |= values
     try:
-        found = yaml.safe_load(after)
+        actual = yaml.safe_load(after)
     except yaml.YAMLError:
-        found = None
-    if found != wanted:
-        best = ", ".join(f"{key}: {in_yaml(value)}" for key, value in values.items())
-        raise LanduseError(f"{PARAMS} has values in common by anchors, so it is as it was: write under train {best}")
+        actual = None
+    if actual != expected:
+        best = ", ".join(f"{key}: {to_yaml(value)}" for key, value in values.items())
+        raise LanduseError(f"{PARAMS} shares values by anchors, so it was not changed: write under train {best}")
 
 
-def replaced(text: str, values: dict[str, Any]) -> str:
-    """The text of a params file with other values of keys of `train`, from the last to the first."""
-    for key, node in reversed(child(yaml.compose(text), "train").value):
+def replace_values(text: str, values: dict[str, Any]) -> str:
+    """Replace values of `train` in the text of a params file, from the last to the first."""
+    for key, node in reversed(section_entries(text, "train")):
         if key.value in values and yaml.safe_load(node.value) != values[key.value]:
-            old, new = text[node.start_mark.index : node.end_mark.index], in_yaml(values[key.value])
-            text = text[: node.start_mark.index] + new + keep_column(old, new, text[node.end_mark.index :])
+            old, new = text[node.start_mark.index : node.end_mark.index], to_yaml(values[key.value])
+            text = text[: node.start_mark.index] + new + align_comment(old, new, text[node.end_mark.index :])
     return text
 
 
-def in_yaml(value: Any) -> str:
-    """A value as YAML has it, on one line: 2.0e-05, since 2e-05 would be a text."""
-    return yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
+def to_yaml(value: Any) -> str:
+    """Format a value as YAML on one line: 2.0e-05, since 2e-05 would be read as a string."""
+    dumped: str = yaml.safe_dump(value, default_flow_style=True)
+    return dumped.splitlines()[0]
 
 
-def child(mapping: yaml.MappingNode, name: str) -> yaml.Node:
-    """The value of a key."""
-    return next(value for key, value in mapping.value if key.value == name)
+def section_entries(text: str, name: str) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Return the nodes of the keys and values in a section of a params file."""
+    root = yaml.compose(text)
+    section = next(node for key, node in (root.value if root else ()) if key.value == name)
+    entries: list[tuple[yaml.Node, yaml.Node]] = section.value
+    return entries
 
 
-def keep_column(old: str, new: str, rest: str) -> str:
-    """What follows a value, its comment where it was if there is room."""
+def align_comment(old: str, new: str, rest: str) -> str:
+    """Return the text after a replaced value, with its comment in the same column if there is room."""
     blanks = len(rest) - len(rest.lstrip(" "))
     if not rest.lstrip(" ").startswith("#"):
         return rest

@@ -1,4 +1,4 @@
-"""The study: which values were tried and what came of them, in a file that outlives the command."""
+"""The study: an SQLite file with all trials and their scores, so that a search can be continued."""
 
 import hashlib
 import json
@@ -13,46 +13,49 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from landuse import tracking
 from landuse.core.errors import LanduseError
-from landuse.core.files import made
+from landuse.core.files import require
 from landuse.core.paths import SPLITS, SQLITE, TUNE
 from landuse.ml import features
-from landuse.params import ExtractParams, Range, TrainParams, TuneParams
+from landuse.params import ExtractParams, TrainParams, TuneParams
+from landuse.params.types import Choices, Range
 from landuse.project import lineage, stage_guard
 
 if TYPE_CHECKING:
-    from landuse.train.loop import Outcome
-    from landuse.train.trainer import Bench
+    from landuse.train.trainer import Trainer
 
 STARTUP_TRIALS = 10
-EPOCHS_BETWEEN_LOOKS = 4  # to compare a trial with the others means to read them all from the file
+REPORT_EPOCHS = 4  # epochs between pruning checks: each check reads all trials from the file
 DIGITS = 3
-DISK = "disk is full|disk I/O|readonly"  # in what SQLite says of a disk rather than of the file
-VALUES = "values"  # of a trial, with the digits that count
+DISK_ERRORS = "disk is full|disk I/O|readonly"  # SQLite messages about the disk rather than the file
+VALUES = "values"  # attribute of a trial: its values, rounded to `DIGITS`
 
 
 def refuse_uncached(train: TrainParams, params: TuneParams, extract: ExtractParams) -> None:
-    """Raise LanduseError where training would begin elsewhere than the cached features were cut, or they are others."""
-    facts = features.facts()
-    cut, now = facts["cut"], asdict(extract)
-    for key, was in facts["params"].items():
-        if was != now[key]:
-            raise LanduseError(f"extract.{key} = {now[key]}: what is cached was made with {was}; dvc repro split first")
+    """Raise LanduseError if the cached features were made by other params, or cut at another block."""
+    metadata = features.metadata()
+    cut, current = metadata["cut"], asdict(extract)
+    for key, cached in metadata["params"].items():
+        if cached != current[key]:
+            raise LanduseError(
+                f"extract.{key} = {current[key]}: the cached features were made with {cached}; dvc repro split first"
+            )
     if train.unfreeze_from != cut:
         raise LanduseError(
-            f"train.unfreeze_from = {train.unfreeze_from}: what is cached was cut at {cut}; dvc repro split first"
+            f"train.unfreeze_from = {train.unfreeze_from}: the cached features were cut at {cut}; dvc repro split first"
         )
-    for block in params.space.get("unfreeze_from", ()):
+    blocks = params.space.get("unfreeze_from", ())
+    for block in () if isinstance(blocks, Range) else blocks:
         if block != cut:
             raise LanduseError(
-                f"unfreeze_from = {block} would force a new extraction: what is cached was cut at {cut}; leave it out "
-                f"of tune.space, or set train.unfreeze_from to {block} and run dvc repro split first"
+                f"unfreeze_from = {block} would force a new extraction: the cached features were cut at {cut}; leave "
+                f"it out of tune.space, or set train.unfreeze_from to {block} and run dvc repro split first"
             )
 
 
 def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
-    """The study of these features, split, space and all that is not in the space: begun, or gone on with.
+    """Create or continue the study of these features, split, search space and fixed params.
 
-    Raises LanduseError where its file is damaged or cannot be written.
+    Raises LanduseError if its file is damaged or not writable.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file, name = TUNE / "study.db", study_name(train, params)
@@ -66,75 +69,77 @@ def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
         )
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(getattr(error, "orig", error)).splitlines()[0]
-        begin_anew = "remove it, and the search begins anew"
-        remedy = "free some space, and let this user write it" if re.search(DISK, reason) else begin_anew
+        is_disk_error = re.search(DISK_ERRORS, reason)
+        remedy = "free some space, and make it writable" if is_disk_error else "remove it to start a new search"
         raise LanduseError(f"{file} cannot be used ({reason}): {remedy}") from None
-    study.sampler = optuna.samplers.TPESampler(seed=train.seed + len(study.trials))  # else it tried the same again
+    study.sampler = optuna.samplers.TPESampler(seed=train.seed + len(study.trials))  # or it would repeat its samples
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)  # the command that ran it was killed
+        study.tell(trial.number, state=TrialState.FAIL)  # its command was killed
     return study
 
 
 def study_name(train: TrainParams, params: TuneParams) -> str:
-    """A digest of everything that a trial's score depends on, but for the values that are tried.
+    """Return a digest of everything that a trial's score depends on, except the values in the search space.
 
-    Of what no trial may try, `averaged_views` is part of it: where all is trained, views are averaged in training too.
+    This includes `tta_views`: in end-to-end training, views are averaged during training too.
     """
-    fixed = {key: value for key, value in asdict(train).items() if key not in {*params.space, "sure_accuracy"}}
-    data, code = lineage.data_record()["md5"], [stage_guard.code_of("train"), lineage.versions()]
-    basis = [data, code, features.facts(), made(SPLITS).read_text("utf-8"), fixed, asdict(params)["space"]]
+    left_out = {*params.space, "target_selective_accuracy"}
+    fixed = {key: value for key, value in asdict(train).items() if key not in left_out}
+    data, code = lineage.data_record()["md5"], [stage_guard.code_digest("train"), lineage.versions()]
+    basis = [data, code, features.metadata(), require(SPLITS).read_text("utf-8"), fixed, asdict(params)["space"]]
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def ended(study: optuna.Study) -> int:
-    """How many trials came to an end: completed, or stopped early because others did better."""
+def count_ended(study: optuna.Study) -> int:
+    """Count the trials that were completed, or pruned because others did better."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
 
 
-def came_to_an_end(study: optuna.Study) -> bool:
-    """Whether there is a best trial: one that was not ended early."""
+def has_best_trial(study: optuna.Study) -> bool:
+    """Return True if a trial was completed."""
     return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
-def present(train: TrainParams, space: dict[str, Range | tuple]) -> dict[str, Any]:
-    """What `train` says of the keys of the space."""
+def current_values(train: TrainParams, space: dict[str, Choices]) -> dict[str, Any]:
+    """Return the values of `train` for the keys of the search space."""
     return {key: getattr(train, key) for key in space}
 
 
-def outside(values: dict[str, Any], space: dict[str, Range | tuple]) -> str | None:
-    """The first key of which the space does not hold the value, so that it cannot be tried; None if there is none."""
+def key_outside(values: dict[str, Any], space: dict[str, Choices]) -> str | None:
+    """Return the first key whose value is not in the search space, and so cannot be tried; None if all are."""
     for key, choices in space.items():
-        held = choices.low <= values[key] <= choices.high if isinstance(choices, Range) else values[key] in choices
-        if not held:
+        inside = choices.low <= values[key] <= choices.high if isinstance(choices, Range) else values[key] in choices
+        if not inside:
             return key
     return None
 
 
-def score_of(study: optuna.Study, values: dict[str, Any]) -> float | None:
-    """The score of the trial of these values that came to its end, if there is one."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return next((trial.value for trial in done if trial.user_attrs[VALUES] == values), None)
+def find_score(study: optuna.Study, values: dict[str, Any]) -> float | None:
+    """Return the score of the completed trial of these values, or None."""
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return next((trial.value for trial in completed if trial.user_attrs[VALUES] == values), None)
 
 
 def is_tried(study: optuna.Study, values: dict[str, Any]) -> bool:
-    """Whether a trial of these values came to an end, or waits for its turn."""
+    """Return True if a trial of these values has ended or is waiting."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING)
     return any(trial.user_attrs.get(VALUES) == values for trial in study.get_trials(deepcopy=False, states=states))
 
 
-class Judge:
-    """Watches a trial: keeps the score of the epoch that `train` would keep, and ends what lags behind the others."""
+class PruningCallback:
+    """Records the epochs of a trial, scores its best one, and prunes the trial if it lags behind the others."""
 
     def __init__(self, trial: optuna.Trial) -> None:
-        self.trial, self.rows = trial, []
+        self.trial = trial
+        self.rows: list[dict[str, float]] = []
 
-    def moved(self, *_: object) -> None:
-        """Nothing is shown within a trial."""
+    def on_batches_end(self, *_: object) -> None:
+        """Do nothing: pruning is decided between epochs."""
 
-    def ended(self, row: dict[str, float], *_: "Outcome") -> None:
-        """An epoch is over. Raises TrialPruned where the trial is not worth more of them."""
+    def on_epoch_end(self, row: dict[str, float], *_: object) -> None:
+        """Record an epoch. Raises TrialPruned if the trial is not worth continuing."""
         self.rows.append(row)
-        if row["epoch"] % EPOCHS_BETWEEN_LOOKS:
+        if row["epoch"] % REPORT_EPOCHS:
             return
         self.trial.report(self.score, int(row["epoch"]))
         if self.trial.should_prune():
@@ -142,39 +147,39 @@ class Judge:
 
     @property
     def score(self) -> float:
-        """Validation accuracy of the epoch with the least validation loss."""
+        """The validation accuracy of the epoch with the lowest validation loss, the one that `train` would keep."""
         return min(self.rows, key=lambda row: row["validation_loss"])["validation_accuracy"]
 
 
-def attempt(study: optuna.Study, bench: "Bench", train: TrainParams, params: TuneParams, parent: str) -> None:
-    """One trial, told to the study and logged as a run below the parent. One that diverges counts as ended early.
+def run_trial(study: optuna.Study, trainer: "Trainer", train: TrainParams, params: TuneParams, parent: str) -> None:
+    """Run one trial and log it below the parent run. A trial that diverges counts as pruned.
 
-    Values that were given are tried as they are.
+    Enqueued values are used with all their digits.
     """
     trial = study.ask()
-    drawn, judge, state = suggest(trial, params.space), Judge(trial), TrialState.FAIL
-    values = trial.user_attrs.get(VALUES, drawn)
+    suggested, callback, state = suggest(trial, params.space), PruningCallback(trial), TrialState.FAIL
+    values = trial.user_attrs.get(VALUES, suggested)
     trial.set_user_attr(VALUES, values)
     try:
-        bench.fit(replace(train, **values), judge)
+        trainer.fit(replace(train, **values), callback)
         state = TrialState.COMPLETE
     except (optuna.TrialPruned, LanduseError):
         state = TrialState.PRUNED
     finally:
         if state == TrialState.FAIL:
             study.tell(trial, state=state)
-    score = judge.score if judge.rows else None
-    tracking.log_trial(parent, f"trial-{trial.number:03}", values, judge.rows, score, state.name.lower())
-    study.tell(trial, score if state == TrialState.COMPLETE else None, state)  # last: what counts has a run
+    score = callback.score if callback.rows else None
+    tracking.log_trial(parent, f"trial-{trial.number:03}", values, callback.rows, score, state.name.lower())
+    study.tell(trial, score if state == TrialState.COMPLETE else None, state)  # last, so that an ended trial has a run
 
 
-def suggest(trial: optuna.Trial, space: dict[str, Range | tuple]) -> dict[str, Any]:
-    """Values to try, with three digits, as a person would write them."""
-    values = {}
+def suggest(trial: optuna.Trial, space: dict[str, Choices]) -> dict[str, Any]:
+    """Suggest values to try, rounded to three significant digits but still inside their ranges."""
+    values: dict[str, Any] = {}
     for key, choices in space.items():
         if isinstance(choices, Range):
-            drawn = trial.suggest_float(key, choices.low, choices.high, log=choices.log)
-            values[key] = min(max(float(f"{drawn:.{DIGITS}g}"), choices.low), choices.high)
+            sampled = trial.suggest_float(key, choices.low, choices.high, log=choices.log)
+            values[key] = min(max(float(f"{sampled:.{DIGITS}g}"), choices.low), choices.high)
         else:
             values[key] = trial.suggest_categorical(key, choices)
     return values

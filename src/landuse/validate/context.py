@@ -1,9 +1,9 @@
-"""Great Expectations at work in a copy of `gx/`: runs never meet, and the committed files are never written to."""
+"""Run Great Expectations in a temporary copy of `gx/`, so that runs are isolated and committed files never change."""
 
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import Error as SeveralErrors
+from shutil import Error as CopyErrors
 from shutil import copytree, ignore_patterns, move, rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +15,7 @@ from landuse.core.paths import GX
 
 
 def open_context(project: Path) -> Any:
-    """The Great Expectations context of a folder that holds a `gx/`; it reports nothing to anyone."""
+    """Open the Great Expectations context of a folder that contains `gx/`, with analytics turned off."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
 
@@ -25,9 +25,10 @@ def open_context(project: Path) -> Any:
 def run_checkpoints(
     tables: dict[str, pd.DataFrame], parameters: dict[str, Any], data_docs: Path
 ) -> dict[str, dict[str, Any]]:
-    """Run the checkpoint of each table, put the Data Docs of this run where they belong.
+    """Run the checkpoint of each table and move the Data Docs of this run to `data_docs`.
 
-    Returns the result of each expectation by the name in its `meta`, as Great Expectations writes it to JSON.
+    Returns the JSON result of each expectation, keyed by the name in its `meta`. Raises LanduseError if there is no
+    `gx/` or the Data Docs cannot be written.
     """
     if not GX.is_dir():
         raise LanduseError(f"{GX}/ is not here: run landuse in the project's folder")
@@ -40,21 +41,21 @@ def run_checkpoints(
         results = {}
         for name, frame in tables.items():
             checkpoint = context.checkpoints.get(name)
-            ended = checkpoint.run({"dataframe": frame}, expectation_parameters=parameters, run_id=run)
-            for result in next(iter(ended.run_results.values())).results:
+            outcome = checkpoint.run({"dataframe": frame}, expectation_parameters=parameters, run_id=run)
+            for result in next(iter(outcome.run_results.values())).results:
                 results[result.expectation_config.meta["name"]] = result.to_json_dict()
         rmtree(data_docs, ignore_errors=True)
         try:
             move(Path(scratch, "gx", "uncommitted", "data_docs"), data_docs)
-        except SeveralErrors as error:  # of single files, when it copies
+        except CopyErrors as error:  # shutil collects the errors of single files when it copies across disks
             raise LanduseError(f"{data_docs} cannot be written: {error.args[0][0][-1]}") from None
     for name in tables:
-        lead_to_results(data_docs, name)
+        write_redirect(data_docs, name)
     return results
 
 
-def lead_to_results(data_docs: Path, name: str) -> None:
-    """Write `<name>.html`, which leads to the results of a table: Great Expectations puts the time into their path."""
+def write_redirect(data_docs: Path, name: str) -> None:
+    """Write `<name>.html`, a stable link to the results of a table: Great Expectations puts the time in their path."""
     results = next(data_docs.glob(f"validations/{name}/*/*/*.html")).relative_to(data_docs).as_posix()
     page = f'<!doctype html><meta http-equiv="refresh" content="0; url={results}"><a href="{results}">{name}</a>\n'
     (data_docs / f"{name}.html").write_text(page, encoding="utf-8")

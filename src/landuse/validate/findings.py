@@ -1,4 +1,4 @@
-"""What the expectations found, in words."""
+"""Translate the results of Great Expectations into plain words."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -8,25 +8,25 @@ from typing import Any
 import pandas as pd
 
 from landuse.params import ValidateParams
-from landuse.validate.suites import CHECKS, TABLES, Check, Severity, phrase
+from landuse.validate.suites import CHECKS, TABLES, Check, Severity, fill_in_params
 
 NOUNS = {"images": "images", "classes": "classes", "contents": "different files"}
-REMEDIES = {  # by the name of the check, or else its table
+REMEDIES = {  # keyed by check name, with the table as the fallback
     "rows": "Check data.source and run `landuse ingest`",
-    "images": "Mend the images or remove them",
+    "images": "Repair the images or remove them",
     "known_classes": "Remove that folder, or add it to validate.classes",
     "classes": "Add or remove images, or change params.yaml",
     "contents": "Keep one of them, under the right label",
 }
-ALIKE = {"sha256": "same file as", "phash": "looks like"}
-LISTED = 100  # offenders of one expectation in validation.json
-OF_CLASS = 6  # images to look at of a class
-NAMED = 3  # images that are named as alike
+RELATIONS = {"sha256": "same file as", "phash": "looks like"}
+MAX_OFFENDERS = 100  # listed in validation.json per expectation
+MAX_CLASS_IMAGES = 6  # example images shown for an offending class
+MAX_NAMED = 3  # related images named in the text
 
 
 @dataclass(frozen=True)
 class Offender:
-    """One row that is not as expected: an image, a class or a file; what was found; the images to look at."""
+    """One row that violates an expectation: an image, class or file, its values, and the images to show."""
 
     name: str
     found: str
@@ -35,7 +35,7 @@ class Offender:
 
 @dataclass(frozen=True)
 class Finding:
-    """One expectation: what was asked, and what was found. `unexpected` counts all offenders, listed or not."""
+    """The result of one expectation. `unexpected` counts all offenders, including those not listed."""
 
     name: str
     table: str
@@ -48,8 +48,11 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """All that was found: success where no critical expectation failed; errors and warnings count those that did."""
+class ValidationResult:
+    """The results of all expectations.
+
+    `success` means that no critical expectation failed; `errors` and `warnings` count failed expectations by severity.
+    """
 
     success: bool
     images: int
@@ -59,19 +62,21 @@ class Verdict:
     expectations: tuple[Finding, ...]
 
     def __str__(self) -> str:
-        held = len(self.expectations) - self.errors - self.warnings
+        passed = len(self.expectations) - self.errors - self.warnings
         warned = "; ".join(f.words + ": " + f.observed for f in self.expectations if not f.success)
         return (
-            f"{self.images:,} images in {self.classes} classes: {held} of {len(self.expectations)} expectations hold"
+            f"{self.images:,} images in {self.classes} classes: {passed} of {len(self.expectations)} expectations hold"
             + (f"; warned: {warned}" if warned else "")
         )
 
 
-def judge(tables: dict[str, pd.DataFrame], results: dict[str, dict[str, Any]], params: ValidateParams) -> Verdict:
-    """Put the results of Great Expectations, by the name of the check, into words."""
-    findings = tuple(find(check, results[check.name], tables, params) for check in CHECKS)
+def interpret_results(
+    tables: dict[str, pd.DataFrame], results: dict[str, dict[str, Any]], params: ValidateParams
+) -> ValidationResult:
+    """Convert the results of Great Expectations, keyed by check name, to findings in words."""
+    findings = tuple(build_finding(check, results[check.name], tables, params) for check in CHECKS)
     failed = [finding.severity for finding in findings if not finding.success]
-    return Verdict(
+    return ValidationResult(
         success="critical" not in failed,
         images=len(tables["images"]),
         classes=tables["images"]["label"].nunique(),
@@ -81,73 +86,80 @@ def judge(tables: dict[str, pd.DataFrame], results: dict[str, dict[str, Any]], p
     )
 
 
-def find(check: Check, result: dict[str, Any], tables: dict[str, pd.DataFrame], params: ValidateParams) -> Finding:
-    """One check in words."""
+def build_finding(
+    check: Check, result: dict[str, Any], tables: dict[str, pd.DataFrame], params: ValidateParams
+) -> Finding:
+    """Convert the result of one check to a finding."""
     details = result["result"]
     rows = [] if result["success"] else details.get("unexpected_index_list") or []
     return Finding(
         name=check.name,
         table=check.table,
         severity=check.severity,
-        words=phrase(check.words, params),
+        words=fill_in_params(check.words, params),
         success=result["success"],
-        observed=observe(check, details, tables[check.table]),
+        observed=describe_observed(check, details, tables[check.table]),
         unexpected=details.get("unexpected_count", 0),
-        offenders=tuple(islice((offender(check, row, tables["images"]) for row in rows), LISTED)),
+        offenders=tuple(islice((build_offender(check, row, tables["images"]) for row in rows), MAX_OFFENDERS)),
     )
 
 
-def observe(check: Check, details: dict[str, Any], table: pd.DataFrame) -> str:
-    """The value of a whole column or table; or how many rows are as expected, and the range of their numbers."""
+def describe_observed(check: Check, details: dict[str, Any], table: pd.DataFrame) -> str:
+    """Describe the observed value of a column or table, or how many rows pass and the range of their values."""
     if "unexpected_count" not in details:
         value = details.get("observed_value")
-        return f"{len(value)} columns" if isinstance(value, list) else "nothing" if value is None else number(value)
-    total, wrong = details["element_count"], details["unexpected_count"]
-    some = f"none of {total:,}" if wrong == total else f"all but {wrong:,} of {total:,}"
-    share = some if wrong else f"all {total:,}"
+        if isinstance(value, list):
+            return f"{len(value)} columns"
+        return "nothing" if value is None else format_number(value)
+    total, failed = details["element_count"], details["unexpected_count"]
+    some = f"none of {total:,}" if failed == total else f"all but {failed:,} of {total:,}"
+    share = some if failed else f"all {total:,}"
     column = table[check.arguments["column"]] if check.expectation == "ExpectColumnValuesToBeBetween" else None
     if column is None or column.dropna().empty:
         return f"{share} {NOUNS[check.table]}"
-    low, high = number(column.min()), number(column.max())
+    low, high = format_number(column.min()), format_number(column.max())
     values = f"{column.name} {low}".replace("_", " ") + (f" to {high}" if low != high else "")
     return f"{share} {NOUNS[check.table]}; {values}"
 
 
-def offender(check: Check, row: dict[str, Any], manifest: pd.DataFrame) -> Offender:
-    """One unexpected row, as Great Expectations lists it: its key and the values that were asked for."""
+def build_offender(check: Check, row: dict[str, Any], manifest: pd.DataFrame) -> Offender:
+    """Convert one unexpected row, as Great Expectations lists it (its key and the checked values), to an offender."""
     key = row[TABLES[check.table]]
     if check.table == "classes":
-        paths = manifest.loc[manifest["label"] == key, "path"].head(OF_CLASS)
-        return Offender(key, values_of(check, row), tuple(paths))
-    if check.alike:
-        group = manifest.set_index("path")[check.alike]
-        paths = tuple(group.index[group == group[key]])
+        examples = manifest.loc[manifest["label"] == key, "path"].head(MAX_CLASS_IMAGES)
+        return Offender(key, format_values(check, row), tuple(examples))
+    if check.grouped_by:
+        groups = manifest.set_index("path")[check.grouped_by]
+        paths = tuple(groups.index[groups == groups[key]])
         others = [path for path in paths if path != key]
-        more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
-        return Offender(key, f"{ALIKE[check.alike]} {', '.join(others[:NAMED])}{more}", paths[:LISTED])
+        more = f" and {len(others) - MAX_NAMED:,} more" if len(others) > MAX_NAMED else ""
+        found = f"{RELATIONS[check.grouped_by]} {', '.join(others[:MAX_NAMED])}{more}"
+        return Offender(key, found, paths[:MAX_OFFENDERS])
     if check.name == "decodes":
         return Offender(key, manifest.set_index("path")["reason"][key], (key,))
-    return Offender(key, values_of(check, row), (key,))
+    return Offender(key, format_values(check, row), (key,))
 
 
-def values_of(check: Check, row: dict[str, Any]) -> str:
-    """What a row holds in the columns of a check: `width 247, height 256`."""
+def format_values(check: Check, row: dict[str, Any]) -> str:
+    """Format the values that a row has in the columns of a check, such as `width 247, height 256`."""
     columns = [check.arguments[key] for key in ("column", "column_A", "column_B") if key in check.arguments]
     values = [(column, row[column]) for column in columns]
-    return ", ".join(f"{column} {value if isinstance(value, str) else number(value)}" for column, value in values)
+    return ", ".join(
+        f"{column} {value if isinstance(value, str) else format_number(value)}" for column, value in values
+    )
 
 
-def number(value: float) -> str:
-    """`28,920`, `21.96`."""
+def format_number(value: float) -> str:
+    """Format a number with thousands separators and at most two decimals: `28,920`, `21.96`."""
     return f"{round(float(value), 2):,.12g}"
 
 
-def complaint(verdict: Verdict, data: Path, page: Path) -> str:
-    """The first error in one line: what was expected, the first that is not so, what to do, where to look."""
-    finding = next(item for item in verdict.expectations if item.severity == "critical" and not item.success)
+def error_message(validation: ValidationResult, data: Path, page: Path) -> str:
+    """Describe the first error in one line: the expectation, its first offender, the remedy and the page."""
+    finding = next(item for item in validation.expectations if item.severity == "critical" and not item.success)
     remedy = REMEDIES.get(finding.name, REMEDIES[finding.table])
     evidence = f"found {finding.observed}"
     if finding.offenders:
         first, others = finding.offenders[0], finding.unexpected - 1
-        evidence = f"not so: {first.name} ({first.found})" + (f" and {others:,} more" if others else "")
+        evidence = f"fails for {first.name} ({first.found})" + (f" and {others:,} more" if others else "")
     return f"{data}: {finding.words}; {evidence}. {remedy}; {page} shows all"

@@ -1,4 +1,4 @@
-"""The manifest: one row per image, what it is and how it looks, and the tables the expectations read beside it."""
+"""The manifest, with one row of metadata and pixel statistics per image, and the tables derived from it."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -11,8 +11,8 @@ import pandas as pd
 from PIL import Image, ImageStat
 
 from landuse.core.errors import LanduseError, Refused
-from landuse.ml.images import decode, image_paths, map_ahead, upright
-from landuse.ml.perceptual_hash import PLAIN, TURNED, difference_hashes
+from landuse.ml.images import decode, image_paths, parallel_map, to_upright_rgb
+from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED, difference_hashes
 
 COLUMNS = {
     "path": "str",
@@ -23,8 +23,8 @@ COLUMNS = {
     "format": "str",
     "bytes": "Int64",
     "sha256": "str",
-    PLAIN: "str",
-    TURNED: "str",
+    PHASH: "str",
+    PHASH_TURNED: "str",
     "red": "float64",
     "green": "float64",
     "blue": "float64",
@@ -36,28 +36,32 @@ COLUMNS = {
 
 
 def build_manifest(data: Path) -> pd.DataFrame:
-    """One row per image `<class>/<image>` of a folder, sorted by path, with the types of COLUMNS.
+    """Return one row per image `<class>/<image>` in a folder, sorted by path, with the dtypes of COLUMNS.
 
-    Where an image does not decode, `reason` says why and what only its pixels could tell is missing.
-    Raises Refused for a name that is not safe in one line of text or in the HTML of the Data Docs.
+    If an image does not decode, `reason` says why and the columns computed from its pixels are missing.
+    Raises Refused for a name that is unsafe in a one-line message or in the HTML of the Data Docs.
     """
     paths = image_paths(data)
     for path in paths:
         if not path.as_posix().isprintable() or set('<>"') & set(path.as_posix()):
             raise Refused(f"image {path.as_posix()!a} has <, >, a quote or an unprintable character: rename it")
-    rows = list(map_ahead(partial(describe, data), paths))
+    rows = list(parallel_map(partial(describe_image, data), paths))
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     return frame.sort_values("path", ignore_index=True)
 
 
-def describe(data: Path, path: Path) -> dict[str, Any]:
-    """One row of the manifest."""
+def describe_image(data: Path, path: Path) -> dict[str, Any]:
+    """Return the manifest row of one image."""
     row: dict[str, Any] = {"path": path.as_posix(), "label": path.parent.name, "decodes": False, "reason": ""}
     try:
         content = (data / path).read_bytes()
         row |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
         with decode(BytesIO(content)) as image:
-            row |= {"mode": image.mode, "format": image.format} | look(upright(image)) | {"decodes": True}
+            row |= (
+                {"mode": image.mode, "format": image.format}
+                | image_statistics(to_upright_rgb(image))
+                | {"decodes": True}
+            )
     except LanduseError as error:
         row["reason"] = str(error).partition("cannot be decoded: ")[2] if content else "the file is empty"
     except OSError as error:
@@ -65,8 +69,8 @@ def describe(data: Path, path: Path) -> dict[str, Any]:
     return row
 
 
-def look(image: Image.Image) -> dict[str, Any]:
-    """Size, difference hashes, and the means and spread of the levels (0-255) of an RGB image."""
+def image_statistics(image: Image.Image) -> dict[str, Any]:
+    """Compute size, difference hashes, channel means, brightness and contrast (0-255) of an RGB image."""
     grey = image.convert("L")
     red, green, blue = ImageStat.Stat(image).mean
     levels = ImageStat.Stat(grey)
@@ -76,12 +80,12 @@ def look(image: Image.Image) -> dict[str, Any]:
 
 
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
-    """As Parquet; the same images give the same bytes."""
+    """Write the manifest as Parquet; the same images give the same bytes."""
     frame.to_parquet(path, engine="pyarrow", index=False)
 
 
 def class_table(manifest: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame:
-    """One row per class, expected or found: label, images, and how many times as many the largest class has."""
+    """Return one row per class, expected or found: label, images, and imbalance (images of the largest class / own)."""
     counts = manifest["label"].value_counts()
     images = counts.reindex(sorted({*counts.index, *classes}), fill_value=0)
     imbalance = (images.max() / images.clip(lower=1)).round(2)
@@ -89,7 +93,7 @@ def class_table(manifest: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame:
 
 
 def content_table(manifest: pd.DataFrame) -> pd.DataFrame:
-    """One row per different file: sha256, phash, path (of its first image), how many images and labels it stands under.
+    """Return one row per distinct file: sha256, phash, path of its first image, and its number of images and labels.
 
     `lookalike_labels` counts the labels of all images with the same perceptual hash, in the row of the first of them.
     """

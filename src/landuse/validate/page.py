@@ -1,141 +1,96 @@
-"""The validation page: every expectation, and the images that are not as expected. One file, no network."""
+"""The validation page: all expectations, and the images that violate them. One file that needs no network."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
-from html import escape
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from landuse.ml.images import data_uri, thumbnail
-from landuse.validate.findings import Finding, Offender, Verdict
+from landuse.validate.findings import Finding, Offender, ValidationResult
 
-SHOWN = 60  # thumbnails of one expectation
+MAX_THUMBNAILS = 60  # per expectation
 SIDE = 144  # pixels of a thumbnail's longer side
-PLACEHOLDER = '<span class="placeholder">does not decode</span>'
-STYLE = Path(__file__).with_name("page.css")
-
-Thumbnail = Callable[[str], str]
+HERE = Path(__file__).parent
 
 
-def render_page(verdict: Verdict, manifest: pd.DataFrame, data: Path, docs: Iterable[str]) -> str:
-    """The page as HTML. `data` holds the images of the manifest; `docs` are the Data Docs, relative to the page."""
+def render_page(validation: ValidationResult, manifest: pd.DataFrame, data: Path, docs: Iterable[str]) -> str:
+    """Render the page as HTML. `data` contains the images; `docs` are links to Data Docs, relative to the page."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"status": status, "breakable": breakable, "thousands": "{:,}".format, "stem": stem}
     readable = {*manifest.loc[manifest["decodes"], "path"]}
-    thumbnail = cache(lambda path: picture(data / path, path) if path in readable else PLACEHOLDER)
-    failed = [finding for finding in verdict.expectations if not finding.success]
-    parts = [
-        headline(verdict, data),
-        table(verdict),
-        *(section(finding, thumbnail) for finding in sorted(failed, key=lambda finding: finding.severity)),
-        class_counts(manifest),
-        footer(docs),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Validation of {escape(data.name)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n"
-        f"</head>\n<body>\n<main>\n{''.join(parts)}</main>\n</body>\n</html>\n"
+    failed = [finding for finding in validation.expectations if not finding.success]
+    state, headline = summarize(validation)
+    return environment.get_template("page.html").render(
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        name=data.name,
+        state=state,
+        headline=headline,
+        facts=key_figures(validation),
+        validation=validation,
+        failed=[(finding, select_cards(finding)) for finding in sorted(failed, key=lambda item: item.severity)],
+        class_counts=manifest["label"].value_counts().sort_index().to_dict(),
+        docs=list(docs),
+        thumbnail=cache(lambda path: data_uri(thumbnail(data / path, SIDE)) if path in readable else None),
     )
 
 
-def headline(verdict: Verdict, data: Path) -> str:
-    """What it comes to, in one word and one line."""
-    state, word = ("passed", "Passed") if verdict.success else ("failed", "Failed")
-    if verdict.success and verdict.warnings:
-        state, word = "warned", "Passed with warnings"
-    facts = [
-        count(verdict.images, "image"),
-        count(verdict.classes, "class", "classes"),
-        count(len(verdict.expectations), "expectation"),
-        count(verdict.errors, "error"),
-        count(verdict.warnings, "warning"),
+def summarize(validation: ValidationResult) -> tuple[str, str]:
+    """Return the CSS class of the whole result and its headline."""
+    if not validation.success:
+        return "failed", "Failed"
+    return ("warned", "Passed with warnings") if validation.warnings else ("passed", "Passed")
+
+
+def key_figures(validation: ValidationResult) -> list[str]:
+    """Return the counts below the headline."""
+    return [
+        count(validation.images, "image"),
+        count(validation.classes, "class", "classes"),
+        count(len(validation.expectations), "expectation"),
+        count(validation.errors, "error"),
+        count(validation.warnings, "warning"),
     ]
-    line = " · ".join(facts)
-    return f'<header class="{state}">\n<p>{escape(data.name)}</p>\n<h1>{word}</h1>\n<p>{line}</p>\n</header>\n'
 
 
-def table(verdict: Verdict) -> str:
-    """One row per expectation."""
-    rows = "".join(map(table_row, verdict.expectations))
-    head = "<tr><th></th><th>Expectation</th><th>If not</th><th>Found</th></tr>"
-    return f"<table>\n<thead>{head}</thead>\n<tbody>\n{rows}</tbody>\n</table>\n"
+def select_cards(finding: Finding) -> list[tuple[Offender, tuple[str, ...]]]:
+    """Select the offenders to show, each with the paths of its images: about MAX_THUMBNAILS in all, at least one each.
 
-
-def table_row(finding: Finding) -> str:
-    """Mark, words, severity and what was found; a failed one leads to its images."""
-    words = escape(finding.words)
-    if not finding.success:
-        words = f'<a href="#{finding.name}">{words}</a>'
-    severity = "error" if finding.severity == "critical" else "warning"
-    return (
-        f'<tr class="{state(finding)}"><td>{mark(finding)}</td><td>{words}</td>'
-        f'<td><span class="severity">{severity}</span></td><td>{escape(finding.observed)}</td></tr>\n'
-    )
-
-
-def state(finding: Finding) -> str:
-    """The style of an expectation."""
-    return "passed" if finding.success else "failed" if finding.severity == "critical" else "warned"
-
-
-def mark(finding: Finding) -> str:
-    """A sign that reads without its colour."""
-    sign, word = {"passed": ("✓", "as expected"), "failed": ("✕", "error"), "warned": ("!", "warning")}[state(finding)]
-    return f'<span class="mark" role="img" aria-label="{word}">{sign}</span>'
-
-
-def section(finding: Finding, thumbnail: Thumbnail) -> str:
-    """One failed expectation with the images that are not as expected."""
-    cards, room = [], SHOWN
+    An offender without images counts as one thumbnail.
+    """
+    cards, room = [], MAX_THUMBNAILS
     for offender in finding.offenders:
-        cards.append(card(offender, thumbnail, max(room, 1)))
+        cards.append((offender, offender.paths[: max(room, 1)]))
         room -= max(len(offender.paths), 1)
         if room <= 0:
             break
-    more = finding.unexpected - len(cards)
-    rest = f'<p class="more">and {more:,} more</p>\n' if more > 0 else ""
-    return (
-        f'<section id="{finding.name}" class="{state(finding)}">\n<h2>{mark(finding)} {escape(finding.words)}</h2>\n'
-        f'<p>Found: {escape(finding.observed)}</p>\n<div class="cards">\n{"".join(cards)}</div>\n{rest}</section>\n'
-    )
+    return cards
 
 
-def card(offender: Offender, thumbnail: Thumbnail, room: int) -> str:
-    """One offender; images that belong together stand side by side."""
-    pictures = "".join(map(thumbnail, offender.paths[:room]))
-    several = " together" if len(offender.paths) > 1 else ""
-    name, found = (escape(text).replace("/", "/<wbr>") for text in (offender.name, offender.found))
-    caption = f"<figcaption><b>{name}</b><br>{found}</figcaption>"
-    return f'<figure class="card{several}"><div>{pictures}</div>{caption}</figure>\n'
+def status(finding: Finding) -> str:
+    """Return the CSS class of an expectation."""
+    return "passed" if finding.success else "failed" if finding.severity == "critical" else "warned"
 
 
-def picture(file: Path, name: str) -> str:
-    """A thumbnail as an <img> that holds its own bytes."""
-    text = escape(name)
-    source = data_uri(thumbnail(file, SIDE))
-    return f'<img src="{source}" alt="{text}" title="{text}" loading="lazy">'
+def breakable(text: str) -> Markup:
+    """Allow line breaks after the slashes of a path."""
+    return Markup("/<wbr>").join(text.split("/"))
 
 
-def class_counts(manifest: pd.DataFrame) -> str:
-    """How many images each class has, as bars."""
-    counts = manifest["label"].value_counts().sort_index()
-    rows = "".join(
-        f'<li><span>{escape(label)}</span><meter max="{counts.max()}" value="{images}"></meter>'
-        f"<span>{images:,}</span></li>\n"
-        for label, images in counts.items()
-    )
-    return f'<section>\n<h2>Images per class</h2>\n<ul class="classes">\n{rows}</ul>\n</section>\n' if rows else ""
+def stem(path: str) -> str:
+    """Return the file name of a link without its suffix."""
+    return PurePosixPath(path).stem
 
 
-def footer(docs: Iterable[str]) -> str:
-    """Where the same is found for programs and in more detail."""
-    links = ", ".join(f'<a href="{path}">{PurePosixPath(path).stem}</a>' for path in docs)
-    return (
-        "<footer>One row per image: manifest.parquet · this page for programs: validation.json · "
-        f"Great Expectations Data Docs: {links}</footer>\n"
-    )
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """`1 image`, `2,100 images`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def count(number: int, singular: str, plural: str = "") -> str:
+    """Format a count with its noun: `1 image`, `2,100 images`."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

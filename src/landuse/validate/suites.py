@@ -1,4 +1,4 @@
-"""What the images must be: the one list that the Great Expectations suites in `gx/` are made from."""
+"""The requirements on the images: the single list from which the Great Expectations suites in `gx/` are generated."""
 
 import re
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from landuse.validate.manifest import COLUMNS
 
 Severity = Literal["critical", "warning"]
 
-TABLES = {"images": "path", "classes": "label", "contents": "path"}  # table: the column that names its rows
+TABLES = {"images": "path", "classes": "label", "contents": "path"}  # table: its key column
 
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation: the table it reads, what it says to a reader, and what Great Expectations is asked.
+    """One expectation: its table, its description for readers, and its Great Expectations class and arguments.
 
-    Where a critical one fails, `validate` raises. `words` name keys of `params.yaml` in braces. `alike` is the column
-    of the manifest in which the images of one row of `contents` agree.
+    A failed critical check makes `validate` raise. `words` refer to keys of `params.yaml` in braces. `grouped_by` is
+    the manifest column that the images of one row of `contents` share.
     """
 
     table: str
@@ -26,22 +26,22 @@ class Check:
     words: str
     expectation: str
     arguments: dict[str, Any]
-    alike: str = ""
+    grouped_by: str = ""
 
 
 def param(name: str) -> dict[str, str]:
-    """A number that `suite_parameters` fills in when the suite runs, so that suites hold for every data set."""
+    """Return a reference that `suite_parameters` resolves at run time, so that suites work for every data set."""
     return {"$PARAMETER": name}
 
 
 def suite_parameters(params: ValidateParams) -> dict[str, Any]:
-    """What the suites read from `params.yaml`, by the name that stands in the suites."""
+    """Return the values that the suites take from `params.yaml`, by the name used in the suites."""
     return {
         "classes": list(params.classes),
         "images_per_class": params.images_per_class,
         "imbalance": params.imbalance,
         "modes": list(params.modes),
-        "sizes": [[params.size, params.size]],  # the pairs of width and height
+        "sizes": [[params.size, params.size]],  # allowed pairs of width and height
         "smallest": params.smallest,
         "darkest": params.brightness[0],
         "brightest": params.brightness[1],
@@ -49,10 +49,10 @@ def suite_parameters(params: ValidateParams) -> dict[str, Any]:
     }
 
 
-def phrase(words: str, params: ValidateParams | None = None) -> str:
-    """The words of a check with each key in braces written out: its name, after its value where there are params."""
+def fill_in_params(words: str, params: ValidateParams | None = None) -> str:
+    """Replace each `{key}` in the words of a check by the name of the param, preceded by its value if given."""
 
-    def spell(key: str) -> str:
+    def format_param(key: str) -> str:
         name, value = f"validate.{key}", getattr(params, key, None)
         if value is None:
             return name
@@ -60,12 +60,12 @@ def phrase(words: str, params: ValidateParams | None = None) -> str:
         text = " to ".join(f"{item:g}" for item in values) if key != "modes" else " or ".join(values)
         return f"{text} ({name})"
 
-    return re.sub(r"{(\w+)}", lambda found: spell(found[1]), words)
+    return re.sub(r"{(\w+)}", lambda match: format_param(match[1]), words)
 
 
 BRIGHTNESS = {"column": "brightness", "min_value": param("darkest"), "max_value": param("brightest")}
 CONTRAST = {"column": "contrast", "min_value": param("contrast")}
-BROAD = {"min_value": 30, "max_value": 225}
+CHANNEL_RANGE = {"min_value": 30, "max_value": 225}
 
 CHECKS = [
     Check("images", "critical", "rows", "There must be images, as <class>/<image>",
@@ -87,7 +87,7 @@ CHECKS = [
     Check("classes", "critical", "imbalance", "The largest class must be at most {imbalance} times any other",
           "ExpectColumnValuesToBeBetween", {"column": "imbalance", "max_value": param("imbalance")}),
     Check("contents", "critical", "one_label", "No file may be in two classes",
-          "ExpectColumnValuesToBeBetween", {"column": "labels", "max_value": 1}, alike="sha256"),
+          "ExpectColumnValuesToBeBetween", {"column": "labels", "max_value": 1}, grouped_by="sha256"),
     Check("images", "critical", "modes", "The mode of every image must be {modes}",
           "ExpectColumnValuesToBeInSet", {"column": "mode", "value_set": param("modes")}),
     Check("images", "critical", "width", "The width of every image must be at least {smallest}",
@@ -110,9 +110,9 @@ CHECKS = [
     Check("images", "warning", "square", "Every image should be square; others are squeezed",
           "ExpectColumnPairValuesToBeEqual", {"column_A": "width", "column_B": "height"}),
     Check("contents", "warning", "duplicates", "No file should be there twice",
-          "ExpectColumnValuesToBeBetween", {"column": "images", "max_value": 1}, alike="sha256"),
+          "ExpectColumnValuesToBeBetween", {"column": "images", "max_value": 1}, grouped_by="sha256"),
     Check("contents", "warning", "lookalikes", "Images with the same perceptual hash should be in one class",
-          "ExpectColumnValuesToBeBetween", {"column": "lookalike_labels", "max_value": 1}, alike="phash"),
+          "ExpectColumnValuesToBeBetween", {"column": "lookalike_labels", "max_value": 1}, grouped_by="phash"),
     Check("images", "warning", "brightness", "The brightness of every image should be {brightness}",
           "ExpectColumnValuesToBeBetween", BRIGHTNESS),
     Check("images", "warning", "contrast", "The contrast of every image should be at least {contrast}",
@@ -122,9 +122,9 @@ CHECKS = [
     Check("images", "warning", "formats", "The format of every image should be JPEG, PNG, TIFF or WEBP",
           "ExpectColumnValuesToBeInSet", {"column": "format", "value_set": ["JPEG", "PNG", "TIFF", "WEBP"]}),
     Check("images", "warning", "red", "The mean of red over all images should be 30 to 225",
-          "ExpectColumnMeanToBeBetween", {"column": "red", **BROAD}),
+          "ExpectColumnMeanToBeBetween", {"column": "red", **CHANNEL_RANGE}),
     Check("images", "warning", "green", "The mean of green over all images should be 30 to 225",
-          "ExpectColumnMeanToBeBetween", {"column": "green", **BROAD}),
+          "ExpectColumnMeanToBeBetween", {"column": "green", **CHANNEL_RANGE}),
     Check("images", "warning", "blue", "The mean of blue over all images should be 30 to 225",
-          "ExpectColumnMeanToBeBetween", {"column": "blue", **BROAD}),
+          "ExpectColumnMeanToBeBetween", {"column": "blue", **CHANNEL_RANGE}),
 ]  # fmt: skip

@@ -1,6 +1,6 @@
-"""Make the suites, validation definitions and checkpoints in `gx/` from the list in `suites.py`.
+"""Generate the suites, validation definitions and checkpoints in `gx/` from the list in `suites.py`.
 
-`python -m landuse.validate.write_suites` does it where they differ; a test fails until it was done.
+Run `python -m landuse.validate.write_suites` after changing the list; a test fails while the files are outdated.
 """
 
 import json
@@ -12,25 +12,25 @@ from typing import Any
 
 from landuse.core.paths import GX
 from landuse.validate.context import open_context
-from landuse.validate.suites import CHECKS, TABLES, phrase
+from landuse.validate.suites import CHECKS, TABLES, fill_in_params
 
-WRITTEN = ("expectations", "validation_definitions", "checkpoints")
-VOLATILE = {"id", "great_expectations_version"}  # new in every build, and with every release
+GENERATED = ("expectations", "validation_definitions", "checkpoints")
+VOLATILE = {"id", "great_expectations_version"}  # these change with every build and every release
 
 
-def build(project: Path) -> None:
-    """Write the suites, validation definitions and checkpoints of CHECKS into the `gx/` of a project folder."""
+def build_suites(project: Path) -> None:
+    """Write the suites, validation definitions and checkpoints of CHECKS to the `gx/` of a project folder."""
     context = open_context(project)
     import great_expectations as gx
-    from great_expectations.checkpoint import UpdateDataDocsAction
+    from great_expectations.checkpoint.actions import UpdateDataDocsAction
 
     for table, key in TABLES.items():
         suite = gx.ExpectationSuite(name=table)
         for check in (check for check in CHECKS if check.table == table):
             kind = getattr(gx.expectations, check.expectation)
-            # A description takes the place of the sentence that shows the numbers; for pairs there is no sentence.
-            words = "notes" if "{" in check.words and "column" in check.arguments else "description"
-            texts = {"meta": {"name": check.name}, words: escape(phrase(check.words))}
+            # A description replaces the generated sentence that shows the numbers; for pairs there is no such sentence.
+            field = "notes" if "{" in check.words and "column" in check.arguments else "description"
+            texts = {"meta": {"name": check.name}, field: escape(fill_in_params(check.words))}
             suite.add_expectation(kind(severity=check.severity, **texts, **check.arguments))
         context.suites.add(suite)
         batches = context.data_sources.get("landuse").get_asset(table).get_batch_definition("whole")
@@ -46,33 +46,33 @@ def build(project: Path) -> None:
         )
 
 
-def meaning(text: str) -> Any:
-    """JSON without what says nothing about the images."""
+def parse_stable(text: str) -> Any:
+    """Parse JSON, dropping the keys that differ between builds."""
     return json.loads(text, object_hook=lambda item: {key: item[key] for key in item if key not in VOLATILE})
 
 
-def outdated(gx: Path = GX, rewrite: bool = False) -> list[str]:
-    """The files of `gx/` that do not say what CHECKS says; with `rewrite`, all are made anew if there are any."""
+def outdated_files(gx: Path = GX, rewrite: bool = False) -> list[str]:
+    """List the files of `gx/` that differ from CHECKS; with `rewrite`, regenerate all files if any differs."""
     with TemporaryDirectory() as scratch:
         fresh = Path(scratch, "gx")
-        copytree(gx, fresh, ignore=lambda _, names: {*names} & {*WRITTEN, "uncommitted"})
-        build(fresh.parent)
-        made = {path.relative_to(fresh) for part in WRITTEN for path in (fresh / part).rglob("*.json")}
-        kept = {path.relative_to(gx) for part in WRITTEN for path in (gx / part).rglob("*.json")}
-        old = [str(path) for path in sorted(made | kept) if not same(fresh / path, gx / path)]
-        if old and rewrite:
-            for path in kept - made:
+        copytree(gx, fresh, ignore=lambda _, names: {*names} & {*GENERATED, "uncommitted"})
+        build_suites(fresh.parent)
+        expected = {path.relative_to(fresh) for part in GENERATED for path in (fresh / part).rglob("*.json")}
+        committed = {path.relative_to(gx) for part in GENERATED for path in (gx / part).rglob("*.json")}
+        outdated = [str(path) for path in sorted(expected | committed) if not is_same(fresh / path, gx / path)]
+        if outdated and rewrite:
+            for path in committed - expected:
                 (gx / path).unlink()
-            for path in made:
+            for path in expected:
                 (gx / path).parent.mkdir(parents=True, exist_ok=True)
                 copyfile(fresh / path, gx / path)
-    return old
+    return outdated
 
 
-def same(first: Path, second: Path) -> bool:
-    """Whether both files are there and mean the same."""
-    return first.exists() and second.exists() and meaning(first.read_text()) == meaning(second.read_text())
+def is_same(first: Path, second: Path) -> bool:
+    """Return True if both files exist and differ at most in volatile keys."""
+    return first.exists() and second.exists() and parse_stable(first.read_text()) == parse_stable(second.read_text())
 
 
 if __name__ == "__main__":
-    print("\n".join(outdated(rewrite=True)) or "gx/ says what landuse.validate.suites says")
+    print("\n".join(outdated_files(rewrite=True)) or "gx/ is up to date with landuse.validate.suites")

@@ -1,4 +1,4 @@
-"""The project as it was, code, params, data and weights, in a place of its own, and its stages run there."""
+"""Rebuild: restore code, params, data and weights of a version in a separate working tree, and run its stages there."""
 
 import os
 import shutil
@@ -13,30 +13,30 @@ import yaml
 
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DATA, DATA_DVC, DVC_YAML, PARAMS, SQLITE, WEIGHTS
-from landuse.core.process import ending_signals, kill_group
+from landuse.core.process import kill_group, termination_signals
 from landuse.project import lineage
-from landuse.project.worktree import NO_HOOKS, lend
+from landuse.project.worktree import NO_HOOKS, configure_worktree
 
 DVC = (sys.executable, "-m", "dvc")
 LAST_STAGE = "evaluate"
 
 
 @contextmanager
-def restored(tags: Mapping[str, str], params: Path, folder: Path) -> Iterator[Path]:
-    """The project, in a new folder for its repository, as a version's tags and params file have it; then removed.
+def restored_project(tags: Mapping[str, str], params: Path, folder: Path) -> Iterator[Path]:
+    """Check out a version's commit into a new folder, with its params, data and weights; yield the project's folder.
 
-    Raises LanduseError where data or weights cannot be had.
+    The working tree is removed afterwards. Raises LanduseError if data or weights are unavailable.
     """
 
-    def stop(number: int, _: object) -> None:  # a kill leaves nothing behind either
+    def stop(number: int, _: object) -> None:  # so that SIGTERM and SIGHUP clean up too
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, stop) for number in ending_signals()}
+    before = {number: signal.signal(number, stop) for number in termination_signals()}
     try:
         project = check_out(tags["git.commit"], folder)
         shutil.copyfile(params, project / PARAMS)
-        lend(project)
-        find_weights(tags["weights"], project)
+        configure_worktree(project)
+        require_weights(tags["weights"], project)
         restore_data(tags, project)
         yield project
     finally:
@@ -47,23 +47,23 @@ def restored(tags: Mapping[str, str], params: Path, folder: Path) -> Iterator[Pa
 
 
 def check_out(commit: str, folder: Path) -> Path:
-    """The project in a second working tree at a commit."""
+    """Add a working tree at a commit; return the project's folder in it."""
     if lineage.git(*NO_HOOKS, "worktree", "add", "--quiet", "--detach", str(folder), commit) is None:
         raise LanduseError(f"git worktree add {folder} {commit} failed: is there room, and may it write to .git?")
-    place = lineage.place_in_repository()
+    place = lineage.path_in_repository()
     if not (folder / place / DVC_YAML).exists():
         raise LanduseError(f"its commit {commit} has no {place / DVC_YAML}: the project was in another folder then")
     return folder / place
 
 
-def find_weights(name: str, folder: Path) -> None:
-    """Raise LanduseError where the weights of a version are not there any more."""
+def require_weights(name: str, folder: Path) -> None:
+    """Raise LanduseError if the weights of a version are missing."""
     if not (folder / WEIGHTS / name).is_file():
         raise LanduseError(f"its weights {WEIGHTS / name} are not there: put the file back (extract.weights)")
 
 
 def restore_data(tags: Mapping[str, str], folder: Path) -> None:
-    """The data set by its md5, from DVC's cache or else its remote. Raises LanduseError where neither has it."""
+    """Fetch the data set by its md5 from DVC's cache, else its remote. Raises LanduseError if neither has it."""
     md5, source = tags["data.md5"], tags["data.source"]
     record = {"outs": [{"md5": md5, "hash": "md5", "path": str(DATA)}], "meta": {"source": source}}
     (folder / DATA_DVC).write_text(yaml.safe_dump(record), encoding="utf-8")
@@ -78,24 +78,27 @@ def restore_data(tags: Mapping[str, str], folder: Path) -> None:
 
 
 def rerun(project: Path, store: Path) -> bool:
-    """Run every stage up to the evaluation, whatever was cached, with an MLflow store of its own; whether all did.
+    """Run every stage up to the evaluation without caches, with a separate MLflow store; return True if all succeed.
 
-    What the stages print is shown. They leave nothing in DVC's caches, and end with this function.
+    The output of the stages is shown. They leave nothing in DVC's caches and do not outlive this function.
     """
     command = [*DVC, "repro", "--force", "--no-run-cache", "--no-commit", LAST_STAGE]
     stages = subprocess.Popen(
-        command, cwd=project, env=environment(project, store), stdin=subprocess.DEVNULL, start_new_session=True
+        command, cwd=project, env=child_environment(project, store), stdin=subprocess.DEVNULL, start_new_session=True
     )
     try:
         return stages.wait() == 0
     finally:
-        kill_group(stages.pid)  # what outlives DVC too
+        kill_group(stages.pid)  # also processes that outlive DVC
         stages.wait()
 
 
-def environment(project: Path, store: Path) -> dict[str, str]:
-    """Nothing of our MLflow store; this Python's commands; the code of the working tree; scratch files beside it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-    own = {"PATH": path, "PYTHONPATH": str(project / "src"), "TMPDIR": str(store.parent)}
-    return kept | own | {"MLFLOW_TRACKING_URI": f"{SQLITE}{store}"}
+def child_environment(project: Path, store: Path) -> dict[str, str]:
+    """Build the environment of the stages: this Python's commands, the working tree's code, the separate store.
+
+    No other MLflow setting is passed on; temporary files go beside the store.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    path = f"{Path(sys.executable).parent}:{inherited['PATH']}"
+    changed = {"PATH": path, "PYTHONPATH": str(project / "src"), "TMPDIR": str(store.parent)}
+    return inherited | changed | {"MLFLOW_TRACKING_URI": f"{SQLITE}{store}"}

@@ -1,4 +1,4 @@
-"""Pictures of a study: which values go with which score, and which of them matter."""
+"""Plots of a study: how values and scores relate, and which parameters matter."""
 
 import warnings
 from pathlib import Path
@@ -10,15 +10,15 @@ from optuna.trial import TrialState
 SIZE = (11, 5)
 
 
-def draw(study: optuna.Study, folder: Path) -> None:
-    """Write parallel_coordinates.png, and importances.png where the trials that came to their end differ in score.
+def plot_study(study: optuna.Study, folder: Path) -> None:
+    """Write parallel_coordinates.png, and importances.png if the completed trials differ in score.
 
-    Where they do not, no importances.png is left that another study may have drawn.
+    Otherwise removes an importances.png that another study may have left.
     """
     import matplotlib
 
     matplotlib.use("agg")
-    matplotlib.rcdefaults()  # whatever a matplotlibrc of the user says; Optuna draws in a style of its own
+    matplotlib.rcdefaults()  # ignore the user's matplotlibrc; Optuna has its own style
     from optuna.visualization.matplotlib import plot_parallel_coordinate, plot_param_importances
 
     importances = folder / "importances.png"
@@ -31,7 +31,8 @@ def draw(study: optuna.Study, folder: Path) -> None:
 
 
 def save(axes: Axes, path: Path) -> None:
-    """The figure that the axes belong to, as a file."""
-    figure = axes.get_figure()
-    figure.set_size_inches(*SIZE)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    """Save the figure of the axes."""
+    figure = axes.get_figure(root=True)
+    if figure:
+        figure.set_size_inches(*SIZE)
+        figure.savefig(path, dpi=110, bbox_inches="tight")

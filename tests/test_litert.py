@@ -1,0 +1,16 @@
+"""Conversion to LiteRT: the flatbuffer predicts what the Keras network predicts."""
+
+import numpy as np
+import pytest
+from networks import pixels, tiny_network
+
+from landuse.ml.classifier import LiteModel
+from landuse.ml.litert import to_litert
+from landuse.params import BLOCKS
+
+
+@pytest.mark.parametrize("backbone", BLOCKS)
+def test_litert_predicts_the_same_as_keras(backbone: str) -> None:
+    network, images = tiny_network(backbone), pixels(5)
+    lite = LiteModel(to_litert(network))
+    assert np.abs(np.stack([lite(image) for image in images]) - np.asarray(network(images))).max() < 1e-3
