@@ -161,6 +161,14 @@ def test_the_real_command_works_whatever_the_python_settings(more: dict[str, str
     assert done.returncode == 0 and "Fine-tune and export the model" in done.stdout and done.stderr == ""
 
 
+def test_the_command_works_without_asserts_and_docstrings(project: Path) -> None:
+    command = [sys.executable, "-OO", "-m", "landuse", "export", "--help", "-O"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "No such option: -O" in done.stderr, "options of the command itself are passed on"
+    done = subprocess.run(command[:-1], capture_output=True, text=True)
+    assert done.returncode == 0 and "Write a model as plain files" in " ".join(done.stdout.split())
+
+
 def test_the_flows_of_the_current_folder_are_found_whatever_the_python_settings(tmp_path: Path) -> None:
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "__init__.py").touch()

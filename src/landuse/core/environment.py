@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from getpass import getuser
+from itertools import takewhile
 from pathlib import Path
 
 from landuse.core.errors import LanduseError
@@ -16,6 +17,7 @@ from landuse.core.proxies import normalize_network_settings
 FIXED, OBEYED, REFUSED = "fixed", "obeyed", "refused"
 PYTHON_STARTUP = ("PYTHONSAFEPATH", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONINSPECT")
 UTF8 = "PYTHONUTF8"
+OPTIMIZE = ("-O", "-OO")
 OWNER_ONLY = 0o077  # as a umask
 
 
@@ -170,6 +172,7 @@ def sanitize_environment() -> None:
     refuse_separate_registry()
     fixed = [name for name in os.environ if (row := find_row(name)) and row.rule != OBEYED]
     restart = not set(PYTHON_STARTUP).isdisjoint(fixed) or not (is_utf8() or os.environ.get(UTF8) == "1")
+    restart = restart or sys.flags.optimize > 0  # `python -OO`: libraries need their docstrings
     for name in fixed:
         del os.environ[name]
     os.environ.update(value for row in VARIABLES for value in row.values)
@@ -180,7 +183,9 @@ def sanitize_environment() -> None:
     except (KeyError, OSError):
         os.environ["USER"] = str(os.getuid())
     if restart:  # what Python has read at startup cannot be undone within the process
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        options = list(takewhile(lambda argument: argument.startswith("-"), sys.orig_argv[1:]))
+        rest = sys.orig_argv[1 + len(options) :]
+        os.execv(sys.executable, [sys.executable, *(each for each in options if each not in OPTIMIZE), *rest])
 
 
 def restrict_permissions() -> None:

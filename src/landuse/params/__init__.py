@@ -256,7 +256,9 @@ def load_params(path: Path = PARAMS) -> Params:
     try:
         text = path.read_text(encoding="utf-8")
         if CONFLICT_MARKER in text:
-            raise LanduseError(f"{path} has both sides of a merge: keep one of them where {CONFLICT_MARKER.strip()} stands")
+            raise LanduseError(
+                f"{path} has both sides of a merge: keep one of them where {CONFLICT_MARKER.strip()} stands"
+            )
         content = yaml.load(text, StrictLoader)
     except FileNotFoundError:
         raise LanduseError(f"{path} is not here: run landuse in the project's folder") from None

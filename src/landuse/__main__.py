@@ -1,0 +1,5 @@
+"""`python -m landuse`: the same as the command `landuse`."""
+
+from landuse.cli import main
+
+main()
