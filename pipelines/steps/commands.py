@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Timer
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from httpx import HTTPError
-from prefect import State, Task
 from prefect.logging import get_logger, get_run_logger
 
 from landuse.core.errors import LanduseError, Unavailable, printable, safe_traceback
@@ -27,6 +26,9 @@ from pipelines.services.locks import file_lock
 from pipelines.services.orphans import write_pid_file
 from pipelines.services.processes import BIN, store_address
 from pipelines.steps.lockfile import restore_lockfile
+
+if TYPE_CHECKING:  # its import sets up logging, and takes a second
+    from prefect import State, Task
 
 BUSY_SECONDS = 5
 LOCK, JOB = SERVICES / "lock", SERVICES / "job.json"
@@ -171,13 +173,13 @@ def command_error(lines: deque[str], code: int, is_dvc: bool) -> CommandFailed:
     return (DvcBusy if busy else CommandFailed)(reason, int(inner[1]) if inner else code)
 
 
-def is_transient(task: object, run: object, state: State[Any]) -> bool:
+def is_transient(task: object, run: object, state: "State[Any]") -> bool:
     """Return True if a task failed for a reason that may pass by itself, so that a retry makes sense."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, LanduseError) and error.exit_code == TEMPORARY
 
 
-def with_retries(task: Task[Parameters, Result]) -> Task[Parameters, Result]:
+def with_retries(task: "Task[Parameters, Result]") -> "Task[Parameters, Result]":
     """Make a task retry transient failures, after the delays of `pipelines.retry_seconds`."""
     delays = list(load_params().pipelines.retry_seconds)
     return task.with_options(retries=len(delays), retry_delay_seconds=delays, retry_condition_fn=is_transient)

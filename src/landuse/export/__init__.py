@@ -48,4 +48,4 @@ def all_or_nothing(folder: Path) -> Iterator[None]:
         if not isinstance(error, OSError):
             raise
         reason = error.args[0][0][2].partition(": ")[0] if isinstance(error, Error) else error.strerror
-        raise LanduseError(f"{folder} cannot be written: {reason}; mend that, or name another folder") from None
+        raise LanduseError(f"{folder} cannot be written: {reason}; fix that, or name another folder") from None

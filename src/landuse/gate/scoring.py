@@ -85,7 +85,7 @@ def data_unchanged() -> Iterator[None]:
         yield
     finally:
         if data_inode() != before:
-            raise Unavailable("data/ was replaced while its images were looked at: try again")
+            raise Unavailable("data/ was replaced while its images were scored: try again")
 
 
 def data_inode() -> int | None:
