@@ -274,7 +274,7 @@ def test_replacing_the_data_while_judging_is_detected(smoke_in_process: None) ->
             copytree("before", paths.DATA)
 
     params = load_params()
-    with tracking.store(), pytest.raises(Unavailable, match="data/ was replaced while its images were looked at"):
+    with tracking.store(), pytest.raises(Unavailable, match="data/ was replaced while its images were scored"):
         judge(registry.get_version(gallery.NAME, GOOD), None, params.promote, params.evaluate, ingest)
 
 
