@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copy, copytree, ignore_patterns
 
 import pytest
 import tiny
@@ -76,9 +76,14 @@ def test_in_a_copy_of_the_project_the_code_of_that_copy_runs(edited_copy: Path) 
     assert "this folder stands for" in landuse("info", "--help").stdout
 
 
-def test_a_copy_whose_code_cannot_take_precedence_is_refused(
-    edited_copy: Path,
-) -> None:
+def test_in_a_copy_of_the_project_the_flows_of_that_copy_run(edited_copy: Path) -> None:
+    copytree(ROOT / "pipelines", "pipelines", ignore=ignore_patterns("__pycache__"))
+    copy(ROOT / "params.yaml", "params.yaml")
+    Path("pipelines", "steps", "local_run.py").write_text("def run_once(*_): print('of the copy')\n")
+    assert landuse("flow", "training").stdout == "of the copy\n"
+
+
+def test_a_copy_whose_code_cannot_take_precedence_is_refused(edited_copy: Path) -> None:
     answer = subprocess.run([sys.executable, "-E", LANDUSE, "info"], capture_output=True, text=True)
     assert (answer.returncode, answer.stdout) == (1, "")
     assert answer.stderr == "landuse: src/landuse is not the code that runs: Python was told to ignore PYTHONPATH\n"

@@ -1,4 +1,4 @@
-"""What Prefect's UI shows of a run: its name, progress, tables, and a summary page."""
+"""Artifacts in the UI of Prefect: the name of a run, its progress, tables, and a summary page."""
 
 import re
 from contextlib import suppress

@@ -1,7 +1,6 @@
 """A project whose data, models and registry were made by an earlier version of the code goes on with today's."""
 
 import json
-import re
 import subprocess
 from pathlib import Path
 from shutil import copy2
@@ -74,11 +73,6 @@ def rename_keys(params: dict) -> None:
         params[section] = {names.get(key, key): value for key, value in params[section].items()}
 
 
-def champion(work: Workspace) -> str:
-    """The version that `landuse info` names as champion."""
-    return re.search(r"version (\d+) \(.*champion", work.ok("landuse", "info"))[1]
-
-
 def test_old_keys_are_refused_with_their_new_names(updated: Workspace) -> None:
     complaint = updated.refused("landuse", "history")
     for section, names in RENAMED.items():
@@ -105,7 +99,7 @@ def test_an_earlier_champion_answers_and_is_served(work: Workspace, tmp_path: Pa
         ) as server,
     ):
         try:
-            wait_for(f"http://127.0.0.1:{port}/healthz", server)
+            wait_for(f"http://127.0.0.1:{port}/health", server)
             with urlopen(f"http://127.0.0.1:{port}/version") as answer:
                 assert json.load(answer)
         finally:
