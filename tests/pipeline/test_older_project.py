@@ -1,10 +1,11 @@
 """A project whose data, models and registry were made by an earlier version of the code goes on with today's."""
 
+import base64
 import json
 import subprocess
 from pathlib import Path
 from shutil import copy2
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 from ports import free_port
@@ -90,21 +91,21 @@ def work(updated: Workspace) -> Workspace:
 
 def test_an_earlier_champion_answers_and_is_served(work: Workspace, tmp_path: Path) -> None:
     image = next((work.folder / "data").rglob("*.png"))
-    rows = work.ok("landuse", "predict", str(image)).splitlines()
-    port = free_port()
+    _, row = work.ok("landuse", "predict", str(image)).splitlines()
+    port, inputs = free_port(), {"inputs": [base64.b64encode(image.read_bytes()).decode()]}
+    address, headers = f"http://127.0.0.1:{port}", {"Content-Type": "application/json"}
+    command = ["landuse", "serve", "--port", port]
     with (
         (tmp_path / "log").open("w") as log,
-        subprocess.Popen(
-            ["landuse", "serve", "--port", port], cwd=work.folder, env=work.env(), stdout=log, stderr=log
-        ) as server,
+        subprocess.Popen(command, cwd=work.folder, env=work.env(), stdout=log, stderr=log) as server,
     ):
         try:
-            wait_for(f"http://127.0.0.1:{port}/health", server)
-            with urlopen(f"http://127.0.0.1:{port}/version") as answer:
-                assert json.load(answer)
+            wait_for(f"{address}/health", server)
+            with urlopen(Request(f"{address}/invocations", json.dumps(inputs).encode(), headers)) as answer:
+                label = json.load(answer)["predictions"][0]["label"]
         finally:
             server.terminate()
-    assert rows[1].startswith(str(image))
+    assert row.startswith(f"{image},{label},")
 
 
 def test_earlier_versions_are_compared_and_gated(work: Workspace) -> None:
