@@ -43,10 +43,10 @@ PROMOTE = {
     "min_slice_images": 10,
     "families": [["field", "water"]],
     "max_calibration_error": 0.1,
-    "max_robustness_drop": 0.4,
+    "max_disturbed_fall": 0.4,
     "margin": 0.1,
     "significance": 0.05,
-    "max_class_recall_drop": 0.1,
+    "max_class_fall": 0.1,
     "max_latency_ms": 1000,
     "max_size_mb": 1,
 }

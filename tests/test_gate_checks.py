@@ -112,7 +112,7 @@ def test_a_drop_in_one_class_fails_although_accuracy_rises() -> None:
         scored_images([1] * 60 + [0] * 30 + [1] * 10, labels),
         scored_images([1] * 90 + [0] * 4 + [1] * 6, labels),
     )
-    check = check_comparison(after, before, promote_params(max_class_recall_drop=0.3))[-1]
+    check = check_comparison(after, before, promote_params(max_class_fall=0.3))[-1]
     assert not check.passed and check.value == pytest.approx(0.4) and "recall of b" in check.sentence
 
 
@@ -194,7 +194,7 @@ def test_a_model_relying_on_a_feature_that_a_disturbance_removes_fails(name: str
         image.save(paths.DATA / f"{label}.png")
     scored = score_images(classifier, pd.DataFrame({"path": ["a.png", "b.png"], "label": ["a", "b"]}))
     assert scored.correct.all()
-    params = promote_params(max_robustness_drop=0.4)
+    params = promote_params(max_disturbed_fall=0.4)
     checks = {check.name: check for check in check_robustness(classifier, scored, params)}
     assert checks[f"robust_{name}"].value == 0.5 and not checks[f"robust_{name}"].passed
     assert checks.keys() == {f"robust_{each}" for each in FRAGILE_FEATURES}
@@ -214,7 +214,7 @@ from landuse.gate.scoring import ScoredImages
 Image.new("RGB", (8, 8)).save(DATA / "a.png")
 scored = ScoredImages(pd.DataFrame({"path": ["a.png"]}), ["a", "b"], np.array([0]), np.array([[1.0, 0.0]], np.float32))
 classifier = SimpleNamespace(probabilities=lambda image: np.array([0.0, 1.0]))
-for check in check_robustness(classifier, scored, SimpleNamespace(max_robustness_drop=0.5)):
+for check in check_robustness(classifier, scored, SimpleNamespace(max_disturbed_fall=0.5)):
     print(check.sentence)
 """
 
@@ -236,9 +236,9 @@ def test_every_threshold_in_params_belongs_to_a_check() -> None:
         "latency_ms": "max_latency_ms",
         "size_mb": "max_size_mb",
         "images": "min_images",
-        "class_fall": "max_class_recall_drop",
+        "class_fall": "max_class_fall",
         "slice_size": "min_slice_accuracy",
-        "robust_jpeg": "max_robustness_drop",
+        "robust_jpeg": "max_disturbed_fall",
         "difference": "margin",
         "mcnemar": "significance",
     }

@@ -16,11 +16,11 @@ THRESHOLD_KEYS = {  # by check name or its prefix: the key of params.yaml with t
     "latency_ms": "max_latency_ms",
     "size_mb": "max_size_mb",
     "slice": "min_slice_accuracy",
-    "robust": "max_robustness_drop",
+    "robust": "max_disturbed_fall",
     "images": "min_images",
     "mcnemar": "significance",
     "difference": "margin",
-    "class_fall": "max_class_recall_drop",
+    "class_fall": "max_class_fall",
 }
 DIGITS = 9  # decimals compared: 0.8 - 0.6 counts as exactly 0.2
 

@@ -95,6 +95,6 @@ def check_class_recall_drop(challenger: ScoredImages, champion: ScoredImages, pa
     worst = str(drops.idxmax())
     falls = now[worst] < before[worst]
     most = f"recall of {worst} falls most, from {before[worst]:.1%} to {now[worst]:.1%}"
-    sentence = f"{most if falls else 'recall falls in no class'}; it may fall by {params.max_class_recall_drop:.1%}"
+    sentence = f"{most if falls else 'recall falls in no class'}; it may fall by {params.max_class_fall:.1%}"
     recalls = {label: {"this": json_number(now[label]), "champion": json_number(before[label])} for label in now.index}
-    return Check.at_most("class_fall", drops[worst], params.max_class_recall_drop, sentence, recalls)
+    return Check.at_most("class_fall", drops[worst], params.max_class_fall, sentence, recalls)

@@ -75,7 +75,7 @@ def check_robustness(classifier: Classifier, scored: ScoredImages, params: Promo
     predicted: NDArray[np.intp] = np.array(list(parallel_map(predict, scored.images)))
     before, after = float(scored.correct.mean()), (predicted == scored.actual[:, None]).mean(axis=0)
     return [
-        check_accuracy_drop(f"robust_{name}", description, before, float(accuracy), params.max_robustness_drop)
+        check_accuracy_drop(f"robust_{name}", description, before, float(accuracy), params.max_disturbed_fall)
         for (name, (_, description)), accuracy in zip(DISTURBANCES.items(), after, strict=True)
     ]
 

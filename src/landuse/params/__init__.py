@@ -135,10 +135,10 @@ class PromoteParams:
     min_slice_images: Count
     families: tuple[Labels, ...]
     max_calibration_error: Share
-    max_robustness_drop: Share
+    max_disturbed_fall: Share
     margin: Share
     significance: Share
-    max_class_recall_drop: Share
+    max_class_fall: Share
     max_latency_ms: Annotated[Number, Field(gt=0)]
     max_size_mb: Annotated[Number, Field(gt=0)]
 

@@ -26,8 +26,8 @@ RENAMED = {  # keys of earlier versions
     "promote.slice_accuracy": "promote.min_slice_accuracy",
     "promote.slice_images": "promote.min_slice_images",
     "promote.calibration_error": "promote.max_calibration_error",
-    "promote.disturbed_fall": "promote.max_robustness_drop",
-    "promote.class_fall": "promote.max_class_recall_drop",
+    "promote.disturbed_fall": "promote.max_disturbed_fall",
+    "promote.class_fall": "promote.max_class_fall",
     "promote.latency_ms": "promote.max_latency_ms",
     "promote.size_mb": "promote.max_size_mb",
 }
