@@ -73,7 +73,7 @@ def test_an_image_damaged_after_validation_is_named(work: Workspace) -> None:
 def test_a_missing_weights_file_is_named_with_its_key(work: Workspace) -> None:
     work.change(lambda params: params["extract"].update(weights="lost.h5"))
     message = work.refused("landuse", "extract")
-    assert "extract.weights = lost.h5" in message and "weights/lost.h5 is not there" in message
+    assert "extract.weights = lost.h5" in message and "weights/lost.h5 does not exist" in message
     repro = work.run("dvc", "repro")
     assert repro.returncode == 255 and "weights/lost.h5" in repro.stderr and "Traceback" not in repro.stderr
     work.ok("git", "checkout", "params.yaml")
