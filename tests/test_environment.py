@@ -47,7 +47,7 @@ from landuse.report.charts import curves
 from landuse.report.style import save_png
 columns = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 rows = dict.fromkeys(columns, [1, 2])
-save(curves(pd.DataFrame(rows)), Path("figure.png"))
+save_png(curves(pd.DataFrame(rows)), Path("figure.png"))
 print(hashlib.sha256(Path("figure.png").read_bytes()).hexdigest())
 """
 STUDY = """
