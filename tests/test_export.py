@@ -77,7 +77,7 @@ def test_a_full_disk_leaves_no_partial_export(served: Path, tmp_path: Path, exis
         text=True,
         env=tiny.WITHOUT_BYTECODE,
     )
-    assert f"{folder} cannot be written: [Errno 27] File too large; mend that" in done.stderr
+    assert f"{folder} cannot be written: [Errno 27] File too large; fix that" in done.stderr
     assert folder.exists() == exists and not list(folder.glob("*"))
 
 
