@@ -1,4 +1,4 @@
-"""What Prefect's UI shows of a run: progress, tables, the verdict and a summary page."""
+"""Artifacts in the UI of Prefect: progress, tables, the verdict and a summary page."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is extracted from an archive or a folder, and what is refused."""
+"""Archives and folders: the images that are extracted, and the members that are refused."""
 
 import io
 import os

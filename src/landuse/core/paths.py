@@ -26,9 +26,7 @@ MANIFEST = ARTIFACTS / "manifest.parquet"
 VALIDATION = ARTIFACTS / "validation.json"
 VALIDATION_PAGE = ARTIFACTS / "validation.html"
 DATA_DOCS = ARTIFACTS / "data_docs"
-DATA_DOCS_SOURCE = (
-    DATA_DOCS / "manifest.sha256"
-)  # digest of the manifest they describe, since DVC does not version them
+DATA_DOCS_SOURCE = DATA_DOCS / "manifest.sha256"  # of the manifest they describe, since DVC does not version them
 VALIDATE_OUTPUTS = (MANIFEST, VALIDATION, VALIDATION_PAGE, DATA_DOCS)  # everything `validate` writes
 FEATURES = ARTIFACTS / "features"
 SPLITS = ARTIFACTS / "splits.csv"
