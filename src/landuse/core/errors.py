@@ -83,6 +83,15 @@ def one_line(error: object, length: int | None = None) -> str:
 
 
 @contextmanager
+def prefix_errors(prefix: str) -> Iterator[None]:
+    """Put the prefix in front of the message of a LanduseError, whose class stays."""
+    try:
+        yield
+    except LanduseError as error:
+        raise type(error)(f"{prefix}{error}") from None
+
+
+@contextmanager
 def report_errors() -> Iterator[None]:
     """Exit with a one-line message for errors that users can fix, and with a traceback for all others."""
     try:

@@ -6,8 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from errno import EACCES, ENOSPC, EROFS
 from io import BytesIO
 from math import nan
@@ -17,7 +15,7 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
-from landuse.core.errors import LanduseError, Unavailable, one_line
+from landuse.core.errors import LanduseError, Unavailable, one_line, prefix_errors
 from landuse.ml.classifier import TOLERANCE, Classifier
 from landuse.registry import title
 from landuse.registry.provenance import refuse_foreign_code
@@ -34,7 +32,7 @@ def check_answers(version: ModelVersion, folder: Path, classifier: Classifier) -
     differs from the classifier by more than 0.001; Unavailable if it takes too long, or the machine does not let MLflow
     read and write there.
     """
-    with version_in_errors(version):
+    with prefix_errors(f"{title(version)} "):
         refuse_foreign_code(folder, version.tags)
         output = predict_in_subprocess(str(folder))
         pairs = zip(output["example"], output["answers"], strict=True)
@@ -42,15 +40,6 @@ def check_answers(version: ModelVersion, folder: Path, classifier: Classifier) -
         if not difference <= TOLERANCE:
             raise LanduseError(f"answers otherwise than its own model file, by {difference:.2g} in a probability")
         return difference
-
-
-@contextmanager
-def version_in_errors(version: ModelVersion) -> Iterator[None]:
-    """Prefix errors with the name of the version."""
-    try:
-        yield
-    except LanduseError as error:
-        raise type(error)(f"{title(version)} {error}") from None
 
 
 def max_difference(classifier: Classifier, image: str, answer: dict[str, float]) -> float:

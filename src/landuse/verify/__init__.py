@@ -1,12 +1,11 @@
 """Verify a version: rebuild it from what its tags name, and compare the results with what its run logged."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from landuse import registry
-from landuse.core.errors import LanduseError, Refused
+from landuse.core.errors import LanduseError, Refused, prefix_errors
 from landuse.project import lineage
 from landuse.registry.version_record import RunRecord, fetch_run_record
 from landuse.verify.diff import Row, compare_inputs, compare_packages, compare_results, table_line
@@ -23,7 +22,7 @@ def verify(name: str, number: str, notify: Callable[[object], None] = print) -> 
     data, weights or records of the version are unavailable, or a stage fails.
     """
     title = f"{name} version {number}"
-    with TemporaryDirectory() as folder, version_in_errors(title):
+    with TemporaryDirectory() as folder, prefix_errors(f"{title} cannot be verified: "):
         recorded = read_recorded(name, number, Path(folder, "then"))
         refuse_without_commit(recorded.tags)
         with restored_project(recorded.tags, recorded.params_file, Path(folder, "now")) as project:
@@ -33,15 +32,6 @@ def verify(name: str, number: str, notify: Callable[[object], None] = print) -> 
     for row in [table_line("", "then", "now", "same"), *inputs, *results]:
         notify(row)
     return verdict(title, inputs, results)
-
-
-@contextmanager
-def version_in_errors(title: str) -> Iterator[None]:
-    """Prefix errors with the name of the version."""
-    try:
-        yield
-    except LanduseError as error:
-        raise type(error)(f"{title} cannot be verified: {error}") from None
 
 
 def read_recorded(name: str, number: str, folder: Path) -> RunRecord:
