@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from networks import pretend_gpu
 
 from landuse import extract as extract_module
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DATA, MANIFEST
-from landuse.ml import features, network
+from landuse.ml import features
 from landuse.ml.images import READ_AHEAD, read_image, view
 from landuse.ml.network import build_backbone, frozen_prefix
 from landuse.params import ExtractParams, load_params
@@ -86,7 +87,7 @@ def test_the_gpu_code_path_gives_the_same_features(
     params = replace(load_params().extract, views=2)
     extract_module.extract(params, cut)
     embeddings, activations = np.array(features.embeddings()), np.array(features.activations())
-    monkeypatch.setattr(network, "device", lambda: "GPU")
+    pretend_gpu(monkeypatch)
     extract_module.extract(params, cut)
     assert features.activations().shape == activations.shape and features.activations().dtype == activations.dtype
     assert np.allclose(features.embeddings(), embeddings, atol=1e-3)

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from networks import pretend_gpu
 
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DATA, HISTORY, MANIFEST, MODEL, RUN, SPLITS
-from landuse.ml import features, network
+from landuse.ml import features
 from landuse.ml.classifier import INT8_FILE, MODEL_FILE, PROBABILITIES, Classifier, LiteModel
 from landuse.ml.examples import EXAMPLES_FILE
 from landuse.ml.images import read_image, view
@@ -200,7 +201,7 @@ def test_features_and_splits_of_other_images_are_not_used(trained_copy: Path) ->
 def test_the_gpu_code_path_trains_and_exports_a_float32_model(
     trained_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "device", lambda: "GPU")
+    pretend_gpu(monkeypatch)
     train(TRAIN)
     history = pd.read_csv(HISTORY)
     assert history["validation_accuracy"].iloc[-1] >= 0.8
