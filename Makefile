@@ -15,7 +15,7 @@ ifneq ($(findstring :,$(CURDIR)),)
 $(error $(CURDIR) has a colon, which no PATH can hold: move the project to another folder)
 endif
 
-.PHONY: run up down status test ui bench lock clean
+.PHONY: run up down status test docs ui bench lock clean
 
 run: .venv/run    ## from the source in params.yaml to a champion, if it is good enough
 	landuse ingest
@@ -46,6 +46,10 @@ test: .venv/dev    ## every check: style, layers, types, tests on two cores; ARG
 	lint-imports
 	mypy
 	pytest --numprocesses 2 $(ARGS)
+
+docs: .venv/dev    ## the documentation as a site with search, in docs/_build/html
+	python docs/generate.py
+	python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
 
 ui: .venv/run    ## the MLflow UI on this machine
 	@python -m pipelines ui

@@ -24,7 +24,7 @@ from landuse.project.lineage import processor
 from landuse.report import style
 
 EPOCHS, QUICK_EPOCHS = 20, 3
-PLOT_FILE = ROOT / "docs" / "bench.png"
+PLOT_FILE = ROOT / "docs" / "images" / "bench.png"
 Curve = list[tuple[float, float]]  # seconds, accuracy
 
 FINE_TUNED = {
@@ -156,7 +156,7 @@ def plot(curves: dict[str, Curve], path: Path) -> None:
 def table(
     recipe: Recipe, head: Timings, others: dict[str, float], grouped: Timings, single: Timings, tuned: float
 ) -> list[str]:
-    """Return the lines of the README's table."""
+    """Return the lines of the table of the benchmarks page."""
     final, measured = recipe.curve[-1][1], len(recipe.curve)
     extrapolated = "" if measured == EPOCHS else f" (extrapolated from {measured}, the accuracy is theirs)"
     seconds, first = median(head.seconds), recipe.seconds_to(final)

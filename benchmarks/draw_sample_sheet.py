@@ -1,4 +1,4 @@
-"""Create `docs/sample.jpg`, the picture at the top of the README: two scenes of each class of the sample."""
+"""Create `docs/images/sample.jpg`, the picture at the top of the README: two scenes of each class of the sample."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from PIL import Image
 
 from landuse.sample import CLASSES, draw
 
-TARGET = Path("docs/sample.jpg")
+TARGET = Path("docs/images/sample.jpg")
 SIDE, GAP = 128, 4
 NUMBERS = (4, 8)
 

@@ -1,4 +1,4 @@
-"""Take the README's screenshots of the last retraining: its run and its page in Prefect's UI, its run in MLflow's.
+"""Take the documentation's screenshots of the last retraining: its run and page in Prefect's UI, its run in MLflow's.
 
     make up && python benchmarks/screenshots.py
 
@@ -26,7 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 from landuse.core.auth import authorization_header, login
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
+PICTURES = ROOT / "docs" / "images"
 LOADING_SECONDS = 12
 COLORS = 64
 BROWSER = ("chromium", "--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1400,1100")
@@ -99,10 +99,10 @@ def main() -> None:
 
     os.environ.update(environment())
     run, page, mlflow_run = last_retraining()
-    take_screenshot(f"{prefect_server().address}/runs/flow-run/{run}", DOCS / "prefect.png", ("Subflow Runs",))
-    take_screenshot(f"{prefect_server().address}/artifacts/artifact/{page}", DOCS / "retraining.png", ())
+    take_screenshot(f"{prefect_server().address}/runs/flow-run/{run}", PICTURES / "prefect.png", ("Subflow Runs",))
+    take_screenshot(f"{prefect_server().address}/artifacts/artifact/{page}", PICTURES / "retraining.png", ())
     steps = ("Close", "Toggle sidebar", "Search metric charts")
-    take_screenshot(f"{mlflow_run}/model-metrics", DOCS / "mlflow.png", steps, typed="loss|accuracy")
+    take_screenshot(f"{mlflow_run}/model-metrics", PICTURES / "mlflow.png", steps, typed="loss|accuracy")
 
 
 if __name__ == "__main__":

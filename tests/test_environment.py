@@ -16,7 +16,6 @@ import pytest
 
 from landuse.core import environment
 from landuse.core.environment import (
-    FILES,
     FIXED,
     OBEYED,
     PYTHON_STARTUP,
@@ -24,6 +23,7 @@ from landuse.core.environment import (
     Row,
     find_row,
     sanitize_environment,
+    without_optimization,
 )
 from landuse.core.errors import LanduseError
 from landuse.core.paths import FEATURES
@@ -63,12 +63,6 @@ print(hashlib.sha256(Path("parallel_coordinates.png").read_bytes()).hexdigest())
 """
 
 
-def table_line(row: Row) -> str:
-    """Return a row as the README shows it."""
-    names = ", ".join(f"`{name}`" for name in row.names)
-    return f"| {row.library} | {names} | {row.rule} | {row.effect} |"
-
-
 def example(name: str) -> str:
     """Return a variable that matches a pattern."""
     return name.replace("*", "ANY")
@@ -97,11 +91,6 @@ def test_a_variable_becomes_what_its_row_says(row: Row) -> None:
             assert found.get(name) == dict(row.values).get(name)
         elif row.library not in ("certificates", "proxies"):  # their values are checked, too
             assert found[name] == "/nowhere"
-
-
-def test_the_readme_shows_the_table() -> None:
-    shown = [text for text in (ROOT / "README.md").read_text().splitlines() if text.startswith("| ")]
-    assert [table_line(row) for row in (*VARIABLES, *FILES) if table_line(row) not in shown] == []
 
 
 def test_the_home_of_keras_is_not_the_users() -> None:
@@ -281,6 +270,31 @@ def test_a_local_server_is_sent_no_login_meant_for_others(tmp_path: Path, monkey
         requests.get(address, timeout=5)
         server.shutdown()
     assert b64decode(headers[0].split()[1]) == b"me:secret" and headers[1:] == [None]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("-OO -m landuse -O", "-m landuse -O"),
+        ("-O script.py -OO", "script.py -OO"),
+        ("-X utf8 -OO -m landuse", "-X utf8 -m landuse"),
+        ("-Xutf8 -W default -BOO script.py", "-Xutf8 -W default -B script.py"),
+        ("-OOB -m landuse", "-B -m landuse"),
+        ("-OOm landuse info", "-m landuse info"),
+        ("-WO -c O -O", "-WO -c O -O"),
+        ("--check-hash-based-pycs always -OO -mlanduse", "--check-hash-based-pycs always -mlanduse"),
+        ("-OO -", "-"),
+    ],
+)
+def test_optimization_is_removed_from_the_command_line_of_python(given: str, kept: str) -> None:
+    assert without_optimization(given.split()) == kept.split()
+
+
+@pytest.mark.parametrize("flags", [["-OO", "-m"], ["-X", "utf8", "-BOO", "-m"], ["-OOm"]], ids=" ".join)
+def test_an_optimizing_python_runs_the_command_line_all_the_same(flags: list[str]) -> None:
+    command = [sys.executable, *flags, "landuse", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "promote" in done.stdout, done.stderr
 
 
 # make

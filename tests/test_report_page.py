@@ -260,4 +260,4 @@ def test_a_version_whose_run_is_gone_is_named(other: Path) -> None:
 def test_a_missing_image_leaves_a_placeholder(record: VersionRecord) -> None:
     moved = record.predictions.assign(path="gone/" + record.predictions["path"])
     page = render_with(record, predictions=moved)
-    assert page.count("not at hand") == 6 and "<img" not in page
+    assert page.count("not available") == 6 and "<img" not in page

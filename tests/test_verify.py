@@ -253,7 +253,7 @@ def test_a_git_submodule_is_refused(tags: dict, tmp_path: Path, monkeypatch: pyt
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Return whether a process exists and is no zombie."""
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False

@@ -17,7 +17,7 @@ begin = AioSqliteConfiguration.begin_transaction
 
 def app() -> AuthMiddleware:
     """Create the complete server (API, UI, scheduler and automations), protected by the login."""
-    AioSqliteConfiguration.begin_transaction = begin_as_writer  # type: ignore[method-assign, assignment]  # patch
+    AioSqliteConfiguration.begin_transaction = begin_as_writer  # type: ignore[method-assign, assignment]  # replaced
     return AuthMiddleware(create_app(final=True))
 
 

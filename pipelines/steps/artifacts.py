@@ -54,7 +54,7 @@ class StageMonitor:
         with suppress(HTTPError):
             if self.artifact is None:
                 description = f"{progress[1]}, of {progress[3]}"
-                self.artifact = create_progress_artifact(percent, description=description)  # type: ignore[assignment]  # sync
+                self.artifact = create_progress_artifact(percent, description=description)  # type: ignore[assignment]  # a UUID here
             else:
                 update_progress_artifact(self.artifact, percent)
 

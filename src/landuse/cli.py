@@ -291,7 +291,7 @@ class Flow(StrEnum):
 
 @app.command(rich_help_panel="Flows")
 def flow(
-    name: Flow,
+    name: Annotated[Flow, typer.Argument(metavar="NAME", help=f"One of {', '.join(Flow)}.")],
     settings: Annotated[
         list[str] | None,
         typer.Argument(

@@ -117,7 +117,7 @@ def test_with_an_external_mlflow_server_none_is_started(shell: None) -> None:
 
 
 @pytest.mark.parametrize("named", ["http://127.0.0.1:5000/", "http://localhost:5000", " http://localhost:5000// "])
-def test_the_own_server_may_be_written_with_a_slash_or_as_localhost(shell: None, named: str) -> None:
+def test_the_projects_server_may_be_written_with_a_slash_or_as_localhost(shell: None, named: str) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = named
     assert len(processes.services()) == 4 and environment()["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
 
@@ -209,7 +209,7 @@ def test_a_taken_port_is_refused_even_if_its_process_is_not_known(web: Service) 
         assert is_up(web)
 
 
-def test_the_server_of_another_project_is_not_mistaken_for_the_own_one(web: Service) -> None:
+def test_the_server_of_another_project_is_not_mistaken_for_ours(web: Service) -> None:
     start(web)
     with socket.create_server(("127.0.0.1", 0)) as other:
         elsewhere = replace(web, port=str(other.getsockname()[1]))

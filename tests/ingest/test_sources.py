@@ -1,4 +1,4 @@
-"""Which source the params name, and how it is recorded."""
+"""Sources: what the params name, and how it is recorded."""
 
 from hashlib import sha256
 from pathlib import Path

@@ -87,19 +87,19 @@ def test_at_capacity_large_images_get_503_and_small_ones_are_still_answered(
     trained: Path, url: str, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "WAIT_SECONDS", 0.1)
-    assert score(url, as_base64(LARGE)).status == fetch(url, "/look", LARGE).status == 200
+    assert score(url, as_base64(LARGE)).status == fetch(url, "/predict", LARGE).status == 200
     with predictor.admission.admit(MAX_PIXELS):
-        for reply in (score(url, as_base64(SMALL), as_base64(LARGE)), fetch(url, "/look", LARGE)):
+        for reply in (score(url, as_base64(SMALL), as_base64(LARGE)), fetch(url, "/predict", LARGE)):
             assert reply.status == 503 and reply.headers["retry-after"] == "5"
             assert reply.content["error_code"] == "TEMPORARILY_UNAVAILABLE" and "busy" in reply.content["message"]
-        assert score(url, as_base64(SMALL)).status == fetch(url, "/look", SMALL).status == 200
+        assert score(url, as_base64(SMALL)).status == fetch(url, "/predict", SMALL).status == 200
     assert score(url, as_base64(LARGE)).status == 200
 
 
 def test_many_large_requests_leave_threads_for_small_ones(url: str, predictor: Predictor) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(40) as pool:
         stack.enter_context(predictor.admission.admit(MAX_PIXELS))
-        replies = [pool.submit(fetch, url, "/look", LARGE) for _ in range(40)]
+        replies = [pool.submit(fetch, url, "/predict", LARGE) for _ in range(40)]
         wait_until(lambda: len(predictor.admission.waiting) == admission.MAX_WAITING)
         assert score(url, as_base64(SMALL)).status == 200
         stack.close()

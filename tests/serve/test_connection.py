@@ -19,23 +19,23 @@ MALFORMED = {
     "TLS": "\x16\x03\x01\x02\x00\x01\r\n\r\n",
     "no host": "GET /ping HTTP/1.1\r\n\r\n",
     "two hosts": request("GET /ping", "Host: localhost"),
-    "two lengths": request("POST /look", "Content-Length: 4", "Content-Length: 5"),
-    "a length below 0": request("POST /look", "Content-Length: -1"),
-    "5,000 digits": request("POST /look", "Content-Length: " + "9" * 5000),
-    "gzip": request("POST /look", "Transfer-Encoding: gzip, chunked"),
-    "an invalid chunk": request("POST /look", CHUNKED) + "ZZ\r\n",
-    "a chunk too long": request("POST /look", CHUNKED) + "3\r\nabcXX",
+    "two lengths": request("POST /predict", "Content-Length: 4", "Content-Length: 5"),
+    "a length below 0": request("POST /predict", "Content-Length: -1"),
+    "5,000 digits": request("POST /predict", "Content-Length: " + "9" * 5000),
+    "gzip": request("POST /predict", "Transfer-Encoding: gzip, chunked"),
+    "an invalid chunk": request("POST /predict", CHUNKED) + "ZZ\r\n",
+    "a chunk too long": request("POST /predict", CHUNKED) + "3\r\nabcXX",
     "a chunk after the reply": request("POST /invocations", "Content-Type: text/plain", CHUNKED) + "ZZ\r\n",
-    "after a valid request": request("GET /ping") + request("POST /look", CHUNKED) + "ZZ\r\n",
+    "after a valid request": request("GET /ping") + request("POST /predict", CHUNKED) + "ZZ\r\n",
     "endless headers": "GET /ping HTTP/1.1\r\nHost: localhost\r\n" + "X: y\r\n" * 100_000,
 }
 REFUSED = {
-    413: request("POST /look", "Content-Length: 99999999999"),
-    400: request("POST /look", "Content-Length: 5", CHUNKED),
+    413: request("POST /predict", "Content-Length: 99999999999"),
+    400: request("POST /predict", "Content-Length: 5", CHUNKED),
     415: request("POST /invocations", "Content-Type: text/plain", CHUNKED),
     405: request("PUT /invocations", "Content-Type: application/json", CHUNKED),
-    421: request("POST /look", CHUNKED, host="evil.example"),
-    403: request("POST /look", CHUNKED, "Origin: null"),
+    421: request("POST /predict", CHUNKED, host="evil.example"),
+    403: request("POST /predict", CHUNKED, "Origin: null"),
 }
 
 
@@ -67,7 +67,7 @@ def test_no_more_of_a_refused_body_is_read_than_the_size_limit(url: str, status:
     monkeypatch.setattr(middleware, "MAX_BODY_BYTES", 1_000_000)
     limit, sent = 30_000_000, 0  # generous: the kernel buffers on both sides are beyond the server's control
     with connect(url) as sock:
-        sock.sendall(REFUSED.get(status, request("POST /look", CHUNKED)).encode())
+        sock.sendall(REFUSED.get(status, request("POST /predict", CHUNKED)).encode())
         with pytest.raises(ConnectionError):
             while sent < 10 * limit:
                 sock.sendall(b"100000\r\n" + bytes(0x100000) + b"\r\n")
@@ -91,9 +91,9 @@ SLOW = {
     "half the headers": ("GET /ping HTT", "", [408]),
     "slow headers": (request("GET /ping")[:-2], "X: y\r\n", [408]),
     "slow headers of a second request": (request("GET /ping") + "GET /pi", "n", [200, 408]),
-    "a slow body": (request("POST /look", "Content-Length: 1000"), "a", [408]),
-    "slow chunks": (request("POST /look", CHUNKED), "1\r\na\r\n", [408]),
-    "slow trailers": (request("POST /look", CHUNKED) + "0\r\n", "a: b\r\n", [408]),
+    "a slow body": (request("POST /predict", "Content-Length: 1000"), "a", [408]),
+    "slow chunks": (request("POST /predict", CHUNKED), "1\r\na\r\n", [408]),
+    "slow trailers": (request("POST /predict", CHUNKED) + "0\r\n", "a: b\r\n", [408]),
 }
 
 
@@ -121,7 +121,7 @@ def test_a_body_at_a_steady_pace_may_take_longer(url: str, monkeypatch) -> None:
     monkeypatch.setattr(middleware, "BODY_SECONDS", 0.3)
     monkeypatch.setattr(middleware, "MIN_BYTES_PER_SECOND", 10_000)
     with connect(url) as sock:
-        sock.sendall(request("POST /look", "Content-Length: 12000", "Connection: close").encode())
+        sock.sendall(request("POST /predict", "Content-Length: 12000", "Connection: close").encode())
         for _ in range(6):
             sleep(0.1)
             sock.sendall(bytes(2000))
@@ -150,7 +150,7 @@ def test_excess_connections_get_503_and_are_closed(url: str, monkeypatch) -> Non
 
 
 def is_readable(sock: socket.socket) -> bool:
-    """Whether a connection has data to read right now."""
+    """Return whether a connection has data to read right now."""
     sock.setblocking(False)
     try:
         return bool(sock.recv(1, socket.MSG_PEEK))

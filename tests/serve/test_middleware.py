@@ -74,7 +74,7 @@ def test_unusual_images_get_the_same_prediction_as_elsewhere(
     (tmp_path / "image").write_bytes(GOOD[name])
     expected = Classifier(MODEL).predict(tmp_path / "image").model_dump()
     assert score(url, as_base64(GOOD[name])).content == {"predictions": [expected]}
-    assert fetch(url, "/look", GOOD[name]).content["prediction"] == expected
+    assert fetch(url, "/predict", GOOD[name]).content["prediction"] == expected
 
 
 def check_refused(reply: Reply, message: str) -> None:
@@ -89,7 +89,7 @@ def check_refused(reply: Reply, message: str) -> None:
 def test_an_invalid_image_is_refused_and_the_next_request_succeeds(trained: Path, url: str, name: str) -> None:
     good = as_base64(IMAGE)
     check_refused(score(url, good, as_base64(BAD[name])), "inputs[1]: image cannot be decoded: ")
-    check_refused(fetch(url, "/look", BAD[name]), "image cannot be decoded: ")
+    check_refused(fetch(url, "/predict", BAD[name]), "image cannot be decoded: ")
     assert score(url, good).status == 200
 
 
@@ -128,7 +128,7 @@ def test_other_content_types_than_json_are_refused(url: str, content_type: str) 
 
 @pytest.mark.parametrize(
     ("path", "body", "status"),
-    [("/nothing", None, 404), ("/look", None, 405), ("/", b"", 405), ("/invocations", None, 405)],
+    [("/nothing", None, 404), ("/predict", None, 405), ("/", b"", 405), ("/invocations", None, 405)],
 )
 def test_routing_errors_have_the_same_format_as_all_others(
     url: str, path: str, body: bytes | None, status: int
@@ -168,7 +168,7 @@ def test_mlflows_paths_are_served_and_every_reply_has_the_version(url: str, path
 def start_post(url: str, *header: str) -> Iterator[HTTPConnection]:
     """Start a POST by sending its headers only."""
     with open_connection(url) as connection:
-        connection.putrequest("POST", "/look")
+        connection.putrequest("POST", "/predict")
         connection.putheader(*header)
         connection.endheaders()
         yield connection
@@ -228,7 +228,7 @@ def test_a_partial_body_of_a_disconnected_client_is_not_passed_to_the_app() -> N
 
     reply = asyncio.run(
         RequestMiddleware(app, None, OriginCheck("http://127.0.0.1:8080/"), []).respond(
-            {"path": "/look", "method": "POST", "headers": []}, receive
+            {"path": "/predict", "method": "POST", "headers": []}, receive
         )
     )
     assert reply.status == 400 and b"did not come to its end" in reply.body
@@ -244,7 +244,7 @@ def test_any_bytes_sent_as_an_image_are_predicted_or_refused(url: str, data: st.
             content[position] = value
     cut = data.draw(st.integers(0, len(content)))
     for part in (bytes(content), bytes(content[:cut])):
-        reply = fetch(url, "/look", part)
+        reply = fetch(url, "/predict", part)
         assert reply.status == 200 or check_refused(reply, "image cannot be decoded: ") is None
 
 
@@ -259,7 +259,7 @@ def test_an_internal_error_is_a_500_and_is_logged(
         raise error
 
     monkeypatch.setattr(predictor.model.classifier, "predict_with_embedding", fail)
-    for reply in (score(url, as_base64(IMAGE_BYTES)), fetch(url, "/look", IMAGE_BYTES)):
+    for reply in (score(url, as_base64(IMAGE_BYTES)), fetch(url, "/predict", IMAGE_BYTES)):
         assert reply.status == 500 and reply.content["message"] == "the server failed on this request; its log says how"
     assert capfd.readouterr().err.count(type(error).__name__) >= 2
     monkeypatch.undo()

@@ -59,13 +59,13 @@ def check_refused(received: Received, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["GET /", "GET /metrics", "GET /ping", "POST /look", "POST /invocations", "PUT /made/up"]
+    "path", ["GET /", "GET /metrics", "GET /ping", "POST /predict", "POST /invocations", "PUT /made/up"]
 )
 def test_a_foreign_host_is_refused_on_every_path(url: str, path: str) -> None:
     check_refused(exchange(url, request(path, *JSON, host="evil.example")), 421)
 
 
-@pytest.mark.parametrize("path", ["POST /look", "POST /invocations", "OPTIONS /look", "GET /metrics"])
+@pytest.mark.parametrize("path", ["POST /predict", "POST /invocations", "OPTIONS /predict", "GET /metrics"])
 @pytest.mark.parametrize(
     "header",
     ["Origin: http://evil.example", "Origin: null", "Origin: http://localhost:1", "Sec-Fetch-Site: cross-site"]
@@ -75,12 +75,12 @@ def test_a_request_from_a_page_of_another_origin_is_refused(url: str, path: str,
     check_refused(exchange(url, request(path, *JSON, header)), 403)
 
 
-def test_the_own_page_programs_and_incoming_links_are_accepted(url: str) -> None:
+def test_this_servers_page_programs_and_incoming_links_are_accepted(url: str) -> None:
     body = '{"inputs": []}'
     for headers in ((), ("Origin: http://localhost",), ("Sec-Fetch-Site: same-origin", "Origin: https://tls.example")):
         received = exchange(url, request("POST /invocations", *JSON, *headers, "Connection: close") + body)
         assert received.statuses == [200], headers
     link = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate")
     assert exchange(url, request("GET /", *link, "Connection: close")).statuses == [200]
-    check_refused(exchange(url, request("POST /look", *link, *JSON)), 403)
+    check_refused(exchange(url, request("POST /predict", *link, *JSON)), 403)
     assert exchange(url, "GET /ping HTTP/1.0\r\n\r\n").text.startswith("HTTP/1.1 200")

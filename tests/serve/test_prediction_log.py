@@ -36,7 +36,7 @@ def test_every_prediction_is_a_row_with_embedding_and_digest_written_on_close(
     with serve_in_thread(Predictor(predictor.model, metrics, log, str(DATA.resolve())), log) as url:
         predictions = score(url, *map(as_base64, paths[:2])).content["predictions"]
         predictions += score(url, "forest/07.png").content["predictions"]
-        fetch(url, "/look", b"garbage")
+        fetch(url, "/predict", b"garbage")
         assert not list(log.folder.rglob("*.parquet"))
     (file,) = log.folder.glob(f"day={datetime.now(UTC):%Y-%m}-*/*")
     rows = parquet.read_table(file, partitioning=None).to_pylist()

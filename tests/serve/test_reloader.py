@@ -1,4 +1,4 @@
-"""When the champion changes, the server reloads it without a restart, or keeps the old one if the new one fails."""
+"""Reloading: the server follows the champion without a restart, or keeps the old one if the new one fails."""
 
 import json
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def test_the_first_request_after_a_reload_gets_the_new_version(reloader: Reloade
 
 def test_a_model_without_training_examples_is_served_without_them(reloader: Reloader) -> None:
     with serve_in_thread(reloader.predictor) as url:
-        answer = fetch(url, "/look", IMAGE.read_bytes()).content
+        answer = fetch(url, "/predict", IMAGE.read_bytes()).content
     assert answer["prediction"]["label"] == "forest" and answer["nearest"] == []
 
 

@@ -29,13 +29,13 @@ def read(url: str) -> dict[tuple, float]:
 def test_requests_predictions_and_the_version_are_counted(trained: Path, fresh: str, predictor: Predictor) -> None:
     for label in tiny.LABELS:
         predictions = [score(fresh, *[as_base64(DATA / label / "07.png")] * 3).content["predictions"] for _ in range(2)]
-    fetch(fresh, "/look", b"garbage")
+    fetch(fresh, "/predict", b"garbage")
     fetch(fresh, "/made/up/1")
     fetch(fresh, "/made/up/2")
     samples = read(fresh)
     assert samples["landuse_requests_total", "/invocations", "200"] == 6
     assert (
-        samples["landuse_requests_total", "/look", "400"] == 1
+        samples["landuse_requests_total", "/predict", "400"] == 1
         and samples["landuse_requests_total", "other", "404"] == 2
     )
     assert samples["landuse_request_seconds_count", "/invocations"] == 6
@@ -56,7 +56,7 @@ def test_a_refused_image_is_not_counted_as_a_prediction(fresh: str) -> None:
 
 
 def test_every_route_has_its_own_series_even_if_the_request_is_refused(fresh: str) -> None:
-    paths = {"/", "/look", "/invocations", "/metrics", "/ping", "/health", "/version"}
+    paths = {"/", "/predict", "/invocations", "/metrics", "/ping", "/health", "/version"}
     for path in paths:
         fetch(fresh, path)
     assert {key[1] for key in read(fresh) if key[0] == "landuse_requests_total"} == paths

@@ -43,7 +43,7 @@ def test_the_champion_is_served_without_tensorflow(served: Path) -> None:
         reply = score(url, as_base64(IMAGE))
         assert reply.version == "models:/served/1"
         assert reply.content["predictions"] == [Classifier(paths.MODEL).predict(IMAGE).model_dump()]
-        nearest = fetch(url, "/look", IMAGE.read_bytes()).content["nearest"]
+        nearest = fetch(url, "/predict", IMAGE.read_bytes()).content["nearest"]
         assert len(nearest) == 6 and {example["label"] for example in nearest} == {"forest"}
 
 

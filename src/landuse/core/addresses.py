@@ -163,7 +163,7 @@ def config_values(text: str) -> Iterator[tuple[str, str]]:
                 yield key, re.split(end, value.lstrip("'\""))[0]
 
 
-def leaf_texts(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def leaf_texts(content: object, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield the strings in a YAML document, each with its key."""
     if isinstance(content, dict):
         for name, value in content.items():

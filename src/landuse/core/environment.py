@@ -1,13 +1,14 @@
 """The policy for environment variables and user-wide settings: a table, and a function that enforces it."""
 
 import os
+import re
 import sys
 from codecs import lookup
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from getpass import getuser
-from itertools import takewhile
+from itertools import islice
 from pathlib import Path
 
 from landuse.core.errors import LanduseError
@@ -17,8 +18,8 @@ from landuse.core.proxies import normalize_network_settings
 FIXED, OBEYED, REFUSED = "fixed", "obeyed", "refused"
 PYTHON_STARTUP = ("PYTHONSAFEPATH", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONINSPECT")
 UTF8 = "PYTHONUTF8"
-OPTIMIZE = ("-O", "-OO")
 OWNER_ONLY = 0o077  # as a umask
+PYTHON_FLAGS = re.compile(r"-(?=.)([^-cmWX]*)(?:([cmWX])(.*))?")  # flags, then an option and its value, as in -BXutf8
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ VARIABLES = (
     Row("landuse", ("LANDUSE_*",), OBEYED, "ports of the servers, the root of `serve`, data and weights of tests"),
     Row(
         "Python", (*PYTHON_STARTUP, UTF8), FIXED,
-        "as Python does by itself, and in UTF-8: a command that finds it otherwise begins anew", ((UTF8, "1"),),
+        "Python's defaults, and UTF-8: otherwise the command restarts itself", ((UTF8, "1"),),
     ),
     Row("make", ("PYTHON", "ARGS"), FIXED, "read from the command line alone: `make run PYTHON=python3.11`"),
-    Row("Python", ("PYTHON*",), OBEYED, "by Python itself; what lies in `PYTHONPATH` comes before a library"),
+    Row("Python", ("PYTHON*",), OBEYED, "by Python itself; modules in `PYTHONPATH` come before a library's"),
     Row(
         "pip", ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON", "PIP_DRY_RUN", "PIP_CONSTRAINT"),
         FIXED,
@@ -66,14 +67,14 @@ VARIABLES = (
     ),
     Row(
         "MLflow", ("MLFLOW_*", "_MLFLOW_*", "KUBE_MLFLOW_*", "DO_NOT_TRACK"), FIXED,
-        "experiment, run, model, server and what is logged are the project's; nothing is told to its makers",
+        "experiment, run, model, server and what is logged are the project's; telemetry is off",
         (("DO_NOT_TRACK", "true"), ("MLFLOW_DISABLE_TELEMETRY", "true")),
     ),
     Row(
         "Keras", ("KERAS_*",), FIXED, "TensorFlow, with a home of its own, `~/.cache/landuse/keras`",
         (("KERAS_BACKEND", "tensorflow"),),
     ),
-    Row("TensorFlow", ("NVIDIA_TF32_OVERRIDE", "ONEDNN_*", "DNNL_*"), FIXED, "else a training comes to other numbers"),
+    Row("TensorFlow", ("NVIDIA_TF32_OVERRIDE", "ONEDNN_*", "DNNL_*"), FIXED, "otherwise results would differ"),
     Row(
         "TensorFlow",
         ("TF_CPP_*", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_*", "TF_NUM_*", "CUDA_*", "NVIDIA_*"),
@@ -81,18 +82,18 @@ VARIABLES = (
     ),
     Row(
         "TensorFlow", ("TF_*", "TF2_*", "XLA_*", "AUTOGRAPH_*", "PROTOCOL_BUFFERS_*"), FIXED,
-        "as the libraries do by themselves: numbers would be others",
+        "the libraries' defaults, or results would differ",
     ),
     Row("Matplotlib", ("MPLCONFIGDIR",), OBEYED, "where it caches fonts"),
     Row("Matplotlib", ("MPLBACKEND", "MATPLOTLIBRC", "MPL_*"), FIXED, "drawn to files", (("MPLBACKEND", "agg"),)),
     Row(
-        "Great Expectations", ("GX_*", "GE_*"), FIXED, "its context is `gx/`, and nothing is told to its makers",
+        "Great Expectations", ("GX_*", "GE_*"), FIXED, "its context is `gx/`; telemetry is off",
         (("GX_ANALYTICS_ENABLED", "false"),),
     ),
     Row("DVC", ("DVC_*_CONFIG_DIR", "DVC_SITE_CACHE_DIR"), OBEYED, "where its configuration and locks are"),
     Row("DVC", ("DVC_STAGE",), OBEYED, "set by DVC: this is a stage that it runs"),
     Row(
-        "DVC", ("DVC_*", "DVCLIVE_*", "STUDIO_*"), FIXED, "nothing is told to its makers",
+        "DVC", ("DVC_*", "DVCLIVE_*", "STUDIO_*"), FIXED, "telemetry is off",
         (("DVC_NO_ANALYTICS", "true"),),
     ),
     Row(
@@ -113,7 +114,7 @@ VARIABLES = (
     Row("proxies", ("NO_PROXY",), OBEYED, "as is this machine; what is no host is passed over"),
     Row(
         "certificates", ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"),
-        OBEYED, "where certificates are there",
+        OBEYED, "if they name existing files or folders",
     ),
     Row("logins", ("NETRC",), OBEYED, "on the way to other machines; this one is sent no login from it"),
     Row("stores", ("AWS_*", "BOTO_*", "GOOGLE_*", "AZURE_*", "FSSPEC_*"), OBEYED, "logins of remotes and stores"),
@@ -131,7 +132,7 @@ VARIABLES = (
             "NPY_*", "NUMPY_*", "PANDAS_*", "SCIPY_*", "SKLEARN_*", "PILLOW_*", "OPTUNA_*", "SQLALCHEMY_*", "ALEMBIC_*",
             "PYDANTIC_*", "HDF5_*",
         ),
-        FIXED, "as the libraries do by themselves",
+        FIXED, "the libraries' defaults",
     ),
     Row(
         "threads", ("OMP_*", "MKL_*", "OPENBLAS_*", "NUMEXPR_*", "ARROW_*", "LOKY_*", "JOBLIB_*"), OBEYED,
@@ -144,7 +145,7 @@ VARIABLES = (
         (("SHELL", "/bin/sh"),),
     ),
     Row("terminal", ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR"), OBEYED, "how help and bars look"),
-    Row("system", ("HOME", "TMPDIR", "XDG_*", "LANG", "LC_*", "TZ", "USER"), OBEYED, "folders where they are there"),
+    Row("system", ("HOME", "TMPDIR", "XDG_*", "LANG", "LC_*", "TZ", "USER"), OBEYED, "folders, if they exist"),
 )  # fmt: skip
 FILES = (
     Row("Keras", ("~/.keras/keras.json",), FIXED, "not read"),
@@ -154,7 +155,7 @@ FILES = (
         "Prefect", (".env", "prefect.toml", "pyproject.toml"), FIXED,
         "server, database, login and home; what else they say of Prefect is obeyed, as they lie in the project",
     ),
-    Row("Great Expectations", ("~/.great_expectations",), FIXED, "nothing is told to its makers"),
+    Row("Great Expectations", ("~/.great_expectations",), FIXED, "telemetry is off"),
     Row("DVC", ("~/.config/dvc/config",), OBEYED, "where `.dvc/config` and `.dvc/config.local` say nothing"),
     Row("git", ("~/.gitconfig",), OBEYED, "by git"),
     Row("MLflow", ("~/.mlflow/credentials", "~/.databrickscfg"), OBEYED, "login of a store on another machine"),
@@ -183,9 +184,25 @@ def sanitize_environment() -> None:
     except (KeyError, OSError):
         os.environ["USER"] = str(os.getuid())
     if restart:  # what Python has read at startup cannot be undone within the process
-        options = list(takewhile(lambda argument: argument.startswith("-"), sys.orig_argv[1:]))
-        rest = sys.orig_argv[1 + len(options) :]
-        os.execv(sys.executable, [sys.executable, *(each for each in options if each not in OPTIMIZE), *rest])
+        os.execv(sys.executable, [sys.executable, *without_optimization(sys.orig_argv[1:])])
+
+
+def without_optimization(arguments: list[str]) -> list[str]:
+    """Remove -O from the command line of Python, also among several flags in one, such as -BOO or -OOm."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("--"):  # the only one that Python goes on after takes a value
+            kept += [argument, *islice(rest, 1)]
+            continue
+        if not (found := PYTHON_FLAGS.fullmatch(argument)):  # a script
+            return [*kept, argument, *rest]
+        flags, option, value = found.groups("")
+        kept += [text] if (text := f"-{flags.replace('O', '')}{option}{value}") != "-" else []
+        kept += [] if value else islice(rest, len(option))
+        if option and option in "cm":
+            break
+    return [*kept, *rest]
 
 
 def restrict_permissions() -> None:

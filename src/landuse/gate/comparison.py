@@ -35,7 +35,7 @@ def check_comparison(challenger: ScoredImages, champion: ScoredImages, params: P
     return [
         Check("mcnemar", result.p_value, params.significance, not significant, tally, counts),
         Check.at_least("difference", result.low, -params.margin, lead, scores | ends),
-        check_class_recall_drop(challenger, champion, params),
+        check_class_fall(challenger, champion, params),
     ]
 
 
@@ -88,7 +88,7 @@ def bootstrap_interval(differences: NDArray[np.float64], groups: ArrayLike) -> t
     return float(low), float(high)
 
 
-def check_class_recall_drop(challenger: ScoredImages, champion: ScoredImages, params: PromoteParams) -> Check:
+def check_class_fall(challenger: ScoredImages, champion: ScoredImages, params: PromoteParams) -> Check:
     """Check that the recall of no class drops too far."""
     now, before = challenger.recall, champion.recall
     drops: pd.Series[float] = before - now

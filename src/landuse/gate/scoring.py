@@ -121,7 +121,7 @@ def verified_held_out(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFra
 
 
 def has_held_out_images(version: ModelVersion) -> bool:
-    """Whether data/ holds the held-out images of a version, unchanged."""
+    """Return whether data/ holds the held-out images of a version, unchanged."""
     try:
         verified_held_out(version, read_splits(version))
     except LanduseError:

@@ -173,7 +173,7 @@ def bit_depth(image: Image.Image) -> int:
 
 
 def is_white_zero(image: Image.Image) -> bool:
-    """Whether 0 is white in an image with more than 8 bits per level; Pillow inverts the others itself."""
+    """Return whether 0 is white in an image with more than 8 bits per level; Pillow inverts the others itself."""
     return tiff_tags(image).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
 
 

@@ -32,7 +32,7 @@ from landuse.params.yaml_loader import StrictLoader
 
 @section
 class DataParams:
-    """Where `landuse ingest` takes the images from."""
+    """The source of the images that `landuse ingest` imports."""
 
     source: Annotated[str, Field(min_length=1)]
     checksum: Checksum | None
@@ -153,7 +153,7 @@ class TuneParams:
 
 @section
 class ServeParams:
-    """How `landuse serve` follows the champion, and where it logs predictions."""
+    """Settings of `landuse serve`: following the champion, and logging predictions."""
 
     follow_seconds: Annotated[Number, Field(gt=0)]
     log: Annotated[str, Field(min_length=1)] | None

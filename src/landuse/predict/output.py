@@ -57,7 +57,7 @@ class Output:
             yield path_hash(row.path)
 
     def __contains__(self, path: str) -> bool:
-        """Whether a row for the path was written earlier."""
+        """Return whether a row for the path was written earlier."""
         wanted = np.uint64(path_hash(path))
         index = np.searchsorted(self.path_hashes, wanted)
         return bool(index < len(self.path_hashes) and self.path_hashes[index] == wanted)

@@ -32,7 +32,7 @@ def require_existing(paths: Iterable[str]) -> None:
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a path is a glob pattern: it does not exist itself and contains *, ? or [."""
+    """Return whether a path is a glob pattern: it does not exist itself and contains *, ? or [."""
     return not path.exists() and not MAGIC.isdisjoint(str(path))
 
 
@@ -58,7 +58,7 @@ def expand_pattern(pattern: Path) -> Iterator[ImageFile]:
 
 
 def matches(names: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether a path or one of its parent folders matches a pattern; `**` matches any number of folders."""
+    """Return whether a path or one of its parent folders matches a pattern; `**` matches any number of folders."""
     if not parts:
         return True
     if parts[0] == "**":

@@ -18,6 +18,7 @@ from landuse.core.addresses import public_values
 from landuse.core.errors import LanduseError
 from landuse.core.files import CONFLICT_MARKER
 from landuse.core.paths import DATA_DVC, PARAMS
+from landuse.params.errors import RENAMED
 
 PACKAGES = (
     *("landuse", "tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert", "mlflow", "dvc", "great-expectations"),
@@ -119,7 +120,7 @@ def params_with(trained: dict[str, Any]) -> dict[str, Any]:
     """
     content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     for name, value in trained.items():
-        section, _, key = name.partition(".")
+        section, _, key = RENAMED.get(name, name).partition(".")
         if section not in POST_TRAINING:
             content[section][key] = value
     return dict(public_values(content))

@@ -51,10 +51,10 @@ def key_figures(record: VersionRecord, blessing: Blessing) -> Rows:
     """Return the main figures with their names, measured by the gate; top-3 accuracy is from the evaluation."""
     figures = {
         "macro F1": (check_value(blessing, "macro_f1"), "{:.3f}"),
-        "right among the first three": (record.metrics.get("top_3_accuracy"), "{:.1%}"),
-        "recall of the worst class": (check_value(blessing, "class_recall"), "{:.1%}"),
+        "top-3 accuracy": (record.metrics.get("top_3_accuracy"), "{:.1%}"),
+        "lowest class recall": (check_value(blessing, "class_recall"), "{:.1%}"),
         "calibration error": (check_value(blessing, "calibration_error"), "{:.3f}"),
-        "an image, on one core": (check_value(blessing, "latency_ms"), "{:.1f} ms"),
+        "latency per image, one core": (check_value(blessing, "latency_ms"), "{:.1f} ms"),
         "model file": (check_value(blessing, "size_mb"), "{:.1f} MB"),
     }
     return [(style.format(figure), name) for name, (figure, style) in figures.items() if figure is not None]
@@ -106,8 +106,8 @@ def data_facts(record: VersionRecord) -> Rows:
         ("Data set", tags.get("data.md5", NOT_RECORDED)),
         ("Source", hide_folder(public(tags.get("data.source", NOT_RECORDED)))),
         ("Validation", validation_summary(record.validation)),
-        ("Copies", duplicate_summary(record.manifest)),
-        ("Look-alikes", near_duplicate_summary(record.splits)),
+        ("Exact duplicates", duplicate_summary(record.manifest)),
+        ("Near-duplicates", near_duplicate_summary(record.splits)),
     ]
 
 
@@ -130,7 +130,7 @@ def duplicate_summary(manifest: pd.DataFrame | None) -> str:
     if manifest is None:
         return NOT_RECORDED
     copies = int(manifest["sha256"].duplicated().sum())
-    return f"{copies} of {len(manifest):,} images are there under another name too"
+    return f"{copies} of {len(manifest):,} images are exact copies of another"
 
 
 def near_duplicate_summary(splits: pd.DataFrame | None) -> str:
@@ -152,8 +152,11 @@ def lineage_facts(record: VersionRecord) -> Rows:
         ("Params", f"sha256 {tags['params.sha256']}" if "params.sha256" in tags else NOT_RECORDED),
         ("MLflow run", f"{run.run_id} ({run.run_name})"),
         ("Model file", f"sha256 {tags['model.sha256']}" if "model.sha256" in tags else NOT_RECORDED),
-        ("Weights to begin with", hide_folder(tags.get("weights", NOT_RECORDED))),
-        ("Their digest", f"sha256 {tags['weights.sha256']}" if "weights.sha256" in tags else NOT_RECORDED),
+        ("Initial weights", hide_folder(tags.get("weights", NOT_RECORDED))),
+        (
+            "Digest of the initial weights",
+            f"sha256 {tags['weights.sha256']}" if "weights.sha256" in tags else NOT_RECORDED,
+        ),
         ("Device", ", ".join(tags[key] for key in ("device", "processor") if key in tags) or NOT_RECORDED),
         ("Environment", ", ".join(f"{name} {number}" for name, number in record.versions.items()) or NOT_RECORDED),
     ]
@@ -189,8 +192,8 @@ def confidence_facts(record: VersionRecord, blessing: Blessing) -> Rows:
     return [
         ("Calibration error", format_number(check_value(blessing, "calibration_error"))),
         ("Marked unsure", format_figure(card.get("unsure_below"), "below a confidence of {:.1%}")),
-        ("Not unsure", format_figure(metrics.get("coverage"), "{:.1%} of the held-out images")),
-        ("Of these right", format_figure(metrics.get("sure_accuracy"), "{:.1%}")),
+        ("Coverage", format_figure(metrics.get("coverage"), "{:.1%} of the held-out images")),
+        ("Selective accuracy", format_figure(metrics.get("sure_accuracy"), "{:.1%}")),
         ("Temperature", format_figure(card.get("temperature"), "{:.3f}, fitted on validation images")),
     ]
 

@@ -72,7 +72,7 @@ def contact_sheets(predictions: pd.DataFrame | None, count: int) -> list[dict[st
     if predictions is None:
         return []
     return [
-        contact_sheet("The surest mistakes", "mistakes", rank_mistakes(predictions), count),
+        contact_sheet("The most confident mistakes", "mistakes", rank_mistakes(predictions), count),
         contact_sheet("The least certain images", "images", rank_by_uncertainty(predictions), count),
     ]
 

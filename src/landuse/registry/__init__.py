@@ -164,7 +164,7 @@ def copy_files(location: str, folder: Path) -> None:
     MLflow neither follows links nor writes files that lead out of the location.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    get_artifact_repository(location).download_artifacts("", str(folder))  # type: ignore[no-untyped-call]  # MLflow's
+    get_artifact_repository(location).download_artifacts("", str(folder))  # type: ignore[no-untyped-call]  # untyped in MLflow
     (folder / MLFLOW_META_FILE).unlink(missing_ok=True)
     for cache in [*folder.rglob("__pycache__")]:  # Python would run the cached code instead of the source beside it
         rmtree(cache)

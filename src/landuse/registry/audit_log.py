@@ -58,7 +58,7 @@ class Entry:
         return datetime.fromtimestamp(self.opened, UTC).isoformat(timespec="seconds")
 
     def is_orphan(self) -> bool:
-        """Whether the entry is more than an hour old, or its process on this host is dead."""
+        """Return whether the entry is more than an hour old, or its process on this host is dead."""
         return time() - self.opened > ORPHAN_SECONDS or is_gone(self.tags)
 
 

@@ -52,7 +52,7 @@ def artifact_roots() -> Iterator[str]:
 
 
 def is_within(location: str, root: str) -> bool:
-    """Whether a location is a folder below a root; on the local disk, links are resolved first."""
+    """Return whether a location is a folder below a root; on the local disk, links are resolved first."""
     path, root_path = local_path(location), local_path(root)
     if path is not None or root_path is not None:
         return path is not None and root_path is not None and root_path in path.parents
@@ -65,5 +65,5 @@ def is_within(location: str, root: str) -> bool:
 def local_path(location: str) -> Path | None:
     """Return the resolved path of a location on the local disk, or None for any other location."""
     if location.startswith("/") or location.startswith("file:///"):
-        return Path(local_file_uri_to_path(location)).resolve()  # type: ignore[no-untyped-call]  # MLflow's
+        return Path(local_file_uri_to_path(location)).resolve()  # type: ignore[no-untyped-call]  # untyped in MLflow
     return None

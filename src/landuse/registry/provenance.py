@@ -63,7 +63,7 @@ def refuse_foreign_code(folder: Path, tags: dict[str, str]) -> None:
 
 
 def has_expected_metadata(folder: Path) -> bool:
-    """Whether MLmodel and the lists of packages hold what `landuse register` has MLflow write, and nothing else."""
+    """Return whether MLmodel and the package lists hold what `landuse register` has MLflow write, and nothing else."""
     try:
         lines = (folder / REQUIREMENTS).read_text("utf-8").split("\n")
         for name in ENVIRONMENTS.values():
@@ -75,7 +75,7 @@ def has_expected_metadata(folder: Path) -> bool:
 
 
 def is_expected_mlmodel(content: dict[str, Any]) -> bool:
-    """Whether MLmodel refers to the files that we log, through MLflow's own loader, and to nothing else."""
+    """Return whether MLmodel refers to the files that we log, through MLflow's own loader, and to nothing else."""
     flavor, example = content["flavors"]["python_function"], content["saved_input_example_info"]
     return (
         content.keys() <= MLMODEL_KEYS
@@ -98,7 +98,7 @@ def leaf_texts(content: Any) -> Iterable[str]:
 
 
 def is_expected_requirement(line: str) -> bool:
-    """Whether a line of a package list pins a package that we need, or is one that MLflow always writes."""
+    """Return whether a line of a package list pins a package that we need, or is one that MLflow always writes."""
     fixed = ("", "conda-forge", "mlflow-env", f"-r {REQUIREMENTS}")
     return line in fixed or bool(PINNED.fullmatch(line) or re.fullmatch(r"3\.\d+\.\d+", line))
 
@@ -116,14 +116,14 @@ def code_files(folder: Path) -> dict[str, Path]:
 
 
 def matches_running_code(code: dict[str, Path]) -> bool:
-    """Whether every file equals, byte for byte, its counterpart in the package that is running now."""
+    """Return whether every file equals, byte for byte, its counterpart in the package that is running now."""
     return all(
         (PACKAGE / name).is_file() and (PACKAGE / name).read_bytes() == path.read_bytes() for name, path in code.items()
     )
 
 
 def matches_commit(commit: str, code: dict[str, Path]) -> bool:
-    """Whether every file equals, byte for byte, its counterpart in a commit of this repository."""
+    """Return whether every file equals, byte for byte, its counterpart in a commit of this repository."""
     listing = (git("ls-tree", "-r", "-z", commit, "--", SOURCE) or "").split("\0")
     blobs = {path.removeprefix(f"{SOURCE}/"): about[-1] for *about, path in map(str.split, filter(None, listing))}
     hashed = git("hash-object", "--no-filters", "--", *map(str, code.values())) or ""

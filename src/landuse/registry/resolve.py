@@ -108,7 +108,7 @@ def fetch(model: str, folder: Path) -> tuple[str, Path]:
 
 
 def is_alias(model: str) -> bool:
-    """Whether the name is an alias, which may move to another version."""
+    """Return whether the name is an alias, which may move to another version."""
     match = REGISTERED.fullmatch(model)
     return bool(match and match["alias"])
 

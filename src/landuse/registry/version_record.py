@@ -54,7 +54,7 @@ class VersionRecord:
 
     @property
     def is_sample(self) -> bool:
-        """Whether the images were drawn by `landuse.sample`."""
+        """Return whether the images were drawn by `landuse.sample`."""
         return self.run.data.tags.get("data.kind") == "sample"
 
 
@@ -211,4 +211,4 @@ def fetch_run_file(version: ModelVersion, path: str, folder: Path) -> Path | Non
     if path not in logged:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    return Path(files.download_artifacts(path, str(folder)))  # type: ignore[no-untyped-call]  # MLflow's
+    return Path(files.download_artifacts(path, str(folder)))  # type: ignore[no-untyped-call]  # untyped in MLflow

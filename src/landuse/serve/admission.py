@@ -60,7 +60,7 @@ class Admission:
                 self.changed.notify_all()
 
     def is_next(self, ticket: object, pixels: int) -> bool:
-        """Whether the ticket is first in the queue and its image fits into the budget."""
+        """Return whether the ticket is first in the queue and its image fits into the budget."""
         return self.waiting[0] is ticket and self.free_slots > 0 and self.free_pixels >= pixels
 
     def release(self, pixels: int) -> None:

@@ -68,7 +68,7 @@ def build_app(predictor: Predictor, workers: Sequence[Worker], url: str, host: s
     scoring.user_middleware.clear()  # a timeout that stops no running work and costs every request half a ms
     routes = [
         Route("/", endpoints.page),
-        Route("/look", endpoints.predict, methods=["POST"]),
+        Route("/predict", endpoints.predict, methods=["POST"]),
         Route("/metrics", endpoints.metrics),
         *(Route(path, scoring) for path in SCORING_PATHS),
     ]

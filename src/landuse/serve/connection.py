@@ -141,7 +141,7 @@ class LingeringTransport:
         return getattr(self.transport, name)
 
     def is_closing(self) -> bool:
-        """Whether the server can no longer send."""
+        """Return whether the server can no longer send."""
         return self.half_closed or self.transport.is_closing()
 
     def close(self) -> None:

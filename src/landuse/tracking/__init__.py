@@ -79,7 +79,7 @@ def log_record(record: dict[str, Any]) -> None:
     mlflow.log_params(public_values(record["params"]))  # an older run.json may hold secrets of addresses
     mlflow.log_dict(record["versions"], "versions.json")
     source, digest = LocalArtifactDatasetSource(str(DATA.resolve())), record["tags"]["data.md5"]
-    dataset = MetaDataset(source, name="data", digest=digest)  # type: ignore[abstract]  # MLflow's lacks a `profile`
+    dataset = MetaDataset(source, name="data", digest=digest)  # type: ignore[abstract]  # MLflow left `profile` abstract in it
     mlflow.log_input(dataset, context="training")
 
 

@@ -203,7 +203,7 @@ def transfer_errors() -> tuple[type[Exception], ...]:
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether the store did not answer or was busy, rather than refused."""
+    """Return whether the store did not answer or was busy, rather than refused."""
     if isinstance(error, RequestException):
         return error.response is None or error.response.status_code >= 500
     unanswered = isinstance(error, OperationalError) or getattr(error, "error_code", None) in NO_ANSWER_CODES

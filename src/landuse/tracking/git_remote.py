@@ -11,7 +11,7 @@ class PublicOrigin(GitRunContext):
     """MLflow's git tags with secrets removed from the address: its own redaction misses unusual logins and queries."""
 
     def tags(self) -> dict[str, str]:
-        tags: dict[str, str] = super().tags()  # type: ignore[no-untyped-call]  # MLflow's
+        tags: dict[str, str] = super().tags()  # type: ignore[no-untyped-call]  # untyped in MLflow
         return tags | {MLFLOW_GIT_REPO_URL: public(tags[MLFLOW_GIT_REPO_URL])} if MLFLOW_GIT_REPO_URL in tags else {}
 
 
@@ -19,4 +19,4 @@ def keep_origin_public() -> None:
     """Register PublicOrigin after MLflow's own git context, once: the last context that sets a tag wins."""
     contexts = registry._run_context_provider_registry
     if not any(isinstance(context, PublicOrigin) for context in contexts):
-        contexts.register(PublicOrigin)  # type: ignore[no-untyped-call]  # MLflow's
+        contexts.register(PublicOrigin)  # type: ignore[no-untyped-call]  # untyped in MLflow

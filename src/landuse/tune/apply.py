@@ -45,7 +45,7 @@ def replace_values(text: str, values: dict[str, Any]) -> str:
     return text
 
 
-def to_yaml(value: Any) -> str:
+def to_yaml(value: object) -> str:
     """Format a value as YAML on one line: 2.0e-05, since 2e-05 would be read as a string."""
     dumped: str = yaml.safe_dump(value, default_flow_style=True)
     return dumped.splitlines()[0]

@@ -14,6 +14,7 @@ import yaml
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DATA, DATA_DVC, DVC_YAML, PARAMS, SQLITE, WEIGHTS
 from landuse.core.process import kill_group, termination_signals
+from landuse.params.errors import RENAMED
 from landuse.project import lineage
 from landuse.project.worktree import NO_HOOKS, configure_worktree
 
@@ -34,7 +35,7 @@ def restored_project(tags: Mapping[str, str], params: Path, folder: Path) -> Ite
     before = {number: signal.signal(number, stop) for number in termination_signals()}
     try:
         project = check_out(tags["git.commit"], folder)
-        shutil.copyfile(params, project / PARAMS)
+        restore_params(params, project / PARAMS)
         configure_worktree(project)
         require_weights(tags["weights"], project)
         restore_data(tags, project)
@@ -54,6 +55,16 @@ def check_out(commit: str, folder: Path) -> Path:
     if not (folder / place / DVC_YAML).exists():
         raise LanduseError(f"its commit {commit} has no {place / DVC_YAML}: the project was in another folder then")
     return folder / place
+
+
+def restore_params(recorded: Path, target: Path) -> None:
+    """Replace the params of a commit by the recorded ones, in which keys may have newer names than its code knows."""
+    known, content = yaml.safe_load(target.read_text("utf-8")), yaml.safe_load(recorded.read_text("utf-8"))
+    for old, new in RENAMED.items():
+        (section, _, old_key), new_key = old.partition("."), new.partition(".")[2]
+        if old_key in known.get(section, {}) and new_key in content[section]:
+            content[section][old_key] = content[section].pop(new_key)
+    target.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def require_weights(name: str, folder: Path) -> None:
