@@ -5,8 +5,10 @@ ARGS =
 override PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 unexport PYTHONSAFEPATH
+SHELL = /bin/sh
+export SHELL # DVC runs stages by it
 # Into .venv, wherever a pip.conf or the shell would have packages go.
-INSTALL = PIP_PYTHON= PIP_CONSTRAINT= PIP_DRY_RUN=0 \
+INSTALL = PIP_PYTHON= PIP_CONSTRAINT= PIP_DRY_RUN=0 PIP_REQUIRE_HASHES= PIP_REQUIREMENT= PIP_EDITABLE= \
 	python -m pip install --quiet --no-deps --no-user --target= --prefix="$(CURDIR)/.venv" --root=/
 LOCK = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links

@@ -45,6 +45,7 @@ PUBLIC = {
     "//user:pw@host/a.zip": "…",
     "user:pw@host:/a.zip": "…",
     "host/a.zip?token=x": "…",
+    "host.org/a.zip?s3cret": "…",
     # paths
     "sample": "sample",
     "/data/set #2 @home/a.zip": "/data/set #2 @home/a.zip",

@@ -308,7 +308,7 @@ def make(folder: Path, target: str, **more: str) -> subprocess.CompletedProcess[
     for name in ("requirements/run.txt", "pyproject.toml"):
         (folder / name).touch()
     python = folder / ".venv" / "bin" / "python"
-    python.write_text('#!/bin/sh\necho .venv "$@" $PYTHONSAFEPATH $PIP_CONSTRAINT $PIP_DRY_RUN\n')
+    python.write_text('#!/bin/sh\necho .venv "$@" $PYTHONSAFEPATH $PIP_REQUIRE_HASHES $PIP_CONSTRAINT $PIP_DRY_RUN\n')
     python.chmod(0o755)
     env = {"PATH": os.environ["PATH"]} | more
     return subprocess.run(["make", "--silent", target], cwd=folder, env=env, capture_output=True, text=True)
@@ -316,6 +316,7 @@ def make(folder: Path, target: str, **more: str) -> subprocess.CompletedProcess[
 
 def test_make_installs_into_the_environment_of_the_project_only(tmp_path: Path) -> None:
     more = {"PIP_USER": "1", "PIP_DRY_RUN": "1", "PIP_CONSTRAINT": "/nowhere", "PYTHON": "/bin/false", "MAKEFLAGS": "e"}
+    more |= {"PIP_REQUIRE_HASHES": "1"}
     folder = tmp_path / "a b"
     folder.mkdir()
     done = make(folder, ".venv/run", **more)
@@ -324,6 +325,15 @@ def test_make_installs_into_the_environment_of_the_project_only(tmp_path: Path) 
     for text in lines:
         assert text.startswith(".venv -m pip install") and text.endswith(" 0")
         assert f" --no-user --target= --prefix={folder}/.venv --root=/ " in text
+
+
+def test_make_gives_dvc_a_shell_that_runs_commands(tmp_path: Path) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("landuse", "dvc"):
+        (program := tmp_path / ".venv" / "bin" / name).write_text(f"#!/bin/sh\necho {name} $SHELL\n")
+        program.chmod(0o755)
+    lines = make(tmp_path, "run", SHELL="/usr/sbin/nologin").stdout.splitlines()
+    assert "dvc /bin/sh" in lines and "landuse /bin/sh" in lines
 
 
 def test_make_refuses_a_project_path_with_a_colon(tmp_path: Path) -> None:

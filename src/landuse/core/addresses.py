@@ -22,7 +22,9 @@ SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
 HOST = r"(\[[\w:.%]+\]|[^\s:;,&=@\[\]]*)(:\d*)?"
 HOSTS = re.compile(f"{HOST}(,{HOST})*")  # PostgreSQL URLs may list several
-MALFORMED = re.compile(r":[^@]*@|^\s*\w+:[/\\]|^\s*//|[?#&;][\w.~-]+=")  # has no :// but is not a path either
+MALFORMED = re.compile(  # has no :// but is not a path either
+    r":[^@]*@|^\s*\w+:[/\\]|^\s*//|[?#&;][\w.~-]+=|^\s*[\w-]+(\.[\w-]+)+/.*[?#]"
+)
 PUNCTUATION = ".,:;!?)]}|"
 QUERY = re.compile(r"[?#;&]|%3[Ff]")
 FILE_SCHEME = re.compile(r"(sqlite(\+\w+)?|file)")  # with a third slash, the rest is a local path

@@ -45,7 +45,11 @@ VARIABLES = (
     Row("make", ("PYTHON", "ARGS"), FIXED, "read from the command line alone: `make run PYTHON=python3.11`"),
     Row("Python", ("PYTHON*",), OBEYED, "by Python itself; modules in `PYTHONPATH` come before a library's"),
     Row(
-        "pip", ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON", "PIP_DRY_RUN", "PIP_CONSTRAINT"),
+        "pip",
+        (
+            "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON", "PIP_DRY_RUN", "PIP_CONSTRAINT",
+            "PIP_REQUIREMENT", "PIP_REQUIRE_HASHES", "PIP_EDITABLE",
+        ),
         FIXED,
         "by the Makefile, also against `pip.conf`: what is pinned goes into `.venv`",
     ),
