@@ -180,6 +180,12 @@ def test_the_params_in_use_are_recorded_even_if_params_yaml_changed(folder: Path
     assert lineage.tags(train=train)["params.sha256"] != lineage.tags()["params.sha256"]
 
 
+def test_values_recorded_under_an_earlier_name_of_a_key_are_found(folder: Path) -> None:
+    tiny.write_params(folder, {})
+    train = lineage.params_with({"train.averaged_views": 4, "train.epochs": 3})["train"]
+    assert (train["tta_views"], train["epochs"]) == (4, 3) and "averaged_views" not in train
+
+
 def test_secrets_in_the_source_are_neither_recorded_nor_hashed(folder: Path) -> None:
     hashes = set()
     for secret in ("one", "another"):

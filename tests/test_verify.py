@@ -166,6 +166,15 @@ def test_code_params_data_and_weights_are_restored_and_then_removed(tags: dict, 
     assert not DATA_DVC.exists() and not Path("data").exists()
 
 
+def test_params_are_restored_with_the_key_names_of_the_commit(project: Path, tmp_path: Path) -> None:
+    params = yaml.safe_load(PARAMS.read_text())
+    params["promote"]["accuracy"] = params["promote"].pop("min_accuracy")
+    recorded = PARAMS.rename("recorded.yaml")
+    PARAMS.write_text(yaml.safe_dump(params))
+    with restored_project(commit_and_change(), recorded, tmp_path / "now") as folder:
+        assert yaml.safe_load((folder / PARAMS).read_text()) == params
+
+
 def test_a_project_in_a_subfolder_of_its_repository_is_restored(nested_tags: dict, tmp_path: Path) -> None:
     with restored_project(nested_tags, Path("then.yaml"), tmp_path / "now") as folder:
         assert folder.parent == tmp_path / "now"

@@ -1,4 +1,8 @@
-"""A project whose data, models and registry were made by an earlier version of the code goes on with today's."""
+"""A project whose data, models and registry were made by an earlier version of the code goes on with today's.
+
+Its only record that needs a change is `params.yaml`, whose keys have new names; runs, versions and dvc.lock stay as they
+are.
+"""
 
 import base64
 import json

@@ -62,7 +62,7 @@ def restore_params(recorded: Path, target: Path) -> None:
     known, content = yaml.safe_load(target.read_text("utf-8")), yaml.safe_load(recorded.read_text("utf-8"))
     for old, new in RENAMED.items():
         (section, _, old_key), new_key = old.partition("."), new.partition(".")[2]
-        if old_key in known.get(section, {}) and new_key in content[section]:
+        if old_key in known.get(section, {}) and new_key in content.get(section, {}):
             content[section][old_key] = content[section].pop(new_key)
     target.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
