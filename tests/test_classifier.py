@@ -93,6 +93,33 @@ def test_a_model_without_a_confidence_threshold_still_gives_probabilities(traine
         resolve.load("artifacts/model")
 
 
+@pytest.mark.parametrize("label", ["\x1b]0;owned\x07", "fo\nrest", "\u202etser", "\x9b31m", "\ud800", 5, None])
+def test_a_card_with_a_label_that_is_not_printable_text_is_refused(trained_copy: Path, label: object) -> None:
+    card = json.loads((MODEL / "model.json").read_text("utf-8"))
+    (MODEL / "model.json").write_text(json.dumps(card | {"labels": ["field", label, "water"]}), "utf-8")
+    message = f"artifacts/model/model.json is damaged, its label {label!r} is not printable: dvc repro makes it again"
+    for load in (Classifier, resolve.load):
+        with pytest.raises(LanduseError) as caught:
+            load(MODEL if load is Classifier else str(MODEL))
+        assert str(caught.value) == message and message.isprintable()
+
+
+def test_labels_that_are_no_list_are_refused(trained_copy: Path) -> None:
+    card = json.loads((MODEL / "model.json").read_text("utf-8"))
+    for labels in (1, None, {"field": 0}, "fw\x1b"):
+        (MODEL / "model.json").write_text(json.dumps(card | {"labels": labels}), "utf-8")
+        with pytest.raises(LanduseError, match="model.json is damaged, its label .* is not printable"):
+            Classifier(MODEL)
+
+
+def test_labels_may_be_in_any_script(trained_copy: Path) -> None:
+    card = json.loads((MODEL / "model.json").read_text("utf-8"))
+    labels = ["pré d'été", "森", "поле 🌾"]
+    (MODEL / "model.json").write_text(json.dumps(card | {"labels": labels}), "utf-8")
+    _, classifier = resolve.load(str(MODEL))
+    assert classifier.labels == labels and classifier.predict(DATA / "water" / "00.png").label in labels
+
+
 def test_a_file_that_is_no_image_is_refused_and_the_next_image_is_classified(classifier: Classifier) -> None:
     with pytest.raises(LanduseError, match="image cannot be decoded"):
         classifier.probabilities(io.BytesIO(b"rubbish"))

@@ -356,6 +356,46 @@ def test_cmyk_that_may_be_inverted_is_refused() -> None:
     assert "CMYK, and does not say whether 0 is no ink" in outcome(content[:start] + content[start + 2 + length :])
 
 
+def with_scans(content: bytes, scans: int) -> bytes:
+    """Repeat the last scan of a progressive JPEG until there are this many."""
+    start, end = content.index(b"\xff\xda"), content.index(b"\xff\xd9")
+    last = content.rindex(b"\xff\xda", start, end)
+    missing = scans - content.count(b"\xff\xda", start, end)
+    return content[:end] + content[last:end] * missing + content[end:]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(tmp_path, kind: str) -> None:
+    content = saved(kind, progressive=True)
+    assert not isinstance(outcome(with_scans(content, 100)), str)
+    refusal = "cannot be decoded: it has more than 100 scans; save it again, not as a progressive JPEG"
+    assert outcome(with_scans(content, 101)) == f"image {refusal}"
+    (tmp_path / "a.jpg").write_bytes(with_scans(content, 20_000))
+    with pytest.raises(LanduseError, match=f"a.jpg {refusal}$"):
+        read_image(tmp_path / "a.jpg", 32)
+
+
+SKIPPED = [b"\xff" * 5, b"\xff\xd3", b"\xff\x01", b"\xff\0", b"\xff\xfe\0\0", b"\xff\xfe\0\4\xff\xd9", b"noise"]
+
+
+@pytest.mark.parametrize("skipped", SKIPPED)
+def test_scans_are_counted_behind_everything_that_libjpeg_skips(skipped: bytes) -> None:
+    for scans in (100, 101):
+        content = with_scans(saved("JPEG", progressive=True), scans)
+        second = content.index(b"\xff\xda", content.index(b"\xff\xda") + 2)
+        result = outcome(content[:second] + skipped + content[second:])
+        assert "more than 100 scans" in result if scans > 100 else not isinstance(result, str)
+
+
+def test_the_scans_of_a_thumbnail_or_of_a_film_behind_a_photograph_do_not_count() -> None:
+    scans = b"\xff\xda" * 1000
+    exif = Image.Exif()
+    exif[0x9286] = scans  # UserComment
+    for progressive in (False, True):
+        content = saved("JPEG", exif=exif, comment=scans, progressive=progressive) + scans
+        assert content.count(b"\xff\xda") > 3000 and np.abs(outcome(content) - SMOOTH).max() <= 10
+
+
 def test_a_twelve_bit_jpeg_is_refused_with_its_depth() -> None:
     content = saved("JPEG")
     start = content.index(b"\xff\xc0")

@@ -2,11 +2,13 @@
 
 import gzip
 import io
+import lzma
 import os
 import subprocess
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,6 +166,7 @@ HEADERS = {
     ),
     "repeated extended": lambda: pax(tarfile.XHDTYPE, ("comment", "x" * 400)) * 50_000,
     "repeated long names": lambda: entry("x", b"n" * 500, kind=tarfile.GNUTYPE_LONGNAME) * 50_000,
+    "keys that overlap": lambda: entry("x", b"2 " * 2**13 + b"=", kind=tarfile.XHDTYPE),
     "sparse": lambda: sparse(60_000),
     "sparse, version 1.0": lambda: (
         pax(tarfile.XHDTYPE, ("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"))
@@ -194,7 +197,7 @@ def test_a_huge_header_is_refused_before_it_takes_memory(
         file.write((b"" if first else entry("a/zero.png", IMAGE)) + HEADERS[case]())
     tracemalloc.start()
     try:
-        with pytest.raises(Refused, match=r"headers of more than 131,072 bytes|is damaged") as caught:
+        with pytest.raises(Refused, match=r"headers of more than 131,072 bytes|300 digits|is damaged") as caught:
             unpack.unpack_archive(archive, "a.tgz", tmp_path / "data")
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
@@ -216,6 +219,124 @@ def test_a_negative_size_in_the_header_itself_is_refused(tmp_path: Path) -> None
         head[148:156] = b"%06o\0 " % sum(head)
         with pytest.raises(LanduseError, match="damaged|headers of more"):
             unpacked(tmp_path, entry(f"a/{kind[0]}.png", IMAGE), bytes(head))
+
+
+def keys(start: int, end: int) -> list[tuple[str, str]]:
+    return [(f"k{number}", "") for number in range(start, end)]
+
+
+MANY_KEYS = {
+    "global": pax(tarfile.XGLTYPE, *keys(0, 201)),
+    "global, one by one": b"".join(pax(tarfile.XGLTYPE, key) + entry("x.txt") for key in keys(0, 201)),
+    "extended": pax(tarfile.XHDTYPE, *keys(0, 201)),
+    "extended, Solaris": pax(tarfile.SOLARIS_XHDTYPE, *keys(0, 201)),
+    "together": pax(tarfile.XGLTYPE, *keys(0, 101)) + pax(tarfile.XHDTYPE, *keys(101, 201)),
+}
+
+
+@pytest.mark.parametrize("case", MANY_KEYS)
+@pytest.mark.parametrize("first", [b"", entry("a/zero.png", IMAGE)])
+def test_very_many_extended_headers_are_refused(tmp_path: Path, case: str, first: bytes) -> None:
+    end = pax(tarfile.XHDTYPE, ("k200", "")) if case == "together" else b""
+    with pytest.raises(Refused, match="a.tar cannot be unpacked: it has extended headers of more than 200 kinds; pack"):
+        unpacked(tmp_path, first, MANY_KEYS[case], end, entry("a/one.png", IMAGE))
+
+
+def test_extended_headers_that_repeat_their_keys_are_read(tmp_path: Path) -> None:
+    headers = [pax(kind, *keys(0, 200)) for kind in (tarfile.XGLTYPE, tarfile.XHDTYPE)]
+    members = [b"".join(headers) + entry(f"a/{number}.png", IMAGE) for number in range(20)]
+    assert len(unpacked(tmp_path, *members)) == 20
+
+
+def test_digits_that_tarfile_would_search_for_minutes_are_refused(tmp_path: Path) -> None:
+    for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE):
+        header = entry("x", b"1234567890" * 1000, kind)
+        with pytest.raises(
+            Refused, match="a.tar cannot be unpacked: it has a header with 300 digits in a row; pack it"
+        ):
+            unpacked(tmp_path, header, entry("a/one.png", IMAGE))
+
+
+def test_names_of_digits_are_read(tmp_path: Path) -> None:
+    name = f"{'1' * 255}/{'2' * 251}.png"
+    for style in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w", format=style) as archive:
+            info = tarfile.TarInfo(name)
+            info.size = len(IMAGE)
+            archive.addfile(info, io.BytesIO(IMAGE))
+        (tmp_path / "a").write_bytes(content.getvalue())
+        unpack.unpack_archive(tmp_path / "a", "a", tmp_path / str(style))
+        assert files_in(tmp_path / str(style)) == {name: IMAGE}
+
+
+def xz(content: bytes, dictionary: int = 0) -> bytes:
+    """Compress to one stream, whose header asks for a dictionary: 28 is 64 MiB, 30 is 128 MiB, 38 is 2 GiB."""
+    packed = lzma.compress(content)
+    header = bytearray(packed[12 : 12 + packed[12] * 4])
+    header[4] = dictionary or header[4]
+    return packed[:12] + header + zlib.crc32(header).to_bytes(4, "little") + packed[12 + len(header) + 4 :]
+
+
+def alone(content: bytes, dictionary: int) -> bytes:
+    """Compress to the older .lzma format; the dictionary is given as in `xz`."""
+    packed = lzma.compress(content, format=lzma.FORMAT_ALONE)
+    return packed[:1] + (2 ** (dictionary // 2 + 12)).to_bytes(4, "little") + packed[5:]
+
+
+STREAMS: dict[str, Callable[[bytes, int], bytes]] = {
+    "xz": xz,
+    "lzma": alone,
+    "second stream": lambda content, dictionary: xz(content[:700]) + xz(content[700:], dictionary),
+    "late stream": lambda content, dictionary: xz(content) + xz(bytes(512)) * 999 + xz(bytes(512), dictionary),
+}
+
+
+@pytest.mark.parametrize("case", STREAMS)
+@pytest.mark.parametrize("dictionary", [30, 38])
+def test_a_dictionary_that_takes_much_memory_is_refused(tmp_path: Path, case: str, dictionary: int) -> None:
+    message = "a.tar cannot be unpacked: it takes more than 128 MiB of memory to decompress; pack it again as"
+    with pytest.raises(Refused, match=message):
+        unpacked(tmp_path, entry("a/one.png", IMAGE), packed=lambda content: STREAMS[case](content, dictionary))
+
+
+@pytest.mark.parametrize("case", STREAMS)
+def test_the_largest_dictionary_of_the_presets_of_xz_is_read(tmp_path: Path, case: str) -> None:
+    members = [entry(f"a/{number}.png", os.urandom(300_000)) for number in range(10)]
+    found = unpacked(tmp_path, *members, packed=lambda content: STREAMS[case](content, 28))
+    assert [found[f"a/{number}.png"] for number in range(10)] == [member[512 : 512 + 300_000] for member in members]
+
+
+def test_bytes_behind_the_last_stream_are_ignored_and_damaged_ones_in_it_are_not(tmp_path: Path) -> None:
+    image = entry("a/one.png", os.urandom(3_000_000))
+    (tmp_path / "whole").mkdir()
+    assert unpacked(tmp_path / "whole", image, packed=lambda content: xz(content) + b"rubbish" * 5000)
+    packed = xz(image + bytes(2 * BLOCK))
+    for where in (1_500_000, -40, -30, -5):  # the content, its checksum, the index and the footer
+        broken = bytearray(packed)
+        broken[where] ^= 1
+        with pytest.raises(Refused, match="a.tar is damaged: .*; fetch or pack it again"):
+            unpacked(tmp_path, image, packed=lambda _, broken=broken: bytes(broken))
+        (tmp_path / "data" / "a" / "one.png").unlink(missing_ok=True)
+    with pytest.raises(Refused, match="a.tar is damaged: it breaks off before its end; fetch or pack it again"):
+        unpacked(tmp_path, image, packed=lambda _: packed[:-1])
+    (tmp_path / "data" / "a" / "one.png").unlink()
+    padding = bytearray(xz(bytes(100_000)))  # of a stream that holds nothing but zeros behind the end marker
+    padding[-40] ^= 1
+    with pytest.raises(Refused, match="a.tar is damaged: .*; fetch or pack it again"):
+        unpacked(tmp_path, image, packed=lambda content: xz(content) + padding)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_is_refused_if_its_images_are_compressed_without_a_limit(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a/notes.txt", b"not read", method)
+        archive.writestr("a/one.png", IMAGE, zipfile.ZIP_DEFLATED)
+    assert unpack.unpack_archive(tmp_path / "a.zip", "a.zip", tmp_path / "data") == 1
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        archive.writestr("a/two.png", IMAGE, method)
+    with pytest.raises(Refused, match="its member 'a/two.png' is compressed with bzip2 or LZMA; pack it again as a"):
+        unpack.unpack_archive(tmp_path / "a.zip", "a.zip", tmp_path / "other")
 
 
 def test_headers_count_towards_the_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from io import BytesIO
+from io import DEFAULT_BUFFER_SIZE, BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
@@ -18,9 +18,14 @@ Member = tuple[str, int, Callable[[], IO[bytes]]]  # path (a folder's ends with 
 TargetOf = Callable[[str], Path | None]  # the path to which a member is written; None if it is not an image
 
 MAX_HEADER_BYTES = 2**20  # of all headers in front of one member, and of all global headers together
+MAX_PAX_KEYS = 200  # of the extended headers in force, which tarfile applies to every member; usual are up to 20
+MAX_DIGITS = 300  # in a row in a header, more than a file name has: tarfile takes the square of it in time
+LZMA_MEMORY = 2**27  # bytes for decompressing xz and lzma: xz -9 needs 65 MiB, a header may ask for 4 GiB
+LZMA_MAGIC = (b"\xfd7zXZ", b"]\0\0")  # first bytes of an xz and of an lzma stream
 MAX_PENDING_BYTES = 2**26  # of the names of links that wait for the second pass
 CHUNK = 2**20
 TAR_BLOCK = 512
+ZEROS = bytes.maketrans(b"123456789", b"000000000")  # turns all digits into zeros
 TAR_PADDING = 16 * CHUNK
 
 
@@ -33,33 +38,132 @@ class ByteStream(Protocol):
     def close(self) -> None: ...
 
 
+class LzmaStream:
+    """A decompressed xz or lzma file. Raises NotImplementedError for a stream or block that needs too much memory."""
+
+    def __init__(self, archive: Path) -> None:
+        self.file = archive.open("rb")
+        self.rewind()
+
+    def rewind(self) -> None:
+        self.file.seek(0)
+        self.chunks = filter(None, lzma_chunks(self.file))
+        self.chunk, self.start = BytesIO(), 0  # the current piece of the content, and its position
+
+    def advance(self) -> bool:
+        """Go to the next chunk. Returns whether there is one."""
+        content = next(self.chunks, b"")
+        if content:
+            self.start += len(self.chunk.getbuffer())
+            self.chunk = BytesIO(content)
+        return bool(content)
+
+    def read(self, size: int = CHUNK) -> bytes:
+        content = self.chunk.read(size)
+        while len(content) < size and self.advance():
+            content += self.chunk.read(size - len(content))
+        return content
+
+    def seek(self, position: int, _: int = 0) -> int:
+        """Go to a position from the beginning; backwards, if it is not in the current chunk, by decompressing anew."""
+        if position < self.start:
+            self.rewind()
+        while position > self.start + len(self.chunk.getbuffer()) and self.advance():
+            pass
+        return self.start + self.chunk.seek(min(position - self.start, len(self.chunk.getbuffer())))
+
+    def tell(self) -> int:
+        return self.start + self.chunk.tell()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def lzma_chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the content of all xz or lzma streams in a file, ignoring bytes of another kind behind them.
+
+    Raises EOFError if a stream breaks off.
+    """
+    packed = file.read(DEFAULT_BUFFER_SIZE)
+    while packed:
+        decompressor = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
+        try:
+            yield decompress(decompressor, packed)
+        except lzma.LZMAError:
+            if packed.startswith(LZMA_MAGIC):
+                raise
+            return
+        while not decompressor.eof:
+            packed = file.read(DEFAULT_BUFFER_SIZE) if decompressor.needs_input else b""
+            if decompressor.needs_input and not packed:
+                raise EOFError("it breaks off before its end")
+            yield decompress(decompressor, packed)
+        packed = decompressor.unused_data or file.read(DEFAULT_BUFFER_SIZE)
+
+
+def decompress(decompressor: lzma.LZMADecompressor, packed: bytes) -> bytes:
+    """Decompress up to CHUNK bytes. Raises NotImplementedError if that takes more than LZMA_MEMORY."""
+    try:
+        return decompressor.decompress(packed, CHUNK)
+    except lzma.LZMAError as error:
+        if "Memory usage limit" not in str(error):
+            raise
+        raise NotImplementedError(f"it takes more than {LZMA_MEMORY >> 20} MiB of memory to decompress") from None
+
+
 DECOMPRESSORS: dict[bytes, Callable[[Path], ByteStream]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-    b"]\0\0": lzma.open,
+    **dict.fromkeys(LZMA_MAGIC, LzmaStream),
 }
 
 
 class HeaderLimit:
-    """A decompressed archive that yields at most MAX_HEADER_BYTES while a header is being read."""
+    """A decompressed archive that yields at most MAX_HEADER_BYTES, and few digits, while a header is being read."""
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
         self.remaining: int | None = MAX_HEADER_BYTES
 
     def read(self, size: int = -1) -> bytes:
-        if self.remaining is not None:
-            if not 0 <= size <= self.remaining:
-                raise NotImplementedError(f"it has headers of more than {MAX_HEADER_BYTES:,} bytes")
-            self.remaining -= size
-        return self.stream.read(size)
+        if self.remaining is None:
+            return self.stream.read(size)
+        if not 0 <= size <= self.remaining:
+            raise NotImplementedError(f"it has headers of more than {MAX_HEADER_BYTES:,} bytes")
+        self.remaining -= size
+        header = self.stream.read(size)
+        if b"0" * MAX_DIGITS in header.translate(ZEROS):
+            raise NotImplementedError(f"it has a header with {MAX_DIGITS} digits in a row")
+        return header
 
     def seek(self, position: int) -> int:
         return self.stream.seek(position)
 
     def tell(self) -> int:
         return self.stream.tell()
+
+
+class PaxHeaders(dict[str, str]):
+    """The extended (pax) headers in force. Raises NotImplementedError if they are too many or too long.
+
+    tarfile copies them for every member, and its parser takes keys that overlap, each of which may be a megabyte.
+    """
+
+    length = 0  # of all keys and values
+
+    def __setitem__(self, key: str, value: str) -> None:
+        self.length += len(value) - len(self[key]) if key in self else len(key) + len(value)
+        if self.length > MAX_HEADER_BYTES:
+            raise NotImplementedError(f"it has headers of more than {MAX_HEADER_BYTES:,} bytes")
+        super().__setitem__(key, value)
+        if len(self) > MAX_PAX_KEYS:
+            raise NotImplementedError(f"it has extended headers of more than {MAX_PAX_KEYS:,} kinds")
+
+    def copy(self) -> "PaxHeaders":
+        """Return a copy that has the same limits."""
+        copied = PaxHeaders(self)
+        copied.length = self.length
+        return copied
 
 
 def tar_members(archive: Path, name: str, target_of: TargetOf) -> Iterator[Member]:
@@ -161,22 +265,20 @@ def open_decompressed(archive: Path) -> ByteStream:
 
 
 def next_header(opened: tarfile.TarFile, stream: HeaderLimit) -> tarfile.TarInfo | None:
-    """Return the next member, or None at the end. Raises ValueError or NotImplementedError for an absurd size."""
+    """Return the next member, or None at the end. Raises ValueError or NotImplementedError if it is absurd."""
     stream.remaining = MAX_HEADER_BYTES
     info = opened.next()
     stream.remaining = None
     opened.members.clear()  # type: ignore[attr-defined]  # or memory would grow with the number of members
     if info and info.size < 0:
         raise ValueError("one of its members has a negative size")
-    if sum(map(len, opened.pax_headers.values())) + sum(map(len, opened.pax_headers)) > MAX_HEADER_BYTES:
-        raise NotImplementedError(f"it has headers of more than {MAX_HEADER_BYTES:,} bytes")
     return info
 
 
 def open_tar(stream: HeaderLimit, name: str) -> tarfile.TarFile:
     """Open a decompressed tar archive. Raises Refused if it is not one."""
     try:
-        return tarfile.TarFile(fileobj=stream)  # type: ignore[arg-type]  # to read, it need not write or close
+        return tarfile.TarFile(fileobj=stream, pax_headers=PaxHeaders())  # type: ignore[arg-type]  # it only reads
     except tarfile.ReadError:
         message = (
             f"{name} is no zip or tar(.gz, .bz2, .xz) archive, or its beginning is damaged: fetch or pack it again"

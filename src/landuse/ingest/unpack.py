@@ -190,7 +190,14 @@ def zip_members(archive: Path, name: str) -> Iterator[Member]:
                 raise Refused(f"{name} is refused: its member {info.filename!r} is a link or a device")
             if info.flag_bits & 0x1:
                 raise Refused(f"{name} is refused: its member {info.filename!r} is encrypted; pack it without")
-            yield zip_path(info), info.file_size, partial(opened.open, info)
+            yield zip_path(info), info.file_size, partial(open_zipped, opened, info)
+
+
+def open_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    """Open the content of a member. Raises NotImplementedError for bzip2 and LZMA, read without a limit of memory."""
+    if info.compress_type in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        raise NotImplementedError(f"its member {info.filename!r} is compressed with bzip2 or LZMA")
+    return archive.open(info)
 
 
 def count_occurrences(pattern: bytes, file: Path) -> int:

@@ -12,6 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from landuse.core.errors import LanduseError
 from landuse.core.files import read_record, reading
 from landuse.core.streams import mute_native_stderr
 from landuse.ml.images import cores, parallel_map, read_image
@@ -97,6 +98,15 @@ def model_digest(folder: Path, file: str = MODEL_FILE) -> str:
     return hashlib.sha256((folder / file).read_bytes() + (folder / CARD_FILE).read_bytes()).hexdigest()
 
 
+def read_labels(card: dict[str, Any], path: Path) -> list[str]:
+    """Return the labels of a card. Raises LanduseError if one is not printable text: terminals obey some characters."""
+    labels = card["labels"] if isinstance(card["labels"], list) else [card["labels"]]
+    for label in labels:
+        if not isinstance(label, str) or not label.isprintable():
+            raise LanduseError(f"{path} is damaged, its label {label!r} is not printable: dvc repro makes it again")
+    return labels
+
+
 class Classifier:
     """An exported model folder: `model.tflite`, and `model.json` with labels, input size and confidence threshold.
 
@@ -108,7 +118,7 @@ class Classifier:
 
     def __init__(self, folder: Path, int8: bool = False) -> None:
         self.card: dict[str, Any] = read_record(folder / CARD_FILE)
-        self.labels: list[str] = self.card["labels"]
+        self.labels = read_labels(self.card, folder / CARD_FILE)
         self.image_size: int = self.card["image_size"]
         self.unsure_below: float | None = self.card.get(unsure_key(int8))
         with reading(folder / (INT8_FILE if int8 else MODEL_FILE)) as path:

@@ -1,5 +1,6 @@
 """Special cases of image files: what Pillow misreads, fails on, or refuses without a reason."""
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -49,7 +50,10 @@ PLANAR_MODES = frozenset({"1", "L", "P", "I;16", "I;16B", "RGB", "RGBA", "CMYK"}
 BYTE_COLOURS = 256  # a TIFF palette whose colours are all below this has 8 bits, although the standard says 16
 LEVEL_STEPS = {"L;2": 85, "L;4": 17}  # 8-bit levels per level of 2 or 4 bits
 KEPT_CHUNKS = frozenset({b"tRNS", b"eXIf"})  # the ancillary PNG chunks that affect the pixels
-MAX_PNG_BYTES = 2**29  # more than MAX_PIXELS need without any compression
+MAX_PNG_BYTES = MAX_JPEG_BYTES = 2**29  # more than MAX_PIXELS need without any compression
+MAX_SCANS = 100  # of a JPEG, usual are up to 20: each takes as long as decoding an image
+SCAN, END_OF_IMAGE = b"\xda", b"\xd9"  # JPEG markers, which follow 0xFF
+JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xef\xfe])")  # a marker with a length, which data have none of
 
 
 def open_image(source: Path | BinaryIO) -> Image.Image:
@@ -138,6 +142,23 @@ def refuse_ambiguous_tiff(image: Image.Image, tags: Mapping[int, Any]) -> None:
         colours, indices = len(tags[COLORMAP]), 1 << tags.get(BITSPERSAMPLE, (1,))[0]
         if colours != 3 * indices:
             raise ValueError(f"its palette has {colours // 3} colours, not {indices} as its pixels need")
+
+
+def refuse_many_scans(source: Path | BinaryIO, image: Image.Image) -> None:
+    """Raise ValueError for a JPEG with more than MAX_SCANS scans, which a small file has room for."""
+    if image.format in ("JPEG", "MPO") and with_file(source, has_many_scans):
+        raise ValueError(f"it has more than {MAX_SCANS} scans; save it again, not as a progressive JPEG")
+
+
+def has_many_scans(file: BinaryIO) -> bool:
+    """Return whether a JPEG has more than MAX_SCANS scans, without those of a thumbnail in it or a film behind it."""
+    content = file.read(MAX_JPEG_BYTES)
+    scans = position = 0
+    while scans <= MAX_SCANS and (segment := JPEG_SEGMENT.search(content, position)) and segment[1] != END_OF_IMAGE:
+        scans += segment[1] == SCAN
+        length = int.from_bytes(content[segment.end() : segment.end() + 2], "big")
+        position = segment.end() + max(length, 2)
+    return scans > MAX_SCANS
 
 
 def correct_colours(image: Image.Image) -> None:

@@ -24,6 +24,7 @@ from landuse.ml.image_formats import (
     explain_unidentified,
     is_white_zero,
     open_image,
+    refuse_many_scans,
     refuse_misread,
     refuse_missing_colours,
     tile_size,
@@ -93,8 +94,8 @@ def exif_orientation(image: Image.Image) -> int:
 def decode(source: Path | BinaryIO) -> Image.Image:
     """Decode an image as it is stored; of several frames, the first.
 
-    Raises LanduseError with the reason if it cannot be decoded, has more than 50 million pixels, or has levels
-    without a defined black and white.
+    Raises LanduseError with the reason if it cannot be decoded, has more than 50 million pixels or 100 scans,
+    or has levels without a defined black and white.
     """
     name = source if isinstance(source, Path) else "image"
     try:
@@ -105,6 +106,7 @@ def decode(source: Path | BinaryIO) -> Image.Image:
         raise decode_error(name, error) from None
     try:
         refuse_unusable(image)
+        refuse_many_scans(source, image)
         correct_colours(image)
         image.load()
         refuse_missing_colours(image)
