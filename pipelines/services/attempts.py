@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from landuse.core.process import read_json_or_empty
 
 ATTEMPTS = SERVICES / "attempts.json"
 MAX_FAILURES = 2
+MAX_LINKED = 10_000
 KILLED = "the run that took it in was killed, or memory or power failed"
+
+Fingerprint = frozenset[tuple[str, int, int]]
 
 
 def begin(arrival: Path) -> None:
@@ -76,15 +80,27 @@ def write_entry(arrival: Path, failures: int, reason: str) -> None:
 
 def digest(arrival: Path) -> str:
     """Return a SHA-256 of the paths, sizes and change times in an arrival; all missing arrivals share one."""
-    try:
-        stats = sorted(filter(None, map(file_stat, walk(arrival))))
-    except FileNotFoundError:
-        stats = []
-    return hashlib.sha256(repr(stats).encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(repr(sorted(fingerprint(arrival))).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def fingerprint(arrival: Path) -> Fingerprint:
+    """Return path, size in bytes and change time in ns of an arrival and everything in it.
+
+    What is unreadable or removed meanwhile is left out: `landuse ingest` reports it.
+    """
+    return frozenset(filter(None, map(file_stat, walk(arrival))))
 
 
 def walk(arrival: Path) -> Iterator[Path]:
-    """Yield an arrival and everything below it, without recursion; unreadable folders are skipped."""
+    """Yield an arrival and everything below it, without recursion; unreadable folders are skipped.
+
+    Behind a link only the first MAX_LINKED are looked at: it may lead to /proc or to a whole disk.
+    """
+    return islice(descend(arrival), MAX_LINKED if os.path.islink(arrival) else None)
+
+
+def descend(arrival: Path) -> Iterator[Path]:
+    """Yield an arrival and everything below it. Only the arrival itself may be a link that is followed."""
     pending = [arrival]
     while pending:
         path = pending.pop()
@@ -95,14 +111,8 @@ def walk(arrival: Path) -> Iterator[Path]:
 
 
 def file_stat(file: Path) -> tuple[str, int, int] | None:
-    """Return path, size in bytes and change time in ns; None if the file cannot be read.
-
-    Raises FileNotFoundError if the file was removed.
-    """
-    try:
+    """Return path, size in bytes and change time in ns; None if the file cannot be read or is gone."""
+    with suppress(OSError):
         stat = file.lstat()
-    except FileNotFoundError:
-        raise
-    except OSError:
-        return None
-    return str(file), stat.st_size, stat.st_ctime_ns
+        return str(file), stat.st_size, stat.st_ctime_ns
+    return None

@@ -2,8 +2,11 @@
 
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from shutil import move
 from tempfile import TemporaryFile
@@ -15,7 +18,7 @@ from landuse.core.errors import Unavailable, printable
 from landuse.core.paths import INBOX, QUARANTINE
 from landuse.params import load_params
 from pipelines.services import attempts, processes
-from pipelines.services.attempts import file_stat, walk
+from pipelines.services.attempts import Fingerprint
 from pipelines.services.client import prefect_client
 from pipelines.services.orphans import crash_orphaned_runs
 
@@ -23,25 +26,48 @@ DONE, SUPERSEDED = INBOX / ".done", INBOX / ".superseded"
 EVENT = "landuse.arrival"
 PARTIAL_SUFFIXES = frozenset({".part", ".tmp", ".crdownload", ".filepart"})
 POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 120.0
 MAX_NAME_BYTES = 200
+MAX_NAMED = 3
 
-Fingerprint = frozenset[tuple[str, int, int]]
+
+@dataclass(frozen=True)
+class Arrival:
+    """An archive or folder in inbox/ as it was at one moment.
+
+    files: path, size and change time of everything in it
+    rest: seconds since its last change; infinite if that lies in the future, before the clock was set back, as at the
+        end of summer time
+    """
+
+    path: Path
+    files: Fingerprint
+    rest: float
 
 
 def list_arrivals() -> list[Path]:
-    """Return the arrivals in inbox/, oldest first, without hidden and partial files, broken links and pipes.
+    """Return the arrivals in inbox/ in the order of their last changes, the oldest first."""
+    return [arrival.path for arrival in scan()]
 
-    A time in the future dates from before the clock was set back, as at the end of summer time.
-    """
-    arrived_at: dict[Path, int] = {}
+
+def scan() -> list[Arrival]:
+    """Look at the arrivals in inbox/ and everything in them, the oldest first."""
+    found = {path: files for path in visible_entries() if (files := attempts.fingerprint(path))}
+    now = filesystem_now()  # after everything was looked at: what changes later is not in the future
+    latest = {path: max((changed <= now, changed) for _, _, changed in files) for path, files in found.items()}
+    return [
+        Arrival(path, found[path], (now - latest[path][1]) / 1e9 if latest[path][0] else inf)
+        for path in sorted(latest, key=lambda path: latest[path])
+    ]
+
+
+def visible_entries() -> Iterator[Path]:
+    """Yield the entries of inbox/ without hidden and partial files, broken links and pipes."""
     for path in INBOX.glob("*"):
-        if path.name.startswith(".") or path.suffix in PARTIAL_SUFFIXES:
-            continue
         with suppress(OSError):  # removed meanwhile, or a link to a place that this user may not read
-            if path.is_file() or path.is_dir():
-                arrived_at[path] = path.lstat().st_ctime_ns
-    now = filesystem_now()
-    return sorted(arrived_at, key=lambda path: (arrived_at[path] <= now, arrived_at[path]))
+            is_partial = path.name.startswith(".") or path.suffix in PARTIAL_SUFFIXES
+            if not is_partial and (path.is_file() or path.is_dir()):
+                yield path
 
 
 def filesystem_now() -> int:
@@ -52,12 +78,11 @@ def filesystem_now() -> int:
 
 
 def next_arrival() -> str | None:
-    """Wait until the inbox has settled, then return its newest arrival; None if it is empty.
+    """Return the newest arrival that has settled; None if there is none. Waits for a limited time for those to come.
 
     Arrivals that have used up their attempts are moved to quarantine/.
     """
-    wait_until_settled(load_params().pipelines.settle_seconds)
-    for path in reversed(list_arrivals()):
+    for path in reversed(settled_arrivals(load_params().pipelines.settle_seconds)):
         if not attempts.is_exhausted(path):
             return str(path)
         quarantine_exhausted(path)
@@ -72,19 +97,48 @@ def quarantine_exhausted(arrival: Path) -> None:
 
 
 def mark_ingested(arrival: str) -> None:
-    """Move an ingested arrival to .done/ and all older ones to .superseded/: each is a complete data set."""
+    """Move an ingested arrival to .done/ and all older ones to .superseded/: each is a complete data set.
+
+    One that was changed later, or still is, is no older one.
+    """
     arrivals, path = list_arrivals(), Path(arrival)
     for older in arrivals[: arrivals.index(path)] if path in arrivals else []:
         move_out(older, SUPERSEDED)
     move_out(path, DONE)
 
 
-def wait_until_settled(settle_seconds: float) -> None:
-    """Block until nothing is being copied into the inbox any more, and log that once."""
-    if not is_settled(fingerprint(), settle_seconds):
-        get_run_logger().info("inbox/ is still changing: waiting until it has been at rest for %g s", settle_seconds)
-        while not is_settled(fingerprint(), settle_seconds):
-            time.sleep(POLL_SECONDS)
+def settled_arrivals(settle_seconds: float) -> list[Path]:
+    """Return the arrivals at rest, oldest first, after waiting for those being copied, with a log entry.
+
+    The wait ends after PATIENCE_SECONDS, or as soon as another arrival has been at rest for so long: one that changes
+    for ever, such as a log file, stays in inbox/ and does not hold up the others.
+    """
+    arrivals, deadline = scan(), time.monotonic() + settle_seconds + PATIENCE_SECONDS
+    if names := changing_names(arrivals, settle_seconds):
+        message = "%s: still changing; waiting until at rest for %g s, for %g s at most"
+        get_run_logger().info(message, names, settle_seconds, settle_seconds + PATIENCE_SECONDS)
+    while not due(arrivals, settle_seconds) and changing_names(arrivals, settle_seconds):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(POLL_SECONDS)
+        arrivals = scan()
+    if names := changing_names(arrivals, settle_seconds):
+        get_run_logger().warning("%s: still changing; left in inbox/ for a later run", names)
+    return [arrival.path for arrival in arrivals if arrival.rest >= settle_seconds]
+
+
+def changing_names(arrivals: list[Arrival], settle_seconds: float) -> str:
+    """Name the arrivals that have not settled, the first few at least; empty if all have."""
+    paths = [printable(str(arrival.path)) for arrival in arrivals if arrival.rest < settle_seconds]
+    more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+    return ", ".join(paths[:MAX_NAMED]) + more
+
+
+def due(arrivals: list[Arrival], settle_seconds: float) -> list[Arrival]:
+    """Return the arrivals to be ingested now: all once nothing changes any more, before that those that waited."""
+    are_settled = all(arrival.rest >= settle_seconds for arrival in arrivals)
+    patience = 0.0 if are_settled else PATIENCE_SECONDS
+    return [arrival for arrival in arrivals if arrival.rest >= settle_seconds + patience]
 
 
 def move_out(arrival: str | Path, folder: Path) -> None:
@@ -120,29 +174,13 @@ def timestamped(name: str) -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{os.fsencode(name)[-MAX_NAME_BYTES:].decode(errors='ignore')}"
 
 
-def fingerprint() -> Fingerprint:
-    """Return path, size in bytes and change time in ns of every file and folder that arrived.
-
-    Unreadable ones are left out: `landuse ingest` reports them.
-    """
-    while True:
-        with suppress(FileNotFoundError):  # removed meanwhile
-            files = (file for path in list_arrivals() for file in walk(path))
-            return frozenset(filter(None, map(file_stat, files)))
-
-
-def is_settled(files: Fingerprint, settle_seconds: float) -> bool:
-    """Return True if nothing has changed for `settle_seconds`, so that no copy is in progress.
-
-    A time in the future dates from before the clock was set back.
-    """
-    now = filesystem_now()
-    latest = max((changed for _, _, changed in files if changed <= now), default=0)
-    return now - latest >= settle_seconds * 1e9
+def all_files(arrivals: list[Arrival]) -> Fingerprint:
+    """Return the fingerprints of several arrivals in one."""
+    return frozenset().union(*(arrival.files for arrival in arrivals))
 
 
 def watch(settle_seconds: float) -> None:
-    """Send an event whenever new arrivals have settled, and crash orphaned runs. Never returns.
+    """Send an event whenever new arrivals are due, and crash orphaned runs. Never returns.
 
     If the server is away, the next poll tries again.
     """
@@ -153,11 +191,12 @@ def watch(settle_seconds: float) -> None:
             with suppress(Unavailable):
                 crash_orphaned_runs()
             with suppress(Unavailable):
-                current = fingerprint()
-                reported &= current
-                if current - reported and is_settled(current, settle_seconds):
-                    send_event(list_arrivals())
-                    reported = current
+                arrivals = scan()
+                reported &= all_files(arrivals)
+                ready = due(arrivals, settle_seconds)
+                if all_files(ready) - reported:
+                    send_event([arrival.path for arrival in ready])
+                    reported |= all_files(ready)
         time.sleep(POLL_SECONDS)
 
 

@@ -29,7 +29,7 @@ from landuse.core.process import (
 )
 from landuse.core.proxies import hide_unsupported_proxies
 from pipelines.services.ports import LOOPBACK, listener, listening_pids
-from pipelines.services.settings import SETTINGS
+from pipelines.services.settings import SETTINGS, project_settings, to_variables
 
 POOL = "landuse"
 HEARTBEAT_SECONDS = 30
@@ -125,35 +125,34 @@ def is_dead(service: Service) -> bool:
     return bool(read_json_or_empty(service.pid_file)) and not is_running(service)
 
 
-def environment() -> dict[str, str]:
+def environment(with_server: bool = True) -> dict[str, str]:
     """Return the environment of every service and flow: this project's servers and login, and this Python.
 
-    A proxy that Prefect cannot use is hidden from it: all its requests stay on this machine.
+    A proxy that Prefect cannot use is hidden from it: all its requests stay on this machine. Without a server, flows
+    use a temporary one of their own.
     """
-    secret, home = login(), (SERVICES / "prefect").resolve()
+    secret, server = login(), prefect_server()
+    project = project_settings((SERVICES / "prefect").resolve(), secret, server.address, HEARTBEAT_SECONDS)
     store = {"MLFLOW_TRACKING_URI": store_address()} if is_store_external() else own_store_settings(secret)
     return (
         os.environ
         | hide_unsupported_proxies()
-        | SETTINGS
+        | to_variables(SETTINGS | project | server_settings(with_server))
         | store
         | {
             "PATH": f"{BIN}:{os.environ['PATH']}",
-            "PREFECT_HOME": str(home),
-            "PREFECT_PROFILES_PATH": f"{home}/profiles.toml",
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home}/prefect.db",
-            "PREFECT_API_URL": f"{prefect_server().address}/api",
-            "PREFECT_API_AUTH_STRING": secret,
-            "PREFECT_SERVER_API_AUTH_STRING": secret,
-            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": prefect_server().address,
-            "PREFECT_SERVER_UI_API_URL": "/api",  # relative, so that it also works through a tunnel
-            "PREFECT_WORKER_QUERY_SECONDS": "2",
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "MLFLOW_BACKEND_STORE_URI": DEFAULT_STORE,  # read by the MLflow server
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
     )
+
+
+def server_settings(with_server: bool) -> dict[str, str]:
+    """Return Prefect's settings that say where the project's server is, or how to start a temporary one."""
+    if with_server:
+        return {"api.url": f"{prefect_server().address}/api", "ui_url": prefect_server().address}
+    # Ctrl-C ends the temporary server too: do not wait for it.
+    return {"server.ephemeral.startup_timeout_seconds": str(START_SECONDS), "client.max_retries": "1"}
 
 
 def own_store_settings(secret: str) -> dict[str, str]:

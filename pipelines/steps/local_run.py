@@ -64,12 +64,9 @@ def prepare_environment() -> None:
     refuse_unwritable()
     kill_orphaned_servers()
     os.environ[OWNER] = json.dumps(identity())
-    environment = processes.environment()
-    if not processes.is_up(processes.prefect_server()):
-        del environment["PREFECT_API_URL"]
-        os.environ.pop("PREFECT_API_URL", None)
-        environment["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = str(processes.START_SECONDS)
-        environment["PREFECT_CLIENT_MAX_RETRIES"] = "1"  # Ctrl-C ends the temporary server too: do not wait for it
+    for name in ("PREFECT_API_URL", "PREFECT_UI_URL"):
+        os.environ.pop(name, None)
+    environment = processes.environment(with_server=processes.is_up(processes.prefect_server()))
     if not processes.is_up(processes.mlflow_server()) and not processes.is_store_external():
         del environment["MLFLOW_TRACKING_URI"]
     os.environ.update(environment)

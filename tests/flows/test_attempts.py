@@ -171,7 +171,7 @@ def test_an_arrival_too_deep_to_be_walked_is_counted_and_quarantined(name: str, 
         os.mkdir(name)
         os.chdir(name)
     os.chdir(home)
-    assert inbox.fingerprint()
+    assert attempts.fingerprint(INBOX / "deep")
     for _ in range(2):
         fail(str(INBOX / "deep"), CommandFailed("too deep", 1))
     assert "too deep" in refusal_reason() and inbox.list_arrivals() == []

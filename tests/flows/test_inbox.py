@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from types import SimpleNamespace
@@ -16,7 +16,8 @@ import tiny
 from processes import wait_until
 
 from landuse.core.paths import INBOX, QUARANTINE
-from pipelines.services import inbox
+from pipelines.services import attempts, inbox
+from pipelines.services.attempts import Fingerprint
 
 SETTLE = 1.5
 REST = 2 * SETTLE
@@ -35,12 +36,12 @@ def settling(work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def events(work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The number of arrivals in each event that a running watcher has sent."""
-    sent, stopped, fingerprint = [], Event(), inbox.fingerprint
+    sent, stopped, scan = [], Event(), inbox.scan
 
-    def fingerprint_until_stopped() -> inbox.Fingerprint:
+    def scan_until_stopped() -> list[inbox.Arrival]:
         if stopped.is_set():
             raise EOFError
-        return fingerprint()
+        return scan()
 
     def record(arrivals: list[Path]) -> None:
         sent.append(len(arrivals))
@@ -51,7 +52,7 @@ def events(work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int
 
     monkeypatch.setattr(inbox, "send_event", record)
     monkeypatch.setattr(inbox.processes, "is_running", lambda service: True)
-    monkeypatch.setattr(inbox, "fingerprint", fingerprint_until_stopped)
+    monkeypatch.setattr(inbox, "scan", scan_until_stopped)
     watcher = Thread(target=watch)
     watcher.start()
     yield sent
@@ -67,6 +68,31 @@ def arrive(name: str) -> Path:
     path.write_text(name)
     time.sleep(0.02)
     return path
+
+
+@contextmanager
+def changing(name: str) -> Iterator[None]:
+    """Append to a file in the inbox again and again, without end."""
+    stopped = Event()
+
+    def change() -> None:
+        while not stopped.is_set():
+            with (INBOX / name).open("a") as file:
+                file.write("more")
+            time.sleep(GAP)
+
+    (INBOX / name).parent.mkdir(parents=True, exist_ok=True)
+    thread = Thread(target=change)
+    thread.start()
+    wait_until((INBOX / name).exists)
+    yield
+    stopped.set()
+    thread.join(timeout=5)
+
+
+def fingerprint() -> Fingerprint:
+    """Return the fingerprint of the whole inbox."""
+    return inbox.all_files(inbox.scan())
 
 
 def names(folder: Path) -> list[str]:
@@ -90,6 +116,7 @@ def clock_set_back(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             return SimpleNamespace(st_ctime_ns=changed, st_size=stat.st_size)
 
         monkeypatch.setattr(Path, "lstat", lstat)
+        time.sleep(0.02)  # the file system's clock lags behind
 
     return set_back
 
@@ -97,9 +124,9 @@ def clock_set_back(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_an_arrival_from_before_the_clock_was_set_back_counts_as_settled(clock_set_back: Callable[[], None]) -> None:
     arrive("set.zip")
     clock_set_back()
-    assert inbox.is_settled(inbox.fingerprint(), SETTLE)
+    assert inbox.scan()[0].rest > SETTLE
     arrive("later.zip")
-    assert not inbox.is_settled(inbox.fingerprint(), SETTLE), "this one is dated by the new clock"
+    assert inbox.scan()[1].rest < SETTLE, "this one is dated by the new clock"
 
 
 def test_an_arrival_after_the_clock_was_set_back_is_the_newest(clock_set_back: Callable[[], None]) -> None:
@@ -150,7 +177,7 @@ def test_an_unreadable_folder_is_left_out_of_the_fingerprint(work_dir: Path, mon
 
     monkeypatch.setattr(Path, "lstat", lstat)
     assert inbox.list_arrivals() == [INBOX / "tiles"]
-    assert {name for name, _, _ in inbox.fingerprint()} == {"inbox/tiles"}
+    assert {name for name, _, _ in fingerprint()} == {"inbox/tiles"}
 
 
 def test_a_pipe_is_not_an_arrival(work_dir: Path) -> None:
@@ -205,7 +232,7 @@ def test_hidden_files_partial_copies_and_broken_links_are_ignored() -> None:
         arrive(name)
     (INBOX / "broken.zip").symlink_to("nowhere.zip")
     before = set(INBOX.iterdir())
-    assert inbox.next_arrival() is None and inbox.fingerprint() == frozenset()
+    assert inbox.next_arrival() is None and fingerprint() == frozenset()
     assert set(INBOX.iterdir()) == before
 
 
@@ -225,15 +252,83 @@ def test_a_copy_in_progress_is_waited_for_and_logged_once(
     assert inbox.next_arrival() == "inbox/set.zip"
     assert not copying.is_alive()
     assert (INBOX / "set.zip").read_text().count("more") == 10
-    assert caplog.messages == [f"inbox/ is still changing: waiting until it has been at rest for {SETTLE} s"]
+    [message] = caplog.messages
+    assert message.startswith(f"inbox/set.zip: still changing; waiting until at rest for {SETTLE} s, for ")
     assert inbox.next_arrival() == "inbox/set.zip" and len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("name", ["log.zip", "logs/a/day.log"])
+def test_an_arrival_that_never_settles_does_not_hold_up_another(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inbox, "PATIENCE_SECONDS", 0.5)
+    with changing(name):
+        arrive("set.zip")
+        assert inbox.next_arrival() == "inbox/set.zip"
+        inbox.mark_ingested("inbox/set.zip")
+        assert names(inbox.DONE) == ["set.zip"] and not inbox.SUPERSEDED.exists(), "the other stays"
+        assert inbox.next_arrival() is None, "it is waited for, but not for ever"
+    stays = INBOX / Path(name).parts[0]
+    assert stays.exists() and caplog.messages[-1] == f"{stays}: still changing; left in inbox/ for a later run"
+    time.sleep(REST)
+    assert inbox.next_arrival() == str(stays)
+
+
+def test_an_arrival_at_rest_for_long_is_taken_while_another_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "PATIENCE_SECONDS", GAP)
+    arrive("set.zip")
+    time.sleep(REST)
+    with changing("next.zip"):
+        begin = time.monotonic()
+        assert inbox.next_arrival() == "inbox/set.zip" and time.monotonic() - begin < SETTLE
+
+
+def test_of_many_changing_arrivals_the_log_names_a_few() -> None:
+    fresh = [inbox.Arrival(INBOX / f"{number}.zip", frozenset(), 0) for number in range(5)]
+    assert inbox.changing_names(fresh, SETTLE) == "inbox/0.zip, inbox/1.zip, inbox/2.zip and 2 more"
+
+
+# Links
+
+
+def test_a_linked_folder_or_archive_is_an_arrival_and_moves_as_a_link(work_dir: Path) -> None:
+    (work_dir / "own" / "field").mkdir(parents=True)
+    (work_dir / "own.zip").touch()
+    for name in ("own.zip", "own"):
+        (INBOX / name).symlink_to(work_dir / name)
+        assert inbox.next_arrival() == f"inbox/{name}"
+        time.sleep(0.02)
+    inbox.mark_ingested("inbox/own")
+    assert list(INBOX.glob("[!.]*")) == [] and (work_dir / "own" / "field").is_dir()
+
+
+def test_a_linked_folder_is_watched_up_to_a_number_of_files(work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (work_dir / "own" / "field").mkdir(parents=True)
+    (INBOX / "own").symlink_to(work_dir / "own")
+    before = fingerprint()
+    (work_dir / "own" / "field" / "a.png").touch()
+    assert len(fingerprint() - before) == 2
+    monkeypatch.setattr(attempts, "MAX_LINKED", 2)
+    assert len(fingerprint()) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_link_to_a_folder_in_constant_use_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "PATIENCE_SECONDS", 0.5)
+    (INBOX / "x").symlink_to("/proc")
+    arrive("set.zip")
+    found: list[str | None] = []
+    looking = Thread(target=lambda: found.append(inbox.next_arrival()), daemon=True)
+    looking.start()
+    looking.join(timeout=60)
+    assert found in (["inbox/set.zip"], ["inbox/x"])
 
 
 # Fingerprint
 
 
 def test_the_fingerprint_changes_with_every_file_that_arrived() -> None:
-    prints = [inbox.fingerprint()]
+    prints = [fingerprint()]
     for change in (
         lambda: arrive("set/a.png"),
         lambda: arrive("set/b.png"),
@@ -244,14 +339,14 @@ def test_the_fingerprint_changes_with_every_file_that_arrived() -> None:
     ):
         change()
         time.sleep(0.02)
-        prints.append(inbox.fingerprint())
+        prints.append(fingerprint())
     assert len(set(prints)) == len(prints)
-    assert inbox.fingerprint() == prints[-1]
+    assert fingerprint() == prints[-1]
 
 
 def test_a_broken_link_within_an_arrival_is_no_obstacle() -> None:
     arrive("set/a.png").with_name("b.png").symlink_to("nowhere.png")
-    assert {Path(name).name for name, _, _ in inbox.fingerprint()} == {"set", "a.png", "b.png"}
+    assert {Path(name).name for name, _, _ in fingerprint()} == {"set", "a.png", "b.png"}
     assert inbox.next_arrival() == "inbox/set"
 
 
@@ -319,6 +414,17 @@ def test_no_event_is_sent_until_a_copy_is_complete(events: list[int]) -> None:
         assert events == []
     wait_until(lambda: events)
     assert events == [1]
+
+
+def test_an_arrival_is_reported_although_another_never_settles(
+    events: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "PATIENCE_SECONDS", 0.5)
+    with changing("log.zip"):
+        arrive("set.zip")
+        wait_until(lambda: events)
+        time.sleep(SETTLE)
+        assert events == [1]
 
 
 def test_a_burst_of_arrivals_is_reported_once_in_one_event(events: list[int]) -> None:

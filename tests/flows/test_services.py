@@ -67,7 +67,7 @@ def shell(work_dir: Path) -> Iterator[None]:
 
 def test_the_environment_of_flows_and_services_names_this_machine_only(shell: None) -> None:
     own = {key: value for key, value in environment().items() if value != os.environ.get(key)}
-    hosts = {host for value in own.values() for host in re.findall(r"\w+://([^:/]+)", value)}
+    hosts = {host for value in own.values() for host in re.findall(r"\w+://([^:/\"]+)", value)}
     assert hosts == {"127.0.0.1"}
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4200/api" and own["MLFLOW_TRACKING_URI"].endswith(":5000")
     sanitize_environment()

@@ -32,6 +32,16 @@ HOSTILE = {
     "PREFECT_SERVER_DATABASE_USER": "me",
     "PREFECT_SERVER_DATABASE_NAME": "{folder}/user.db",
     "PREFECT_API_DATABASE_PASSWORD": "secret",
+    "PREFECT_API_SSL_CERT_FILE": "/nowhere",
+    "PREFECT_CLIENT_CUSTOM_HEADERS": '{"Authorization": "Bearer x"}',
+    "PREFECT_CLOUD_API_URL": "http://127.0.0.1",
+    "PREFECT_UI_URL": "http://127.0.0.1:4999",
+    "PREFECT_SERVER_API_HOST": "0.0.0.0",
+    "PREFECT_SERVER_API_PORT": "4999",
+    "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
+    "PREFECT_SERVER_DATABASE_PORT": "5433",
+    "PREFECT_SERVER_MEMO_STORE_PATH": "/nowhere/memo.toml",
+    "PREFECT_LOCAL_STORAGE_PATH": "/nowhere/storage",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
@@ -41,15 +51,32 @@ HOSTILE = {
     "PREFECT_TASKS_DEFAULT_RETRIES": "3",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
 }
+SECTIONS = {
+    "PREFECT_API": '{"url": "http://127.0.0.1:4999/api", "auth_string": "me:secret", "key": "pnu_1"}',
+    "PREFECT_CLIENT": '{"custom_headers": {"Authorization": "Bearer x"}}',
+    "PREFECT_CLOUD": '{"api_url": "http://127.0.0.1"}',
+    "PREFECT_SERVER": '{"api": {"auth_string": "me:secret"}, "database": {"name": "{folder}/user.db"}}',
+    "PREFECT_SERVER_API": '{"port": 4999, "base_path": "/elsewhere"}',
+    "PREFECT_SERVER_DATABASE": '{"connection_url": "sqlite+aiosqlite:///{folder}/user.db"}',
+    "PREFECT_TASKS": '{"default_retries": 3}',
+}
 PREFECT_TOML = """
 home = "/nowhere"
+ui_url = "http://127.0.0.1:4999"
+[client.custom_headers]
+Authorization = "Bearer x"
+[cloud]
+api_url = "http://127.0.0.1"
 [api]
 url = "http://127.0.0.1:4999/api"
 key = "pnu_1"
 [server.api]
 base_path = "/elsewhere"
+host = "0.0.0.0"
 csrf_protection_enabled = true
 [server.database]
+driver = "postgresql+asyncpg"
+port = 5433
 connection_url = "sqlite+aiosqlite:///{folder}/user.db"
 name = "{folder}/user.db"
 [server.ephemeral]
@@ -60,7 +87,7 @@ refresh_cache = true
 
 
 def hostile(folder: Path) -> dict[str, str]:
-    return {name: value.replace("{folder}", str(folder)) for name, value in HOSTILE.items()}
+    return {name: value.replace("{folder}", str(folder)) for name, value in (HOSTILE | SECTIONS).items()}
 
 
 def write(folder: Path, kind: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A project whose data, models and registry were made by an earlier version of the code goes on with today's.
 
-Its only record that needs a change is `params.yaml`, whose keys have new names; runs, versions and dvc.lock stay as they
-are.
+Its only record that needs a change is `params.yaml`, whose keys have new names. Runs, versions and dvc.lock stay as
+they are.
 """
 
 import base64
