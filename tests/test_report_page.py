@@ -218,7 +218,7 @@ def test_an_old_version_with_little_on_record_is_promoted_and_gaps_are_named(oth
         "Depthwise filters of every block: the weakest, the median, and which are dead: not recorded",
         "Predictions: not recorded",
         "Validation not recorded",
-        "Copies not recorded",
+        "Exact duplicates not recorded",
         "Environment not recorded",
         "Network not recorded",
     ):
