@@ -94,7 +94,7 @@ def fingerprint(arrival: Path) -> Fingerprint:
 def walk(arrival: Path) -> Iterator[Path]:
     """Yield an arrival and everything below it, without recursion; unreadable folders are skipped.
 
-    Behind a link only the first MAX_LINKED are looked at: it may lead to /proc or to a whole disk.
+    Behind a link only the first MAX_LINKED are walked: it may lead to /proc or to a whole disk.
     """
     return islice(descend(arrival), MAX_LINKED if os.path.islink(arrival) else None)
 

@@ -51,9 +51,9 @@ def list_arrivals() -> list[Path]:
 
 
 def scan() -> list[Arrival]:
-    """Look at the arrivals in inbox/ and everything in them, the oldest first."""
+    """Return the arrivals in inbox/ with the state of everything in them, the oldest first."""
     found = {path: files for path in visible_entries() if (files := attempts.fingerprint(path))}
-    now = filesystem_now()  # after everything was looked at: what changes later is not in the future
+    now = filesystem_now()  # after reading everything: what changes later is not in the future
     latest = {path: max((changed <= now, changed) for _, _, changed in files) for path, files in found.items()}
     return [
         Arrival(path, found[path], (now - latest[path][1]) / 1e9 if latest[path][0] else inf)

@@ -26,7 +26,7 @@ def check_comparison(challenger: ScoredImages, champion: ScoredImages, params: P
     result = paired_difference(challenger, champion)
     significant = result.losses > result.wins and result.p_value < params.significance
     only_champion = f"only by the champion: {result.losses} ({format_p_value(result.p_value)})"
-    tally = f"images, look-alikes as one, right only by this version: {result.wins}, {only_champion}"
+    tally = f"images, near-duplicates counted once, right only by this version: {result.wins}, {only_champion}"
     counts = {"this": result.wins, "champion": result.losses}
     scores = {"this": float(challenger.correct.mean()), "champion": float(champion.correct.mean())}
     least = f"{0 - params.margin:+.1%} must be"

@@ -44,6 +44,6 @@ def describe_difference(before: ScoredImages, after: ScoredImages) -> tuple[str,
     difference = paired_difference(after, before)
     only_second = f"only by the second: {difference.wins} ({format_p_value(difference.p_value)})"
     return (
-        f"images, look-alikes as one, right only by the first: {difference.losses}, {only_second}",
+        f"images, near-duplicates counted once, right only by the first: {difference.losses}, {only_second}",
         f"accuracy changes by {difference.low:+.1%} to {difference.high:+.1%} (95 % interval)",
     )
