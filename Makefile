@@ -1,15 +1,13 @@
-# Everything runs in .venv, which these targets make from the pinned requirements. Needs Python 3.11 and make.
+# Everything runs in .venv, which these targets make from the pinned requirements. Needs make, git and a Python 3.11 to 3.13:
+# the newest on the path, or the one that PYTHON names.
 
-PYTHON = python3.11
+PYTHON =
 ARGS =
 override PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 unexport PYTHONSAFEPATH
 SHELL = /bin/sh
 export SHELL # DVC runs stages by it
-# Into .venv, wherever a pip.conf or the shell would have packages go.
-INSTALL = PIP_PYTHON= PIP_CONSTRAINT= PIP_DRY_RUN=0 PIP_REQUIRE_HASHES= PIP_REQUIREMENT= PIP_EDITABLE= \
-	python -m pip install --quiet --no-deps --no-user --target= --prefix="$(CURDIR)/.venv" --root=/
 LOCK = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
@@ -61,14 +59,13 @@ bench: .venv/run    ## the tutorial's recipe and this project side by side, abou
 
 lock:    ## pin the requirements anew; needs uv
 	$(LOCK) --all-extras --group build --group dev -o requirements/dev.txt
-	$(LOCK) --group build --constraint requirements/dev.txt -o requirements/run.txt
+	$(LOCK) --extra work --group build --constraint requirements/dev.txt -o requirements/run.txt
+	$(LOCK) --group build --constraint requirements/dev.txt -o requirements/serve.txt
 
 clean:    ## remove what was installed; data, artifacts and registry stay
 	rm -rf .venv
 
-.venv/run .venv/dev: .venv/%: requirements/%.txt pyproject.toml
+.venv/run .venv/dev: .venv/%: requirements/%.txt requirements/install.sh pyproject.toml
 	mkdir -p .dvc/tmp && chmod go-rwx .dvc/tmp  # where DVC unpickles its state
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	$(INSTALL) --require-hashes --requirement $<
-	$(INSTALL) --no-build-isolation --editable .
+	sh requirements/install.sh $< $(PYTHON)
 	touch $@

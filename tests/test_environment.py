@@ -8,7 +8,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from shutil import copy, copytree
+from shutil import copy, copytree, which
 from threading import Thread
 from unittest.mock import patch
 
@@ -300,16 +300,72 @@ def test_an_optimizing_python_runs_the_command_line_all_the_same(flags: list[str
 # make
 
 
-def make(folder: Path, target: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run `make` in a folder with a `.venv` whose Python prints how it is called."""
-    for name in ("requirements", ".venv/bin"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+PRINT_INSTALL = '[ "$1" = -c ] || echo .venv "$@" $PYTHONSAFEPATH $PIP_REQUIRE_HASHES $PIP_CONSTRAINT $PIP_DRY_RUN'
+MAKE_ENVIRONMENT = """
+case "$1" in
+  -c) case "$2" in *ensurepip*) exit ${WITHOUT_VENV:-0};; esac;;
+  -m) mkdir -p "$3/bin"; echo "$(basename "$0")" > "$3/made"; cp "$0" "$3/bin/python";;
+esac"""
+
+
+def fake_program(path: Path, script: str) -> None:
+    """Write a shell script in place of a program."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def copy_makefile(folder: Path) -> None:
+    """Copy what `make .venv/run` needs, without requirements."""
+    (folder / "requirements").mkdir(parents=True, exist_ok=True)
     copy(ROOT / "Makefile", folder)
-    for name in ("requirements/run.txt", "pyproject.toml"):
+    copy(ROOT / "requirements" / "install.sh", folder / "requirements")
+    for name in ("requirements/run.txt", "requirements/dev.txt", "pyproject.toml"):
         (folder / name).touch()
-    python = folder / ".venv" / "bin" / "python"
-    python.write_text('#!/bin/sh\necho .venv "$@" $PYTHONSAFEPATH $PIP_REQUIRE_HASHES $PIP_CONSTRAINT $PIP_DRY_RUN\n')
-    python.chmod(0o755)
+
+
+def make_without_environment(folder: Path, *pythons: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run `make .venv/run` where only these Pythons, and git if it is among them, are on the path."""
+    copy_makefile(project := folder / "project")
+    for name in ("make", "sh", "mkdir", "chmod", "rm", "basename", "cp", "touch"):
+        (folder / "bin").mkdir(exist_ok=True)
+        (folder / "bin" / name).symlink_to(str(which(name)))
+    for name in pythons:
+        fake_program(folder / "bin" / name, MAKE_ENVIRONMENT)
+    env = {"PATH": str(folder / "bin")} | more
+    return subprocess.run(["make", "--silent", ".venv/run"], cwd=project, env=env, capture_output=True, text=True)
+
+
+def test_make_takes_the_newest_python_that_works(tmp_path: Path) -> None:
+    fake_program(tmp_path / "bin" / "python3.13", "echo no such version; exit 127")
+    done = make_without_environment(tmp_path, "git", "python3.11", "python3.12", "python3")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "project" / ".venv" / "made").read_text() == "python3.12\n"
+
+
+@pytest.mark.parametrize(
+    ("programs", "more", "line"),
+    [
+        (["git"], {}, "no Python 3.11, 3.12 or 3.13 is on the path: install one, or name it"),
+        (["git", "python3.12"], {"WITHOUT_VENV": "1"}, "python3.12 has no venv module: install it"),
+        (["python3.12"], {}, "git is not on the path: install it"),
+    ],
+    ids=["python", "venv", "git"],
+)
+def test_make_says_in_one_line_what_is_missing(
+    tmp_path: Path, programs: list[str], more: dict[str, str], line: str
+) -> None:
+    done = make_without_environment(tmp_path, *programs, **more)
+    first, *others = done.stderr.splitlines()
+    assert done.returncode != 0 and first.startswith(line)
+    assert len(others) == 1 and others[0].startswith("make: ***")
+    assert not (tmp_path / "project" / ".venv").exists()
+
+
+def make(folder: Path, target: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run `make` in a folder with a `.venv` whose Python prints how it is called to install something."""
+    fake_program(folder / ".venv" / "bin" / "python", PRINT_INSTALL)
+    copy_makefile(folder)
     env = {"PATH": os.environ["PATH"]} | more
     return subprocess.run(["make", "--silent", target], cwd=folder, env=env, capture_output=True, text=True)
 
@@ -348,8 +404,7 @@ def test_make_starts_the_flows_whatever_the_python_settings(tmp_path: Path) -> N
 
 
 def test_the_python_that_creates_the_environment_is_set_on_the_command_line(tmp_path: Path) -> None:
-    make(tmp_path, "status")
-    command = shlex.split("make --dry-run .venv/dev PYTHON=another")
-    (tmp_path / "requirements" / "dev.txt").touch()
-    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
-    assert "another -m venv .venv" in shown and find_row("PYTHON").rule == FIXED
+    copy_makefile(tmp_path)
+    done = subprocess.run(shlex.split("make .venv/dev PYTHON=another"), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "PYTHON=another is not Python 3.11, 3.12 or 3.13" in done.stderr
+    assert find_row("PYTHON").rule == FIXED

@@ -56,6 +56,20 @@ def test_an_unexpected_error_is_printed_without_secrets_and_control_characters(c
     assert all(line.isprintable() for line in printed.split("\n"))
 
 
+def test_a_package_that_is_not_installed_is_reported_in_one_line(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended, report_errors():
+        raise ModuleNotFoundError("No module named 'tensorflow.keras'", name="tensorflow.keras")
+    assert ended.value.code == 1
+    line = "landuse: tensorflow is not installed, which this command needs: install landuse[work], the whole pipeline\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_missing_module_of_our_own_keeps_its_traceback(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit), report_errors():
+        raise ModuleNotFoundError("No module named 'landuse.lost'", name="landuse.lost")
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_a_hostile_file_name_is_printed_on_one_line(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as end, report_errors():
         raise PermissionError(13, "Permission denied", f"{ESCAPES}\n{'y' * 5000}")

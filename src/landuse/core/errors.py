@@ -100,7 +100,7 @@ def report_errors() -> Iterator[None]:
         print(f"landuse: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
-        message = describe_os_error(error) if isinstance(error, OSError) else None
+        message = describe_os_error(error) if isinstance(error, OSError) else describe_missing_package(error)
         if message:
             print(printable(f"landuse: {message}"), file=sys.stderr)
         else:
@@ -111,6 +111,14 @@ def report_errors() -> Iterator[None]:
 def safe_traceback(error: BaseException) -> str:
     """Format the traceback of an error without secrets and control characters."""
     return "\n".join(escape(redact(line)) for line in "".join(format_exception(error)).split("\n"))
+
+
+def describe_missing_package(error: Exception) -> str | None:
+    """Describe that a package is not installed, as on a machine that only serves; None for any other error."""
+    package = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else ""
+    if package in ("", "landuse", "pipelines"):
+        return None
+    return f"{package} is not installed, which this command needs: install landuse[work], the whole pipeline"
 
 
 def describe_os_error(error: OSError) -> str | None:
