@@ -119,8 +119,9 @@ def test_a_fourth_band_of_unknown_meaning_is_refused_with_the_tag_it_needs() -> 
 
 @pytest.mark.parametrize(("bits", "extra"), [*product([8, 16], [None, 0, 1, 2])])
 def test_grey_with_a_second_band_is_read_correctly_or_refused(bits: int, extra: int | None) -> None:
-    levels = scaled(np.concatenate([GREY, FADING], axis=2), bits)
-    expected = np.rint(GREY * (FADING / 255) + 255 - FADING) if extra == 2 else GREY
+    faded = np.rint(GREY * (FADING / 255))
+    levels = scaled(np.concatenate([faded if extra == 1 else GREY, FADING], axis=2).astype(int), bits)
+    expected = faded + 255 - FADING if extra in (1, 2) else GREY
     overrides = {} if extra is None else {EXTRA: (extra,)}
     count_read(levels, bits, BLACK_IS_ZERO, np.broadcast_to(expected, SCENE.shape), f"2 bands, {bits} bits", overrides)
 

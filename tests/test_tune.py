@@ -85,7 +85,8 @@ def test_a_study_returns_values_and_logs_runs_and_pictures(trained_copy: Path) -
 def test_the_current_values_are_tried_first_and_compared_with_the_best(trained_copy: Path) -> None:
     reports: list[str] = []
     tune(replace(TRAIN, learning_rate=0.02, batch_size=8), params(2), EXTRACT, reports.append)
-    [first, _] = open_study(TRAIN, params(2)).trials
+    with open_study(TRAIN, params(2)) as study:
+        [first, _] = study.trials
     assert first.user_attrs["values"] == {"learning_rate": 0.02, "batch_size": 8}
     assert reports[-1].endswith(f", {first.value:.4f} with the current values")
 
@@ -104,7 +105,8 @@ def test_current_values_are_tried_with_all_their_digits(trained_copy: Path) -> N
 def test_current_values_outside_the_search_space_are_not_tried(outside: dict, trained_copy: Path) -> None:
     reports: list[str] = []
     tune(replace(TRAIN, **{"learning_rate": 0.02, "batch_size": 8} | outside), params(1), EXTRACT, reports.append)
-    assert open_study(TRAIN, params(1)).trials[0].user_attrs["values"] != {"learning_rate": 0.02, "batch_size": 8}
+    with open_study(TRAIN, params(1)) as study:
+        assert study.trials[0].user_attrs["values"] != {"learning_rate": 0.02, "batch_size": 8}
     assert "current" not in reports[-1]
     [(key, value)] = outside.items()
     assert f"the current values cannot be tried: tune.space.{key} does not contain {value}" in reports
@@ -154,13 +156,15 @@ def test_an_interrupted_study_is_continued_and_a_complete_one_runs_no_trials(
         tune(TRAIN, params(4), EXTRACT, lambda _: None)
     first = latest_parent()
     assert first.info.status == "FINISHED" and "best_validation_accuracy" in first.data.metrics
-    assert count_ended(open_study(TRAIN, params(4))) == 2
+    with open_study(TRAIN, params(4)) as study:
+        assert count_ended(study) == 2
     reports: list[str] = []
     best = tune(TRAIN, params(4), EXTRACT, reports.append)
     assert reports[0].startswith("2 of 4 trials are done") and len(trial_runs(first.info.run_id)) == 4
     assert latest_parent().info.run_id == first.info.run_id and latest_parent().info.status == "FINISHED"
     assert tune(TRAIN, params(4), EXTRACT, reports.append) == best and reports[-2].startswith("4 of 4")
-    trials = [trial for trial in open_study(TRAIN, params(4)).trials if "values" in trial.user_attrs]
+    with open_study(TRAIN, params(4)) as study:
+        trials = [trial for trial in study.trials if "values" in trial.user_attrs]
     assert len({trial.params["learning_rate"] for trial in trials}) == len(trials) == 4, "no values are repeated"
 
 

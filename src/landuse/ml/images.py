@@ -66,6 +66,8 @@ def to_upright_rgb(image: Image.Image) -> Image.Image:
         levels = 255 - levels if negative else levels  # Pillow inverts 8-bit levels itself
         levels = levels if transparent is None else np.where(deep == transparent, np.uint8(255), levels)
         return Image.fromarray(levels).convert("RGB")
+    if image.mode == "La":  # levels already multiplied by alpha, which Pillow converts to nothing else
+        image = image.convert("LA")
     if image.has_transparency_data:
         return composite_on_white(image.convert("RGBA"))
     return image.convert("RGB")

@@ -40,8 +40,7 @@ def tune(
     would be needed, another `landuse tune` is running, or no trial completed.
     """
     refuse_uncached(train, params, extract)
-    with exclusive_lock(TUNE / "lock", BUSY):
-        study = open_study(train, params)
+    with exclusive_lock(TUNE / "lock", BUSY), open_study(train, params) as study:
         done = count_ended(study)
         of = f" of {params.trials}" if done <= params.trials else ""
         report(f"{done}{of} trials are done; training starts at {train.unfreeze_from}")
@@ -51,10 +50,17 @@ def tune(
         elif done >= params.trials and not is_tried(study, current):
             report("the current values were not tried: raise tune.trials")
         pending = done < params.trials or study.user_attrs.get(FINISHED) != done  # killed before it logged the results
-        interrupted = pending and not complete_study(study, train, params, None if outside else current)
-    if interrupted:
-        report(f"{count_ended(study)} of {params.trials} trials are kept: run the same command to continue")
-        raise KeyboardInterrupt
+        if pending and not complete_study(study, train, params, None if outside else current):
+            report(f"{count_ended(study)} of {params.trials} trials are kept: run the same command to continue")
+            raise KeyboardInterrupt
+        return best_values(study, current, report)
+
+
+def best_values(study: optuna.Study, current: dict[str, Any], report: Callable[[str], None]) -> dict[str, Any]:
+    """Return the values of the best trial, and report its score beside that of the current values.
+
+    Raises LanduseError if no trial completed.
+    """
     if not has_best_trial(study):
         raise LanduseError("no trial was completed: lower tune.space.learning_rate, or raise tune.trials")
     best = study.best_trial

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,17 +54,19 @@ def refuse_uncached(train: TrainParams, params: TuneParams, extract: ExtractPara
             )
 
 
-def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
-    """Create or continue the study of these features, split, search space and fixed params.
+@contextmanager
+def open_study(train: TrainParams, params: TuneParams) -> Iterator[optuna.Study]:
+    """Create or continue the study of these features, split, search space and fixed params; close its file at the end.
 
     Raises LanduseError if its file is damaged or not writable.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file, name = TUNE / "study.db", study_name(train, params)
     try:
+        storage = optuna.storages.RDBStorage(f"{SQLITE}{file}")
         study = optuna.create_study(
             study_name=name,
-            storage=f"{SQLITE}{file}",
+            storage=storage,
             load_if_exists=True,
             direction="maximize",
             pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS),
@@ -75,7 +79,11 @@ def open_study(train: TrainParams, params: TuneParams) -> optuna.Study:
     study.sampler = optuna.samplers.TPESampler(seed=train.seed + len(study.trials))  # or it would repeat its samples
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)  # its command was killed
-    return study
+    try:
+        yield study
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def study_name(train: TrainParams, params: TuneParams) -> str:
