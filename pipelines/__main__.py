@@ -1,4 +1,7 @@
-"""`python -m pipelines up | down | status | ui`, as called by `make`; `up` starts `work` and `watch`."""
+"""`python -m pipelines up | down | status | ui`, as called by `make`; `up` starts `work` and `watch`.
+
+`up --wait` is for a container: it stays until it is told to end, or a service dies.
+"""
 
 import os
 import signal
@@ -13,20 +16,24 @@ from landuse.core.addresses import public
 from landuse.core.environment import restrict_permissions, sanitize_environment
 from landuse.core.errors import LanduseError, Unavailable, report_errors
 from landuse.core.paths import DEFAULT_STORE, INBOX, LOGIN, SERVICES
-from landuse.core.process import kill_group
+from landuse.core.process import kill_group, termination_signals
 from landuse.core.streams import open_closed_streams
 from landuse.params import load_params
 from landuse.recovery import recover_interrupted
-from pipelines.services import processes
+from pipelines.services import processes, team_server
 from pipelines.services.locks import file_lock
 
 LOCK = SERVICES / "up.lock"
 SERVER_POLL_SECONDS = 0.1
+SERVICE_POLL_SECONDS = 1
 LOGIN_HINT = f"log in with {LOGIN}, which is user:password"
 
 
 def up() -> None:
-    """Start the services that are not up yet, and print their addresses."""
+    """Start the services that are not up yet, and print their addresses.
+
+    Raises LanduseError or Unavailable if the team's Prefect server cannot be used.
+    """
     INBOX.mkdir(exist_ok=True)
     if not processes.is_store_external():
         from landuse.tracking.backend_store import refuse_unfit_local_store
@@ -38,11 +45,13 @@ def up() -> None:
     from pipelines.services.orphans import crash_orphaned_runs
     from pipelines.services.status import wait_for_plan
 
-    server, *others = processes.services()
-    processes.start(server)
+    if team_server.is_named():
+        team_server.check()
+    else:
+        processes.start(processes.prefect_server())
     deploy()
     crash_orphaned_runs()
-    for service in others:
+    for service in processes.services():
         processes.start(service)
     wait_for_plan()
     status()
@@ -52,6 +61,35 @@ def down() -> None:
     """Stop what `up` started, in reverse order."""
     for service in reversed(processes.all_services()):
         print(f"{service.name:<10} {'ended' if processes.stop(service) else 'was not up'}")
+
+
+def up_and_wait() -> None:
+    """Start the services and stay until told to end, or until one of them dies; then end them all.
+
+    Raises LanduseError if one dies.
+    """
+    for number in (signal.SIGINT, *termination_signals()):
+        signal.signal(number, exit_quietly)
+    try:
+        run_exclusively(up)
+        wait_for_death()
+    finally:
+        for number in (signal.SIGINT, *termination_signals()):
+            signal.signal(number, signal.SIG_IGN)
+        run_exclusively(down)
+
+
+def exit_quietly(number: int, frame: object) -> None:
+    """Handle a signal: exit without an error."""
+    sys.exit()
+
+
+def wait_for_death() -> None:
+    """Wait until a service dies. Raises LanduseError, which names it."""
+    while all(map(processes.is_running, processes.services())):
+        time.sleep(SERVICE_POLL_SECONDS)
+    dead = [service for service in processes.services() if not processes.is_running(service)]
+    raise LanduseError(f"{dead[0].name} has died, so all were ended: see the end of {dead[0].log}, then make up again")
 
 
 def renew_login() -> None:
@@ -71,23 +109,28 @@ def run_exclusively(work: Callable[[], None]) -> None:
 def status() -> None:
     """Print what is up, what is scheduled, and what ran last. Raises LanduseError if a service is not up.
 
-    An external store is only asked whether it answers.
+    The team's servers are only asked whether they answer.
     """
-    missing, problem = [], check_store() if processes.is_store_external() else ""
+    missing, problems = [], check_team_servers()
     for service in processes.services():
         is_up = processes.is_up(service)
         missing += [] if is_up else [service.name]
-        place = service.address if service.port else service.log
-        print(f"{service.name:<10} {'up' if is_up else 'DOWN':<6} {place}", flush=True)
-    if "prefect" not in missing:
+        print_state(service.name, is_up, service.address if service.port else str(service.log))
+    if "prefect" not in {*missing, *problems}:
         from pipelines.services.status import overview
 
         print(overview(), flush=True)
+    if any(service.port for service in processes.services() if service.name not in missing):
         print(f"{'browser':<10} {LOGIN_HINT}", flush=True)
     if missing:
         raise LanduseError(f"{', '.join(missing)} not up: make up starts what is missing")
-    if problem:
-        raise Unavailable(problem)
+    if problems:
+        raise Unavailable("; ".join(problems.values()))
+
+
+def print_state(name: str, is_up: bool, place: str) -> None:
+    """Print whether a service is up, and where."""
+    print(f"{name:<10} {'up' if is_up else 'DOWN':<6} {place}", flush=True)
 
 
 def ui() -> None:
@@ -112,18 +155,28 @@ def ui() -> None:
     os.execvpe(server.command[0], server.command, os.environ | {"MLFLOW_BACKEND_STORE_URI": store})
 
 
-def check_store() -> str:
-    """Print whether the external MLflow store answers; return the error message, empty if it does."""
+def check_team_servers() -> dict[str, str]:
+    """Print whether each server of the team answers; return the error messages of those that do not."""
+    problems: dict[str, str] = {}
+    for name, is_used, address, check in (
+        ("prefect", team_server.is_named(), team_server.api_url, team_server.check),
+        ("mlflow", processes.is_store_external(), processes.store_address, check_store),
+    ):
+        if is_used:
+            try:
+                check()
+            except LanduseError as error:
+                problems[name] = str(error)
+            print_state(name, name not in problems, public(address()))
+    return problems
+
+
+def check_store() -> None:
+    """Raise LanduseError if the MLflow store cannot be used."""
     from landuse import tracking
 
-    problem = ""
-    try:
-        with tracking.store():
-            pass
-    except LanduseError as error:
-        problem = str(error)
-    print(f"{'mlflow':<10} {'DOWN' if problem else 'up':<6} {public(processes.store_address())}", flush=True)
-    return problem
+    with tracking.store():
+        pass
 
 
 def watch() -> None:
@@ -134,10 +187,11 @@ def watch() -> None:
 
 
 def work() -> None:
-    """Run the Prefect worker as long as the server runs. Never returns."""
+    """Run the Prefect worker, as long as the server runs that `up` started, if it did. Never returns."""
     from prefect.cli import app
 
-    exit_with_server()
+    if not team_server.is_named():
+        exit_with_server()
     sys.argv = ["prefect", "worker", "start", "--pool", processes.POOL, "--name", processes.POOL]
     app()
 
@@ -163,7 +217,11 @@ def main() -> None:
     verbs = exclusive | {"status": status, "ui": ui, "watch": watch, "work": work}
     parser = ArgumentParser("python -m pipelines")
     parser.add_argument("verb", choices=verbs)
-    verb = parser.parse_args().verb
+    parser.add_argument("--wait", action="store_true", help="with up: stay until a service dies, or end them when told")
+    arguments = parser.parse_args()
+    if arguments.wait and arguments.verb != "up":
+        parser.error("--wait goes with up only")
+    run = up_and_wait if arguments.wait else verbs[arguments.verb]
     open_closed_streams()
     with report_errors():
         sanitize_environment()
@@ -171,7 +229,7 @@ def main() -> None:
         try:
             os.environ.update(processes.environment())
             recover_interrupted()
-            verbs[verb]()
+            run()
             sys.stdout.flush()
         except BrokenPipeError:  # `| head` has read enough, and the interpreter must not flush again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,7 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from landuse.core.errors import Unavailable, one_line
+from pipelines.services import team_server
 
 
 @contextmanager
@@ -22,4 +23,5 @@ def http_errors_as_unavailable() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError as error:
-        raise Unavailable(f"Prefect server: {one_line(error, 240)}; make up starts it where it is down") from None
+        remedy = f"check {team_server.ADDRESS}" if team_server.is_named() else "make up starts it where it is down"
+        raise Unavailable(f"Prefect server: {one_line(error, 240)}; {remedy}") from None

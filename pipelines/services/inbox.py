@@ -17,7 +17,7 @@ from prefect.events import Event, Resource
 from landuse.core.errors import Unavailable, printable
 from landuse.core.paths import INBOX, QUARANTINE
 from landuse.params import load_params
-from pipelines.services import attempts, processes
+from pipelines.services import attempts, processes, team_server
 from pipelines.services.attempts import Fingerprint
 from pipelines.services.client import prefect_client
 from pipelines.services.orphans import crash_orphaned_runs
@@ -187,7 +187,8 @@ def watch(settle_seconds: float) -> None:
     INBOX.mkdir(exist_ok=True)
     reported: Fingerprint = frozenset()
     while True:
-        if processes.is_running(processes.prefect_server()):  # else another program may have its port
+        # Without a team's server, another program may have the port of our own.
+        if team_server.is_named() or processes.is_running(processes.prefect_server()):
             with suppress(Unavailable):
                 crash_orphaned_runs()
             with suppress(Unavailable):

@@ -10,8 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import ProxyHandler, Request
 
 import psutil
 
@@ -28,6 +27,8 @@ from landuse.core.process import (
     record_process,
 )
 from landuse.core.proxies import hide_unsupported_proxies
+from pipelines.services import team_server
+from pipelines.services.health import http_status
 from pipelines.services.ports import LOOPBACK, listener, listening_pids
 from pipelines.services.settings import SETTINGS, project_settings, to_variables
 
@@ -35,9 +36,9 @@ POOL = "landuse"
 HEARTBEAT_SECONDS = 30
 START_SECONDS = 90
 STOP_SECONDS = 20
-HTTP_TIMEOUT_SECONDS = 5
 PORT = "port"  # key in the PID file
 BIN = Path(sys.executable).parent
+NO_PROXY = ProxyHandler({})  # for requests to this machine
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,9 @@ def all_services() -> tuple[Service, ...]:
 
 
 def services() -> tuple[Service, ...]:
-    """Return the services that `up` starts: no MLflow server if the store is external."""
-    excluded = mlflow_server().name if is_store_external() else None
-    return tuple(service for service in all_services() if service.name != excluded)
+    """Return the services that `up` starts: no server in place of which the team has one."""
+    external = {mlflow_server(): is_store_external(), prefect_server(): team_server.is_named()}
+    return tuple(service for service in all_services() if not external.get(service))
 
 
 def store_address() -> str:
@@ -126,10 +127,10 @@ def is_dead(service: Service) -> bool:
 
 
 def environment(with_server: bool = True) -> dict[str, str]:
-    """Return the environment of every service and flow: this project's servers and login, and this Python.
+    """Return the environment of every service and flow: the servers and their login, and this Python.
 
-    A proxy that Prefect cannot use is hidden from it: all its requests stay on this machine. Without a server, flows
-    use a temporary one of their own.
+    A proxy that Prefect cannot use is hidden from it: no request of its own passes one. Without a server, flows use a
+    temporary one of their own.
     """
     secret, server = login(), prefect_server()
     project = project_settings((SERVICES / "prefect").resolve(), secret, server.address, HEARTBEAT_SECONDS)
@@ -148,7 +149,9 @@ def environment(with_server: bool = True) -> dict[str, str]:
 
 
 def server_settings(with_server: bool) -> dict[str, str]:
-    """Return Prefect's settings that say where the project's server is, or how to start a temporary one."""
+    """Return Prefect's settings that say where the server is (the team's, or ours), or how to start a temporary one."""
+    if team_server.is_named():
+        return team_server.settings()
     if with_server:
         return {"api.url": f"{prefect_server().address}/api", "ui_url": prefect_server().address}
     # Ctrl-C ends the temporary server too: do not wait for it.
@@ -196,20 +199,7 @@ def is_running(service: Service) -> bool:
 
 def is_healthy(service: Service) -> bool:
     """Return True if the health endpoint of a server answers with 200, whichever process that is."""
-    return http_status(Request(service.address + service.health)) == 200
-
-
-def http_status(request: Request) -> int | None:
-    """Return the status code of a request to this machine, which bypasses proxies; None without an answer."""
-    opener = build_opener(ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=HTTP_TIMEOUT_SECONDS) as answer:
-            return int(answer.status)
-    except HTTPError as error:
-        error.close()
-        return error.code
-    except OSError:
-        return None
+    return http_status(Request(service.address + service.health), NO_PROXY) == 200
 
 
 def check_login(service: Service) -> None:
@@ -220,7 +210,8 @@ def check_login(service: Service) -> None:
     if not service.private:
         return
     address, credentials = service.address + service.private, {"Authorization": authorization_header(login())}
-    if http_status(Request(address)) != 401 or http_status(Request(address, headers=credentials)) == 401:
+    status, signed_in = (http_status(Request(address, headers=each), NO_PROXY) for each in ({}, credentials))
+    if status != 401 or signed_in == 401:
         raise LanduseError(f"{service.name} does not ask for the login in {LOGIN}: make down, then make up")
 
 

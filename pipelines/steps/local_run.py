@@ -1,4 +1,4 @@
-"""Runs of a flow in this process: on the Prefect server of `make up` if it is up, else on a temporary one."""
+"""Runs of a flow in this process, on the server of the team or of `make up` if it is up, else on a temporary one."""
 
 import errno
 import inspect
@@ -20,7 +20,7 @@ from landuse.core.errors import LanduseError, Refused, Unavailable
 from landuse.core.paths import SERVICES
 from landuse.core.process import DEATH_SECONDS, identity, is_gone, termination_signals
 from landuse.params.errors import yaml_reason
-from pipelines.services import processes
+from pipelines.services import processes, team_server
 from pipelines.steps.parameters import refuse_address
 
 OVERRIDES = "overrides"
@@ -59,7 +59,12 @@ def run_once(name: str, settings: list[str]) -> Any:
 
 
 def prepare_environment() -> None:
-    """Point Prefect to the project's server, or to none. Must run before Prefect is imported."""
+    """Point Prefect to the team's or the project's server, or to none. Must run before Prefect is imported.
+
+    Raises LanduseError or Unavailable if the team's server cannot be used.
+    """
+    if team_server.is_named():
+        team_server.check()
     SERVICES.mkdir(exist_ok=True)
     refuse_unwritable()
     kill_orphaned_servers()

@@ -22,6 +22,8 @@ PASSWORD_BYTES = 24
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
 GROUP_AND_OTHERS = 0o077  # permission bits of group and others
 LOOPBACK = OriginCheck("http://127.0.0.1")
+ANY_ADDRESS = OriginCheck("http://0.0.0.0")
+TEAM_PASSWORD = "LANDUSE_MLFLOW_PASSWORD"
 PUBLIC_PATHS = frozenset({"/health", "/version"})  # they only reveal that the server is up
 
 
@@ -62,8 +64,8 @@ class AuthMiddleware:
     Without `credentials`, checking the login is left to the app.
     """
 
-    def __init__(self, app: ASGIApp, credentials: str | None = None) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, credentials: str | None = None, origins: OriginCheck = LOOPBACK) -> None:
+        self.app, self.origins = app, origins
         self.expected = credentials and authorization_header(credentials).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,18 +80,25 @@ class AuthMiddleware:
     def refusal(self, scope: Scope) -> PlainTextResponse | None:
         """Return the response that refuses a request, or None if it is allowed."""
         headers = dict(scope["headers"])
-        if objection := LOOPBACK.objection(scope.get("method", "GET"), headers):
+        if objection := self.origins.objection(scope.get("method", "GET"), headers):
             status, complaint = objection
             return PlainTextResponse(f"{complaint}\n", status)
         authorized = self.expected is None or hmac.compare_digest(headers.get(b"authorization", b""), self.expected)
         if authorized or scope["path"] in PUBLIC_PATHS:
             return None
         challenge = {"WWW-Authenticate": f'Basic realm="{USER}", charset="UTF-8"'}
-        return PlainTextResponse(f"The login is in {LOGIN} of the project.\n", 401, challenge)
+        whereabouts = f"in {LOGIN} of the project" if self.origins is LOOPBACK else "known to whoever runs this server"
+        return PlainTextResponse(f"The login is {whereabouts}.\n", 401, challenge)
 
 
 def guarded_mlflow() -> AuthMiddleware:
-    """Return MLflow's server behind the login: the app that `mlflow server --app-name landuse` runs."""
+    """Return MLflow's server behind the login: the app that `mlflow server --app-name landuse` runs.
+
+    With `LANDUSE_MLFLOW_PASSWORD` it is a team's server: its login is `landuse` with that password, and it answers to
+    the machine's other names and addresses, too.
+    """
     from mlflow.server.fastapi_app import app
 
+    if password := os.environ.get(TEAM_PASSWORD):
+        return AuthMiddleware(app, f"{USER}:{password}", ANY_ADDRESS)
     return AuthMiddleware(app, login())

@@ -1,0 +1,18 @@
+"""Requests that ask whether a server answers."""
+
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+TIMEOUT_SECONDS = 5
+
+
+def http_status(request: Request, proxies: ProxyHandler) -> int | None:
+    """Return the status code of a request; None without an answer."""
+    try:
+        with build_opener(proxies).open(request, timeout=TIMEOUT_SECONDS) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        error.close()
+        return error.code
+    except OSError:
+        return None

@@ -1,0 +1,146 @@
+"""The team's set-up of compose.yaml, each service as a process: from nothing to a champion that answers."""
+
+import base64
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copy
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import pytest
+import tiny
+from compose import BIN, Machine, wait_for
+from stores import postgresql, s3
+from workspace import IDENTITY, Workspace, clone
+
+from landuse.core.auth import authorization_header
+
+pytestmark = pytest.mark.slow
+FINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+LENIENT_GATE = {
+    "min_images": 1, "min_accuracy": 0.0, "min_macro_f1": 0.0, "min_class_recall": 0.0, "max_calibration_error": 1.0,
+    "min_slice_accuracy": 0.0, "max_disturbed_fall": 1.0, "max_latency_ms": 10_000, "families": [],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Team:
+    """The running set-up: its machine, a client of its S3 store, and the worker with its project."""
+
+    machine: Machine
+    store: Any
+    work: Workspace
+    worker: subprocess.Popen
+
+    @property
+    def login(self) -> dict[str, str]:
+        """The header of the login to both servers."""
+        return {"Authorization": authorization_header(f"landuse:{self.machine.settings['LANDUSE_PASSWORD']}")}
+
+    def prefect(self, path: str, body: object = None) -> Any:
+        """Ask the Prefect server."""
+        return json.loads(request(f"{self.machine.address('prefect')}/api{path}", body, **self.login)[1])
+
+
+def request(address: str, body: object = None, **headers: str) -> tuple[int, bytes]:
+    """Return status and body of the answer to a GET, or to a POST of JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urlopen(Request(address, data, {"Content-Type": "application/json"} | headers), timeout=60) as answer:
+            return answer.status, answer.read()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def tiny_clone(folder: Path) -> Workspace:
+    """Clone this project to train on a few tiny images, with a gate that anything passes and no schedule."""
+    images = folder / "images"
+    for label in tiny.LABELS:
+        (images / label).mkdir(parents=True)
+        for number in range(tiny.IMAGES):
+            tiny.scene(label, number).save(images / label / f"{number:02}.png")
+    work = Workspace(folder / "project", Path(tiny.WEIGHTS))
+    clone(work.folder)
+    tiny.write_params(work.folder, tiny.CHANGES | {"promote": LENIENT_GATE, "data": {"source": str(images)}})
+    work.replace("prefect.yaml", "0 3 * * *", "0 3 29 2 *")
+    work.commit()
+    return work
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """All services of compose.yaml but `serve`."""
+    folder = tmp_path_factory.mktemp("team")
+    machine, work = Machine(folder), tiny_clone(folder)
+    image = {"PYTHONPATH": f"{work.folder / 'src'}:{work.folder}", "DVC_SITE_CACHE_DIR": str(folder / "dvc-site-cache")}
+    with ExitStack() as running:
+        running.enter_context(postgresql(machine))
+        store = running.enter_context(s3(machine))
+        for name in ("mlflow", "prefect"):
+            running.enter_context(machine.run(name, folder))
+        worker = running.enter_context(machine.run("worker", work.folder, **image, **IDENTITY))
+        yield Team(machine, store, work, worker)
+
+
+@pytest.fixture(scope="module")
+def champion(team: Team) -> str:
+    """The name of the run in which the worker went from no images to a champion."""
+    deployment = team.prefect("/deployments/name/retraining/landuse")["id"]
+    run = team.prefect(f"/deployments/{deployment}/create_flow_run", {})["id"]
+
+    def ended() -> dict[str, Any] | None:
+        state = team.prefect(f"/flow_runs/{run}")
+        return state if state["state_type"] in FINAL_STATES else None
+
+    end = wait_for(ended, 300)
+    log = (team.work.folder / ".services" / "worker.log").read_text("utf-8", errors="replace")
+    assert end["state_type"] == "COMPLETED", (end["state"], log[-3000:])
+    return end["name"]
+
+
+def test_both_servers_ask_for_the_login_and_mlflow_refuses_foreign_hosts(team: Team) -> None:
+    mlflow, prefect = team.machine.address("mlflow"), f"{team.machine.address('prefect')}/api/admin/version"
+    for address in (mlflow, prefect):
+        assert request(address)[0] == 401 and request(address, **team.login)[0] == 200
+    assert request(mlflow, **team.login, Host="mlflow:5000")[0] == 200, "its name among the containers"
+    assert request(mlflow, **team.login, Host="attacker.example")[0] == 421
+
+
+def test_a_worker_makes_a_champion_whose_files_only_mlflow_can_reach(team: Team, champion: str) -> None:
+    assert champion.startswith("retrain-") and champion.endswith("-new-data")
+    files = [item["Key"] for item in team.store.list_objects_v2(Bucket="mlflow")["Contents"]]
+    assert any(name.endswith("/artifacts/MLmodel") for name in files)
+    keys = [name for name in team.machine.services["worker"]["environment"] if name.startswith(("AWS_", "PG"))]
+    assert keys == [] and not {"mlflow.db", "mlruns"} & {path.name for path in team.work.folder.iterdir()}
+
+
+def test_the_champion_is_served_without_git_or_a_project(team: Team, champion: str, tmp_path: Path) -> None:
+    copy(team.work.folder / "params.yaml", tmp_path)
+    image = tiny.scene("water", 0)
+    image.save(path := tmp_path / "water.png")
+    inputs = {"inputs": [base64.b64encode(path.read_bytes()).decode()]}
+    with team.machine.run("serve", tmp_path, PATH=str(BIN), HOME="/nonexistent") as server:
+
+        def answer() -> tuple[int, bytes] | None:
+            assert server.poll() is None, team.machine.log("serve")
+            try:
+                return request(f"{team.machine.address('serve')}/invocations", inputs)
+            except URLError:  # not up yet
+                return None
+
+        status, body = wait_for(answer, 60)
+    assert status == 200 and json.loads(body)["predictions"][0]["label"] in tiny.LABELS
+
+
+def test_a_worker_told_to_end_ends_what_it_started(team: Team) -> None:
+    team.worker.terminate()
+    assert team.worker.wait(60) == 0
+    assert team.machine.log("worker").endswith(
+        "inbox      ended\nworker     ended\nmlflow     was not up\nprefect    was not up\n"
+    )
