@@ -12,7 +12,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from landuse.core.auth import AuthMiddleware, login
+from landuse.core.auth import TEAM_PASSWORD, AuthMiddleware, guarded_mlflow, login
 from landuse.core.errors import LanduseError
 from landuse.core.paths import LOGIN, SERVICES
 
@@ -80,7 +80,12 @@ async def private(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse("private")(scope, receive, send)
 
 
-def ask(method: str = "GET", path: str = "/", kind: str = "http", **sent: str | bytes) -> tuple[int, dict, bytes]:
+GUARDED = AuthMiddleware(private, "landuse:secret")
+
+
+def ask(
+    method: str = "GET", path: str = "/", kind: str = "http", app: AuthMiddleware = GUARDED, **sent: str | bytes
+) -> tuple[int, dict, bytes]:
     """Return status, headers and body of the guarded app's response; for a web socket only 200 or 403."""
     messages: list[Message] = []
     names = {"host": OWN_HOST} | {name.lower().replace("_", "-"): value for name, value in sent.items()}
@@ -90,7 +95,7 @@ def ask(method: str = "GET", path: str = "/", kind: str = "http", **sent: str | 
         messages.append(message)
 
     scope = {"type": kind, "path": path, "headers": headers} | ({"method": method} if kind == "http" else {})
-    asyncio.run(AuthMiddleware(private, "landuse:secret")(scope, None, send))
+    asyncio.run(app(scope, None, send))
     if kind == "websocket":
         return 200 if messages[0]["type"] == "websocket.accept" else 403, {}, b""
     start, *parts = messages
@@ -161,3 +166,30 @@ def test_a_web_socket_is_checked_like_a_request() -> None:
     assert ask(kind="websocket")[0] == 403
     assert ask(kind="websocket", **AUTHORIZED, origin="http://evil.example")[0] == 403
     assert ask(kind="websocket", **AUTHORIZED, host="evil.example")[0] == 403
+
+
+# The MLflow server of a team
+
+
+@pytest.fixture
+def team(project_folder: Path, monkeypatch: pytest.MonkeyPatch) -> AuthMiddleware:
+    """MLflow's server with a password of its own."""
+    monkeypatch.setenv(TEAM_PASSWORD, "secret")
+    guarded = guarded_mlflow()
+    guarded.app = private
+    return guarded
+
+
+@pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")
+@pytest.mark.parametrize("host", ["mlflow:5000", "localhost:5000", "192.0.2.7", "mlflow.internal"])
+def test_a_team_server_answers_to_private_names_with_its_password(team: AuthMiddleware, host: str) -> None:
+    assert ask(app=team, **AUTHORIZED, host=host)[::2] == (200, b"private")
+    status, _, body = ask(app=team, host=host)
+    assert (status, body) == (401, b"The login is known to whoever runs this server.\n")
+    assert not SERVICES.exists(), "it needs no project"
+
+
+@pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")
+def test_a_team_server_refuses_public_names_and_pages_of_others(team: AuthMiddleware) -> None:
+    assert ask(app=team, **AUTHORIZED, host="evil.example")[0] == 421
+    assert ask(app=team, **AUTHORIZED, host="mlflow:5000", origin="http://evil.example")[0] == 403

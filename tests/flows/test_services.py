@@ -341,3 +341,59 @@ def test_the_worker_exits_with_the_server(work_dir: Path) -> None:
             kill(server())
             assert worker.wait(2) == -signal.SIGKILL
         assert processes.is_dead(server()) and not stop(server()) and not processes.is_dead(server())
+
+
+# Up, and stay
+
+
+STAY = """
+import sys, time
+from landuse.core.errors import report_errors
+from pipelines import __main__ as main
+from pipelines.services import processes
+
+idle = processes.Service("idle", (sys.executable, "-c", "import time; time.sleep(60)"))
+processes.services = processes.all_services = lambda: (idle,)
+
+def up():
+    processes.start(idle)
+    print("started", flush=True)
+    time.sleep(float(sys.argv[1]))
+
+main.up = up
+with report_errors():
+    main.up_and_wait()
+"""
+IDLE = Service("idle", ())
+
+
+def stay(seconds_to_start: float = 0) -> subprocess.Popen:
+    """Run `up --wait` with one idle service, which has been started."""
+    command = (*python(STAY), str(seconds_to_start))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "started\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("seconds_to_start", [0, 60], ids=["when up", "on its way up"])
+def test_services_that_were_stayed_with_end_when_told(work_dir: Path, number: int, seconds_to_start: int) -> None:
+    with stay(seconds_to_start) as process:
+        assert is_running(IDLE)
+        process.send_signal(number)
+        assert process.communicate() == ("idle       ended\n", "") and process.returncode == 0
+    assert not IDLE.pid_file.exists()
+
+
+def test_services_that_were_stayed_with_end_when_one_dies(work_dir: Path) -> None:
+    with stay() as process:
+        kill(IDLE)
+        remedy = "see the end of .services/idle.log, then make up again"
+        reply = process.communicate()
+        assert reply == ("idle       ended\n", f"landuse: idle has died, so all were ended: {remedy}\n")
+        assert process.returncode == 1
+
+
+def test_only_up_can_stay(work_dir: Path) -> None:
+    done = subprocess.run((sys.executable, "-m", "pipelines", "down", "--wait"), capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.endswith("error: --wait goes with up only\n")
