@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from pwd import getpwnam
 from shutil import which
@@ -18,7 +17,7 @@ from compose import LOOPBACK, ROOT, Machine, wait_for
 
 DEBIAN = Path("/usr/lib/postgresql")  # Debian's packages put nothing of it on the path
 JUICEFS = Path(sys.executable).with_name("juicefs")
-BUCKETS = ("mlflow", "dvc")
+BUCKET = "mlflow"
 START_SECONDS = 60
 
 
@@ -68,7 +67,7 @@ def create_databases(programs: Path, env: dict[str, str]) -> None:
 
 @contextmanager
 def s3(machine: Machine) -> Iterator[object]:
-    """Run JuiceFS' S3 gateway with the buckets of compose.yaml; yield a client of it."""
+    """Run JuiceFS' S3 gateway with the bucket of compose.yaml; yield a client of it."""
     if not JUICEFS.exists():
         pytest.skip("juicefs is not installed: requirements/dev.txt has it for Linux on x86-64")
     keys = machine.environment("s3")
@@ -84,7 +83,7 @@ def s3(machine: Machine) -> Iterator[object]:
         )  # fmt: skip
     try:
         client = s3_client(machine)
-        create_buckets(client, gateway, machine)
+        create_bucket(client, gateway, machine)
         yield client
         client.close()
     finally:
@@ -104,15 +103,14 @@ def s3_client(machine: Machine):
     )
 
 
-def create_buckets(client, gateway: subprocess.Popen, machine: Machine) -> None:
-    """Create the buckets once the gateway answers."""
+def create_bucket(client, gateway: subprocess.Popen, machine: Machine) -> None:
+    """Create the bucket once the gateway answers."""
 
-    def is_created(bucket: str) -> bool:
+    def is_created() -> bool:
         assert gateway.poll() is None, machine.log("s3")
         with suppress(BotoCoreError, ClientError):
-            client.create_bucket(Bucket=bucket)
+            client.create_bucket(Bucket=BUCKET)
             return True
         return False
 
-    for bucket in BUCKETS:
-        wait_for(partial(is_created, bucket), START_SECONDS)
+    wait_for(is_created, START_SECONDS)

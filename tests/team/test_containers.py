@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 import tiny
 from compose import BIN, Machine, wait_for
-from stores import postgresql, s3
+from stores import BUCKET, postgresql, s3
 from workspace import IDENTITY, Workspace, clone
 
 from landuse.core.auth import authorization_header
@@ -78,6 +78,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """All services of compose.yaml but `serve`."""
     folder = tmp_path_factory.mktemp("team")
     machine, work = Machine(folder), tiny_clone(folder)
+    (work.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in machine.settings.items()))
     image = {"PYTHONPATH": f"{work.folder / 'src'}:{work.folder}", "DVC_SITE_CACHE_DIR": str(folder / "dvc-site-cache")}
     with ExitStack() as running:
         running.enter_context(postgresql(machine))
@@ -114,7 +115,7 @@ def test_both_servers_ask_for_the_login_and_mlflow_refuses_foreign_hosts(team: T
 
 def test_a_worker_makes_a_champion_whose_files_only_mlflow_can_reach(team: Team, champion: str) -> None:
     assert champion.startswith("retrain-") and champion.endswith("-new-data")
-    files = [item["Key"] for item in team.store.list_objects_v2(Bucket="mlflow")["Contents"]]
+    files = [item["Key"] for item in team.store.list_objects_v2(Bucket=BUCKET)["Contents"]]
     assert any(name.endswith("/artifacts/MLmodel") for name in files)
     keys = [name for name in team.machine.services["worker"]["environment"] if name.startswith(("AWS_", "PG"))]
     assert keys == [] and not {"mlflow.db", "mlruns"} & {path.name for path in team.work.folder.iterdir()}

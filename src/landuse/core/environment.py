@@ -37,7 +37,12 @@ class Row:
 
 
 VARIABLES = (
-    Row("landuse", ("LANDUSE_*",), OBEYED, "ports of the servers, the root of `serve`, data and weights of tests"),
+    Row(
+        "landuse", ("LANDUSE_*",), OBEYED,
+        "ports of the servers, the Prefect server of a team (`LANDUSE_PREFECT_API_URL`) and its login "
+        "(`LANDUSE_PREFECT_API_AUTH_STRING`), the password of a team's MLflow server (`LANDUSE_MLFLOW_PASSWORD`), "
+        "the root of `serve`, data and weights of tests",
+    ),
     Row(
         "Python", (*PYTHON_STARTUP, UTF8), FIXED,
         "Python's defaults, and UTF-8: otherwise the command restarts itself", ((UTF8, "1"),),
@@ -54,7 +59,10 @@ VARIABLES = (
         "by the Makefile, also against `pip.conf`: what is pinned goes into `.venv`",
     ),
     Row("pip", ("PIP_*",), OBEYED, "where packages come from"),
-    Row("Prefect", ("PREFECT_*",), FIXED, "server, database, login and home are those of the project, in `.services/`"),
+    Row(
+        "Prefect", ("PREFECT_*",), FIXED,
+        "server, database, login and home are those of the project, in `.services/`, or the server is a team's",
+    ),
     Row(
         "MLflow", ("MLFLOW_REGISTRY_URI",), REFUSED,
         "where it is another store than `MLFLOW_TRACKING_URI`; without that, fixed: versions are where runs are",
