@@ -86,9 +86,8 @@ def exit_quietly(number: int, frame: object) -> None:
 
 def wait_for_death() -> None:
     """Wait until a service dies. Raises LanduseError, which names it."""
-    while all(map(processes.is_running, processes.services())):
+    while not (dead := [service for service in processes.services() if not processes.is_running(service)]):
         time.sleep(SERVICE_POLL_SECONDS)
-    dead = [service for service in processes.services() if not processes.is_running(service)]
     raise LanduseError(f"{dead[0].name} has died, so all were ended: see the end of {dead[0].log}, then make up again")
 
 
@@ -187,7 +186,7 @@ def watch() -> None:
 
 
 def work() -> None:
-    """Run the Prefect worker, as long as the server runs that `up` started, if it did. Never returns."""
+    """Run the Prefect worker, which ends with the server of `up` if it uses that one. Never returns."""
     from prefect.cli import app
 
     if not team_server.is_named():

@@ -1,6 +1,7 @@
 """A Prefect server of a team: named by a variable, asked before it is used, and its password printed nowhere."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,6 +117,28 @@ def test_a_server_that_cannot_be_used_is_one_line(
         team_server.check()
     assert type(refusal.value) is error
     assert str(refusal.value) == f"LANDUSE_PREFECT_API_URL = {os.environ[team_server.ADDRESS]} {words}"
+
+
+@pytest.mark.parametrize("reply", [b"", b"SSH-2.0-OpenSSH\r\n"], ids=["closed at once", "another protocol"])
+def test_a_program_that_does_not_speak_http_is_no_answer(server: HTTPServer, reply: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with listening.accept()[0] as client:
+                client.recv(1000)
+                client.sendall(reply)
+
+        (thread := Thread(target=answer)).start()
+        os.environ[team_server.ADDRESS] = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+        with pytest.raises(Unavailable, match="does not answer"):
+            team_server.check()
+        thread.join()
+
+
+def test_a_host_name_that_cannot_be_one_is_no_answer(server: HTTPServer) -> None:
+    os.environ[team_server.ADDRESS] = "http://prefect..example/api"
+    with pytest.raises(Unavailable, match="does not answer"):
+        team_server.check()
 
 
 def test_a_wrong_password_is_refused_and_not_printed(server: HTTPServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,12 +30,13 @@ LENIENT_GATE = {
 
 @dataclass(frozen=True)
 class Team:
-    """The running set-up: its machine, a client of its S3 store, and the worker with its project."""
+    """The running set-up: its machine, a client of its S3 store, and the worker with its project and environment."""
 
     machine: Machine
     store: Any
     work: Workspace
     worker: subprocess.Popen
+    env: dict[str, str]
 
     @property
     def login(self) -> dict[str, str]:
@@ -86,7 +87,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         for name in ("mlflow", "prefect"):
             running.enter_context(machine.run(name, folder))
         worker = running.enter_context(machine.run("worker", work.folder, **image, **IDENTITY))
-        yield Team(machine, store, work, worker)
+        yield Team(machine, store, work, worker, machine.environment("worker") | image | IDENTITY)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,15 @@ def test_a_worker_makes_a_champion_whose_files_only_mlflow_can_reach(team: Team,
     assert any(name.endswith("/artifacts/MLmodel") for name in files)
     keys = [name for name in team.machine.services["worker"]["environment"] if name.startswith(("AWS_", "PG"))]
     assert keys == [] and not {"mlflow.db", "mlruns"} & {path.name for path in team.work.folder.iterdir()}
+
+
+def test_a_flow_started_beside_the_worker_shows_on_the_server_of_the_team(team: Team, champion: str) -> None:
+    command = (BIN / "landuse", "flow", "training")
+    done = subprocess.run(command, cwd=team.work.folder, env=team.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    query = {"flows": {"name": {"any_": ["training"]}}, "sort": "START_TIME_DESC", "limit": 1}
+    [run] = team.prefect("/flow_runs/filter", query)
+    assert run["state_type"] == "COMPLETED" and run["parent_task_run_id"] is None
 
 
 def test_the_champion_is_served_without_git_or_a_project(team: Team, champion: str, tmp_path: Path) -> None:
