@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 LOOPBACK = "127.0.0.1"
 PORTS = {"postgres": "5432", "s3": "7070", "mlflow": "5000", "prefect": "4200", "serve": "8080"}  # in the containers
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
-START_SECONDS = 90
+START_SECONDS = 180
 
 
 def example_settings() -> dict[str, str]:

@@ -18,7 +18,7 @@ from compose import LOOPBACK, ROOT, Machine, wait_for
 DEBIAN = Path("/usr/lib/postgresql")  # Debian's packages put nothing of it on the path
 JUICEFS = Path(sys.executable).with_name("juicefs")
 BUCKET = "mlflow"
-START_SECONDS = 60
+START_SECONDS = 120
 
 
 def postgresql_programs() -> Path:

@@ -100,7 +100,7 @@ def champion(team: Team) -> str:
         state = team.prefect(f"/flow_runs/{run}")
         return state if state["state_type"] in FINAL_STATES else None
 
-    end = wait_for(ended, 300)
+    end = wait_for(ended, 900)
     log = (team.work.folder / ".services" / "worker.log").read_text("utf-8", errors="replace")
     assert end["state_type"] == "COMPLETED", (end["state"], log[-3000:])
     return end["name"]
@@ -145,7 +145,7 @@ def test_the_champion_is_served_without_git_or_a_project(team: Team, champion: s
             except URLError:  # not up yet
                 return None
 
-        status, body = wait_for(answer, 60)
+        status, body = wait_for(answer, 180)
     assert status == 200 and json.loads(body)["predictions"][0]["label"] in tiny.LABELS
 
 
