@@ -1,8 +1,13 @@
-"""Script: make a version of the gallery the champion, and kill this process before the step of a given number."""
+"""Script: make a version of the gallery the champion, and kill this process before the step of a given number.
+
+With a third argument, it waits for the file of that name once it has seen the champion, and leaves one beside it.
+"""
 
 import os
 import signal
 import sys
+from pathlib import Path
+from time import sleep
 from typing import Any
 
 from landuse import registry, tracking
@@ -35,4 +40,8 @@ for module, names in (
 smoke_test.predict_in_subprocess = load_and_predict.predict_example
 with tracking.store():
     champion = transition.current_champion("gallery")
+    for start in map(Path, sys.argv[3:]):
+        start.with_suffix(f".{os.getpid()}").touch()
+        while not start.exists():
+            sleep(0.01)
     transition.change_champion("gallery", sys.argv[2], "promote", "to be killed", champion, {"version": sys.argv[2]})

@@ -24,14 +24,21 @@ from landuse import registry, sample, tracking
 from landuse.core import paths
 from landuse.core.errors import LanduseError, Unavailable
 from landuse.core.files import read_table
-from landuse.gate import judge
+from landuse.gate import check_rollback, judge
 from landuse.gate.blessing import Blessing, Check
-from landuse.gate.scoring import near_duplicates_of, seen_in_training
+from landuse.gate.consistency import check_formats
+from landuse.gate.scoring import (
+    data_unchanged,
+    near_duplicates_of,
+    score_version,
+    seen_in_training,
+    verified_held_out,
+)
 from landuse.ml.network import keras_probabilities
 from landuse.ml.perceptual_hash import difference_hashes
 from landuse.params import load_params
 from landuse.project import lineage
-from landuse.registry import smoke_test
+from landuse.registry import audit_log, smoke_test
 from landuse.registry.version_record import read_splits
 from landuse.train.export import save_keras
 
@@ -85,8 +92,9 @@ def test_a_better_model_than_the_champion_passes(smoke_in_process: None) -> None
 
 
 def test_a_model_that_confuses_two_classes_fails_alone_and_against_the_champion(smoke_in_process: None) -> None:
-    checks = checks_of(CONFUSED, GOOD)
-    assert failed(checks) == SCORES | SLICES | COMPARISON
+    blessing = bless(CONFUSED, GOOD)
+    checks = {check.name: check for check in blessing.checks}
+    assert blessing.verdict == "refused" and failed(checks) == SCORES | SLICES | COMPARISON
     assert checks["accuracy"].value == pytest.approx(1 / 3) and checks["class_recall"].value == 0
 
 
@@ -278,6 +286,12 @@ def test_replacing_the_data_while_judging_is_detected(smoke_in_process: None) ->
         judge(registry.get_version(gallery.NAME, GOOD), None, params.promote, params.evaluate, ingest)
 
 
+def test_data_replaced_while_judging_is_blamed_for_any_error_that_follows() -> None:
+    with pytest.raises(Unavailable, match="data/ was replaced while its images were scored"), data_unchanged():
+        paths.DATA.rename("before")
+        raise LanduseError("data/water/03.png cannot be read")
+
+
 def test_an_image_edited_since_training_is_named() -> None:
     path = paths.DATA / "water" / "03.png"
     tiny.scene("forest", 3).save(path)
@@ -286,6 +300,28 @@ def test_an_image_edited_since_training_is_named() -> None:
     path.unlink()
     with pytest.raises(LanduseError, match="data/water/03.png.*cannot be read: dvc pull data.dvc"):
         bless(GOOD)
+
+
+def test_images_of_older_runs_without_digests_are_taken_as_they_are() -> None:
+    version = registry.get_version(gallery.NAME, GOOD)
+    splits = read_splits(version)
+    assert len(verified_held_out(version, splits.assign(sha256=None))) == 60
+    some = verified_held_out(version, splits.assign(sha256=splits["sha256"].where(splits["label"] == "water")))
+    assert some["sha256"].notna().all()
+
+
+def test_only_the_version_that_was_rolled_back_is_promoted_by_force_alone() -> None:
+    with tracking.store():
+        for number, move in enumerate([("promote", "1", "2"), ("rollback", "2", "1")]):
+            action, before, after = move
+            entry = audit_log.open_entry(gallery.NAME, action, "a test")
+            audit_log.add_tags(entry, {"number": str(number), "from": before, "to": after})
+            audit_log.close_entry(entry, audit_log.DONE)
+        rolled_back = {
+            number: [check.name for check in check_rollback(registry.get_version(gallery.NAME, number))]
+            for number in ("1", "2", "3")
+        }
+    assert rolled_back == {"1": [], "2": ["rolled_back"], "3": []}
 
 
 def test_a_version_whose_run_lost_its_splits_is_named_with_the_remedy() -> None:
@@ -308,6 +344,15 @@ def test_a_keras_file_with_other_predictions_fails(smoke_in_process: None) -> No
     head = gallery.confused(gallery.colour_head())
     checks = checks_of(register_with_keras_file(lambda path: save_keras(gallery.network(head), path)).version)
     assert failed(checks) == {"formats"} and checks["formats"].value > 0.9
+
+
+def test_a_keras_file_that_differs_on_the_images_of_one_class_only_fails() -> None:
+    classifier, scored = score_version(registry.get_version(gallery.NAME, GOOD), Path("fetched"))
+    folder = Path("fetched") / registry.MODEL_FOLDER
+    save_keras(gallery.network(gallery.blind(gallery.colour_head())), folder / "model.keras")
+    check = check_formats(folder, classifier, scored)
+    assert not check.passed and check.value > 0.9
+    assert check_formats(folder, classifier, scored.select(scored.table["label"] != "water")).passed
 
 
 @pytest.mark.slow

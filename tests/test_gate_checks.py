@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from math import comb
 from pathlib import Path
+from types import SimpleNamespace
 
 import gallery
 import keras
@@ -14,12 +15,15 @@ import pytest
 import tiny
 from PIL import Image
 
+from landuse import registry, tracking
 from landuse.core import paths
+from landuse.gate import check_image_count
 from landuse.gate.blessing import Check
 from landuse.gate.comparison import bootstrap_interval, check_comparison, mcnemar, paired_difference
 from landuse.gate.robustness import check_robustness
-from landuse.gate.scoring import ScoredImages, score_images
+from landuse.gate.scoring import ScoredImages, score_images, score_version
 from landuse.gate.slices import check_slices
+from landuse.gate.thresholds import check_budgets, check_scores
 from landuse.params import PromoteParams, load_params
 
 SIDE = 256
@@ -227,23 +231,52 @@ def test_robustness_checks_work_without_docstrings() -> None:
     assert done.stdout.splitlines() == [f"images {each}: {drop}" for each in how], done.stderr
 
 
+LENIENT = {
+    "min_accuracy": 0.0, "min_macro_f1": 0.0, "min_class_recall": 0.0, "max_calibration_error": 1.0,
+    "max_latency_ms": 1e6, "max_size_mb": 1e6, "min_slice_accuracy": 0.0, "max_disturbed_fall": 1.0, "min_images": 1,
+    "significance": 0.0, "margin": 1.0, "max_class_fall": 1.0,
+}  # fmt: skip
+IMPOSSIBLE = {  # by key: a threshold that fails its checks, and which these are
+    "min_accuracy": (1.1, {"accuracy"}),
+    "min_macro_f1": (1.2, {"macro_f1"}),
+    "min_class_recall": (1.3, {"class_recall"}),
+    "max_calibration_error": (-1.1, {"calibration_error"}),
+    "max_latency_ms": (-1.2, {"latency_ms"}),
+    "max_size_mb": (-1.3, {"size_mb"}),
+    "min_slice_accuracy": (1.4, {"slice_brightness", "slice_contrast", "slice_size", "slice_families"}),
+    "max_disturbed_fall": (-1.4, {f"robust_{each}" for each in FRAGILE_FEATURES}),
+    "min_images": (13, {"images"}),
+    "significance": (1.5, {"mcnemar"}),
+    "margin": (-1.5, {"difference"}),
+    "max_class_fall": (-1.6, {"class_fall"}),
+}
+
+
+def test_every_threshold_decides_on_the_checks_of_its_key_and_on_no_others() -> None:
+    with tracking.store():
+        confused, good = (registry.get_version(gallery.NAME, number) for number in ("2", "1"))
+        classifier, challenger = score_version(confused, Path("challenger"))
+        champion = score_version(good, Path("champion"))[1]
+    few = np.arange(60) % 5 == 0
+    challenger, champion, evaluation = challenger.select(few), champion.select(few), load_params().evaluate
+    for key, (threshold, names) in IMPOSSIBLE.items():
+        changes = {**LENIENT, "families": (("field", "water"),), "min_slice_images": 1, key: threshold}
+        params = SimpleNamespace(**changes)  # `PromoteParams` allows no impossible threshold
+        checks = [
+            *check_scores(challenger, params, evaluation),
+            *check_budgets(classifier, challenger, params, evaluation),
+            *check_slices(challenger, params),
+            *check_robustness(classifier, challenger, params),
+            *check_comparison(challenger, champion, params),
+            check_image_count(len(challenger.table), params, ""),
+        ]
+        failed = [check for check in checks if not check.passed]
+        assert {check.name for check in failed} == names, key
+        assert {check.threshold_key for check in failed} == {f"promote.{key}"}
+        assert {check.threshold for check in failed} == {-threshold if key == "margin" else threshold}
+        assert {check.name for check in checks} == set().union(*(names for _, names in IMPOSSIBLE.values()))
+
+
 def test_every_threshold_in_params_belongs_to_a_check() -> None:
-    keys = {
-        "accuracy": "min_accuracy",
-        "macro_f1": "min_macro_f1",
-        "class_recall": "min_class_recall",
-        "calibration_error": "max_calibration_error",
-        "latency_ms": "max_latency_ms",
-        "size_mb": "max_size_mb",
-        "images": "min_images",
-        "class_fall": "max_class_fall",
-        "slice_size": "min_slice_accuracy",
-        "robust_jpeg": "max_disturbed_fall",
-        "difference": "margin",
-        "mcnemar": "significance",
-    }
-    assert {name: Check(name, 0, 1, False, "").threshold_key for name in keys} == {
-        n: f"promote.{key}" for n, key in keys.items()
-    }
-    assert {*keys.values(), "automatic", "families", "min_slice_images"} == {*PromoteParams.__dataclass_fields__}
+    assert {*IMPOSSIBLE, "automatic", "families", "min_slice_images"} == {*PromoteParams.__dataclass_fields__}
     assert Check("formats", 0, 1, False, "").threshold_key is None

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import gallery
 import pytest
@@ -13,10 +14,11 @@ from mlflow import MlflowClient
 
 from landuse import registry, tracking
 from landuse.core.errors import LanduseError
+from landuse.core.process import STARTED
 from landuse.gate import check_rollback
 from landuse.promote.rollback import rollback
 from landuse.registry import audit_log, transition
-from landuse.registry.audit_log import DONE, OPEN, UNDONE
+from landuse.registry.audit_log import DONE, OPEN, UNDONE, Entry
 from landuse.registry.smoke_test import check_answers
 from landuse.registry.transition import change_champion, current_champion
 
@@ -218,15 +220,20 @@ def test_ledger_and_aliases_agree_after_long_sequences_of_moves(
 
 
 @pytest.mark.slow
-def test_of_concurrent_promotions_one_wins_and_the_others_report_it(smoke_in_process: None) -> None:
+def test_of_concurrent_promotions_one_wins_and_the_others_report_it(smoke_in_process: None, tmp_path: Path) -> None:
     make_champion(4)
-    children = [subprocess.Popen([sys.executable, CHILD, "99", str(number)], stderr=subprocess.PIPE, text=True)
+    start = tmp_path / "start"
+    children = [subprocess.Popen([sys.executable, CHILD, "99", str(number), start], stderr=subprocess.PIPE, text=True)
                 for number in (1, 2, 3)]  # fmt: skip
+    while len(list(tmp_path.glob("start.*"))) < 3:  # until each has seen version 4 as the champion
+        assert all(child.poll() is None for child in children)
+        sleep(0.05)
+    start.touch()
     outputs = [child.communicate()[1] for child in children]
-    assert [child.returncode for child in children].count(0) >= 1
+    [winner] = [number for number, child in enumerate(children, start=1) if child.returncode == 0]
+    assert assert_consistent() == str(winner) and aliases()["previous_champion"] == "4"
     for child, output in zip(children, outputs, strict=True):
         assert child.returncode == 0 or "is under way" in output or "meanwhile: try again" in output
-    assert_consistent()
 
 
 def run_child(step: int, number: int) -> subprocess.CompletedProcess[str]:
@@ -250,6 +257,50 @@ def test_a_killed_change_is_finished_or_undone_by_the_next_command(smoke_in_proc
     assert assert_consistent() == ("2" if STEPS[step] in ("check_loads", "close_entry") else "4")
     make_champion(3)
     assert assert_consistent() == "3"
+
+
+def leave_orphan(before: str, after: str) -> Entry:
+    """Leave the open entry of a process that is gone."""
+    entry = audit_log.open_entry(NAME, "promote", "left behind")
+    MlflowClient().set_tag(entry.id, STARTED, "1.0")
+    return audit_log.add_tags(entry, {"number": "2", "from": before, "to": after})
+
+
+def entry_after(entry: Entry) -> Entry:
+    """Return an entry as it is now."""
+    return next(each for each in audit_log.entries(NAME) if each.id == entry.id)
+
+
+def test_settling_a_killed_change_leaves_an_alias_moved_by_hand(smoke_in_process: None) -> None:
+    make_champion(1)
+    with tracking.store():
+        orphan = leave_orphan("1", "2")
+        registry.set_alias(NAME, registry.CHAMPION, "3")
+        assert current_champion(NAME, check_ledger=False) == "3"
+        assert entry_after(orphan).status == UNDONE
+    assert aliases() == {"champion": "3"}
+
+
+def test_a_killed_change_to_a_version_that_does_not_load_is_undone(smoke_in_process: None) -> None:
+    make_champion(1)
+    version = str(gallery.register_twin(1).version)
+    break_model(version)
+    with tracking.store():
+        orphan = leave_orphan("1", version)
+        registry.set_alias(NAME, registry.CHAMPION, version)
+        assert current_champion(NAME) == "1"
+        assert entry_after(orphan).status == UNDONE and "is damaged" in entry_after(orphan).tags["note"]
+    assert assert_consistent() == "1"
+
+
+def test_a_killed_change_that_moved_the_alias_to_a_good_version_is_finished(smoke_in_process: None) -> None:
+    make_champion(1)
+    with tracking.store():
+        orphan = leave_orphan("1", "3")
+        registry.set_alias(NAME, registry.CHAMPION, "3")
+        assert current_champion(NAME) == "3"
+        assert entry_after(orphan).status == DONE
+    assert aliases() == {"champion": "3", "previous_champion": "1"}
 
 
 def test_a_change_under_way_is_not_mistaken_for_one_by_hand(smoke_in_process: None) -> None:

@@ -13,6 +13,8 @@ import pytest
 import tiny
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Failed
 
 from landuse import tracking
 from landuse.core.paths import METRICS, REGISTRATION, VALIDATION
@@ -23,6 +25,8 @@ from landuse.params import RegisterParams
 from landuse.register import register
 from pipelines.steps import artifacts, notifications
 from pipelines.steps.artifacts import StageMonitor, describe_verdict, show_summary
+from pipelines.steps.commands import CommandFailed
+from pipelines.training import training
 
 OUTCOMES = {"validate": "Completed", "extract": "Completed", "split": "Cached", "train": "Completed"}
 Created = dict[str, tuple[Any, str | None]]
@@ -284,3 +288,12 @@ def test_without_a_block_or_valid_params_no_notification_is_sent(
     Path("params.yaml").write_text("train: [")
     notifications.notify("a subject", "a body")
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("is_subflow", [False, True])
+def test_a_failure_is_notified_once_by_the_outer_flow(monkeypatch: pytest.MonkeyPatch, is_subflow: bool) -> None:
+    notified: list[tuple[str, str]] = []
+    monkeypatch.setattr(notifications, "notify", lambda *message: notified.append(message))
+    run = FlowRun(flow_id=uuid4(), name="train", parent_task_run_id=uuid4() if is_subflow else None)
+    notifications.notify_failure(training, run, Failed(data=CommandFailed("no room", 1)))
+    assert notified == ([] if is_subflow else [("landuse: training failed", "train: no room")])

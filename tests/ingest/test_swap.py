@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -280,6 +281,46 @@ def test_recovery_keeps_a_completed_ingest(settled: ingest.IngestResult) -> None
     assert not ingest_source("../other.zip").changed
     assert files_in(Path("data")) == pictures(10) and is_current("validate")
     assert (Path("dvc.lock").read_bytes(), Path("data.dvc").read_bytes()) == (lock, recorded)
+
+
+@pytest.fixture
+def cut_short(settled: ingest.IngestResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ingest of other.zip that ended between the swap and its version, and undid nothing, as if it was killed."""
+
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ingest, "add_data", stop)
+        patch.setattr(ingest, "undo_swap", lambda: None)
+        ingest_source(zip_of(Path("../other.zip"), pictures(10)))
+    assert swap.JOURNAL.exists() and files_in(Path("data")) == pictures(10)
+
+
+def test_recovery_keeps_an_image_that_was_changed_in_place(cut_short: None) -> None:
+    Path("data/field/a.png").write_bytes(picture(99))
+    edited = files_in(Path("data"))
+    with pytest.raises(LanduseError, match=re.escape("data/ is not what data.dvc says, it was edited")):
+        ingest_source("../set.zip")
+    assert files_in(Path("data")) == edited
+
+
+@pytest.mark.parametrize("path", swap.DVC_FILES, ids=str)
+def test_recovery_keeps_a_dvc_file_with_both_sides_of_a_merge(cut_short: None, path: Path) -> None:
+    merge = f"<<<<<<< ours\n{path.read_text()}=======\nouts: []\n>>>>>>> theirs\n"
+    path.write_text(merge)
+    recover_interrupted()
+    assert path.read_text() == merge
+
+
+def test_an_exchange_that_the_system_refuses_changes_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(Path("data"), {"field/a.png": b"old"})
+    folder_of(ingest.CANDIDATE, {"data/field/a.png": b"new"})
+    monkeypatch.setattr(swap.ctypes, "CDLL", lambda *_, **__: SimpleNamespace(renameat2=lambda *_: -1))
+    monkeypatch.setattr(swap.ctypes, "get_errno", lambda: errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        swap.exchange(ingest.CANDIDATE / "data", DATA)
+    assert files_in(DATA) == {"field/a.png": b"old"} and not swap.PREVIOUS.exists()
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])

@@ -8,6 +8,7 @@ import unicodedata
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from archives import files_in, folder_of, ingest_source, pictures, tar_of, zip_of
 
@@ -99,6 +100,14 @@ def flip_bit(path: Path) -> Path:
     return path
 
 
+def tar_with_flipped_bit(path: Path, mode: str) -> Path:
+    """Flip a bit amid content that no compression shrinks, so that only the checksum can tell."""
+    content = bytearray(tar_of(path, {"field/a.png": np.random.default_rng(1).bytes(2**19)}, mode).read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    return path
+
+
 def tar_of_latin1_names(path: Path) -> Path:
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
         archive.addfile(tarfile.TarInfo("field/pré.png"), io.BytesIO())
@@ -154,6 +163,8 @@ REFUSED = {
         "too long a name: a{60}…; use",
     ),
     "flipped bit": (lambda path: flip_bit(zip_of(path, pictures())), "is damaged"),
+    "flipped bit in a tar.gz": (lambda path: tar_with_flipped_bit(path, "w:gz"), "is damaged"),
+    "flipped bit in a tar.xz": (lambda path: tar_with_flipped_bit(path, "w:xz"), "is damaged"),
 }
 
 
