@@ -3,6 +3,7 @@
 import json
 import zipfile
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -220,9 +221,9 @@ def test_a_model_that_averages_mirrored_views_ignores_mirroring(trained_copy: Pa
 
 
 def small_loader(batch_size: int) -> BatchLoader:
-    """Build a loader of twelve rows of five numbers and three classes, in order."""
+    """Build a loader of twelve rows of five numbers and three classes of different sizes, in order."""
     values = np.random.default_rng(1).normal(size=(12, 5)).astype(np.float32)
-    labels = np.eye(3, dtype=np.float32)[np.arange(12) % 3]
+    labels = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 0, 0, 1, 2, 0, 0, 0]]
     return BatchLoader(lambda chosen, views: values[chosen], np.arange(12), labels, batch_size, None)
 
 
@@ -249,7 +250,9 @@ def test_a_step_changes_the_weights_as_keras_does() -> None:
     schedule = keras.optimizers.schedules.CosineDecay(0.0, 6, warmup_target=params.learning_rate, warmup_steps=3)
     adam = keras.optimizers.AdamW(schedule, weight_decay=0.02)
     theirs.compile(adam, keras.losses.CategoricalCrossentropy(label_smoothing=0.1), jit_compile=False)
-    history = theirs.fit(chunk.inputs, chunk.labels, batch_size=4, epochs=3, shuffle=False, verbose=0).history
+    weights = {0: 4 / 7, 1: 4 / 3, 2: 4 / 2}  # of classes with seven, three and two of the twelve images
+    fit = partial(theirs.fit, chunk.inputs, chunk.labels, batch_size=4, epochs=3, shuffle=False, verbose=0)
+    history = fit(class_weight=weights).history
     assert losses == pytest.approx(history["loss"], rel=1e-5)
     for our, their in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         assert our == pytest.approx(their, abs=1e-5)
