@@ -232,6 +232,13 @@ def test_a_champion_with_other_classes_cannot_be_compared_with(smoke_in_process:
     assert failed(checks) == {"champion"} and "sea, water" in checks["champion"].sentence
 
 
+def test_a_version_without_a_class_that_it_was_trained_on_cannot_be_judged() -> None:
+    card = gallery.GOOD / "model.json"
+    card.write_text(card.read_text().replace("water", "sea"))
+    with pytest.raises(LanduseError, match="is damaged: it does not know the class water it was trained on"):
+        bless(gallery.register_twin(1).version)
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 

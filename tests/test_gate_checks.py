@@ -17,13 +17,14 @@ from PIL import Image
 
 from landuse import registry, tracking
 from landuse.core import paths
-from landuse.gate import check_image_count
+from landuse.gate import check_image_count, thresholds
 from landuse.gate.blessing import Check
 from landuse.gate.comparison import bootstrap_interval, check_comparison, mcnemar, paired_difference
 from landuse.gate.robustness import check_robustness
 from landuse.gate.scoring import ScoredImages, score_images, score_version
 from landuse.gate.slices import check_slices
 from landuse.gate.thresholds import check_budgets, check_scores
+from landuse.ml.classifier import Classifier
 from landuse.params import PromoteParams, load_params
 
 SIDE = 256
@@ -275,6 +276,15 @@ def test_every_threshold_decides_on_the_checks_of_its_key_and_on_no_others() -> 
         assert {check.threshold_key for check in failed} == {f"promote.{key}"}
         assert {check.threshold for check in failed} == {-threshold if key == "margin" else threshold}
         assert {check.name for check in checks} == set().union(*(names for _, names in IMPOSSIBLE.values()))
+
+
+def test_the_latency_is_the_median_of_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thresholds, "measure_latencies", lambda *_: np.array([1.0, 20.0, 300.0]))
+    params = promote_params(max_latency_ms=19)
+    scored = scored_images([1])
+    scored.table["path"] = "a.png"
+    check = check_budgets(Classifier(gallery.GOOD), scored, params, load_params().evaluate)[0]
+    assert check.value == 20 and not check.passed
 
 
 def test_every_threshold_in_params_belongs_to_a_check() -> None:

@@ -303,6 +303,18 @@ def test_a_killed_change_that_moved_the_alias_to_a_good_version_is_finished(smok
     assert aliases() == {"champion": "3", "previous_champion": "1"}
 
 
+def test_a_killed_change_is_undone_although_a_champion_before_it_was_deleted(smoke_in_process: None) -> None:
+    make_champion(1)
+    make_champion(2)
+    with tracking.store():
+        orphan = audit_log.add_tags(leave_orphan("2", "3"), {"previous": "1"})
+        registry.set_alias(NAME, registry.PREVIOUS, "2")
+        MlflowClient().delete_model_version(NAME, "1")
+        assert current_champion(NAME) == "2"
+        assert entry_after(orphan).status == UNDONE
+    assert aliases() == {"champion": "2"}
+
+
 def test_a_change_under_way_is_not_mistaken_for_one_by_hand(smoke_in_process: None) -> None:
     make_champion(4)
     with tracking.store():
