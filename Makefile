@@ -3,6 +3,8 @@
 
 PYTHON =
 ARGS =
+MODULE = src/landuse/split.py
+TESTS = tests/test_split.py
 override PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 unexport PYTHONSAFEPATH
@@ -15,7 +17,7 @@ ifneq ($(findstring :,$(CURDIR)),)
 $(error $(CURDIR) has a colon, which no PATH can hold: move the project to another folder)
 endif
 
-.PHONY: run up down status test docs ui bench lock clean
+.PHONY: run up down status test mutants docs ui bench lock clean
 
 run: .venv/run    ## from the source in params.yaml to a champion, if it is good enough
 	landuse ingest
@@ -46,6 +48,9 @@ test: .venv/dev    ## every check: style, layers, types, tests on two cores; ARG
 	lint-imports
 	mypy
 	pytest --numprocesses 2 $(ARGS)
+
+mutants: .venv/dev    ## small changes of MODULE that TESTS do not notice; every one takes a run of these, so start it by hand
+	sh tests/mutants.sh $(MODULE) $(TESTS)
 
 docs: .venv/dev    ## the documentation as a site with search, in docs/_build/html
 	python docs/generate.py
