@@ -13,7 +13,7 @@ from landuse import tracking
 from landuse.core.errors import LanduseError
 from landuse.core.process import BOOT, HOST, STARTED, identity
 from landuse.registry import audit_log
-from landuse.registry.audit_log import DONE, OPEN, UNDONE, Entry
+from landuse.registry.audit_log import CREATED_TAG, DONE, OPEN, UNDONE, Entry
 
 NAME = "gallery"
 OTHER_HOST = {HOST: "elsewhere", BOOT: "another start"}
@@ -69,6 +69,14 @@ def test_finished_entries_are_sorted_by_number_regardless_of_clocks() -> None:
             audit_log.add_tags(opened, {"number": number, "to": number})
             audit_log.close_entry(opened, DONE)
         assert [entry.after for entry in audit_log.finished_entries(NAME)] == ["1", "2"]
+
+
+def test_an_older_entry_that_does_not_say_of_which_model_it_is_counts() -> None:
+    with tracking.store():
+        opened = audit_log.open_entry(NAME, "promote", "before there was such a tag")
+        MlflowClient().delete_tag(opened.id, CREATED_TAG)
+        audit_log.close_entry(opened, DONE)
+        assert [entry.id for entry in audit_log.finished_entries(NAME)] == [opened.id]
 
 
 def test_entries_are_read_from_all_pages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ import pyarrow.parquet
 import pytest
 
 from landuse.core.errors import LanduseError
+from landuse.ml.classifier import Prediction
 from landuse.predict import parquet
-from landuse.predict.output import append_to_file, drop_partial_row, open_locked
+from landuse.predict.output import FORMATS, append_to_file, drop_partial_row, open_locked
 from landuse.predict.rows import ImageResult
 from landuse.predict.tally import MAX_LISTED, Tally
 
@@ -82,6 +83,29 @@ def test_a_partial_row_is_dropped_however_long_it_is(tmp_path: Path) -> None:
         with path.open("a+b") as file:
             drop_partial_row(file)
         assert path.read_bytes() == remaining
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_unsure_predictions_are_counted_also_those_of_earlier_rows(tmp_path: Path, suffix: str) -> None:
+    probabilities = dict.fromkeys(LABELS, 0.5)
+    for count in (1, 2):
+        with append_to_file(tmp_path / f"out{suffix}", LABELS, MODEL) as rows:
+            for unsure in (True, False):
+                prediction = Prediction(
+                    label="water", confidence=0.5, unsure=unsure, top=[], probabilities=probabilities
+                )
+                rows.write(ImageResult(f"{count} {unsure}.png", prediction))
+        assert (rows.tally.unsure, rows.tally.images) == (count, 2 * count)
+
+
+def test_rows_outlast_a_failure_to_pack_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(LanduseError, match="Input/output error"):
+        patch.setattr(parquet.os, "replace", fail)
+        append(tmp_path / "out.parquet", "first.png")
+    assert append(tmp_path / "out.parquet", "second.png") == 2
 
 
 def test_the_first_bad_files_are_named_and_all_are_counted() -> None:

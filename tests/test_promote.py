@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import gallery
 import pytest
@@ -16,9 +17,10 @@ import tiny
 from gallery import NAME, aliases, assert_consistent, make_champion
 from mlflow import MlflowClient
 
-from landuse import tracking
+from landuse import gate, promote, tracking
 from landuse.cli import main
 from landuse.core import paths
+from landuse.gate.blessing import Blessing
 from landuse.registry import audit_log, smoke_test
 
 LANDUSE = Path(sys.executable).with_name("landuse")
@@ -107,6 +109,33 @@ def test_a_forced_version_becomes_champion_and_the_ledger_keeps_the_reason(landu
 def test_force_and_reason_go_together(landuse, words: list[str]) -> None:
     code, out, err = landuse("promote", "1", *words)
     assert (code, out) == (1, "") and err.startswith("landuse: --force and --reason TEXT go together")
+
+
+def test_a_version_is_not_promoted_over_another_champion_than_it_was_judged_against(
+    landuse, smoke_in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge_while_another_is_promoted(*arguments: Any) -> Blessing:
+        make_champion(3)
+        return gate.judge(*arguments)
+
+    monkeypatch.setattr(promote, "judge", judge_while_another_is_promoted)
+    code, _, err = landuse("promote", "1")
+    assert code == 75 and "the champion of gallery became version 3 meanwhile: try again" in err
+    assert assert_consistent() == "3" and not blessing()["promoted"]
+
+
+def test_after_a_rollback_the_champion_has_its_own_blessing() -> None:
+    with tracking.store():
+        for action, before, after in (("promote", None, "1"), ("promote", "1", "3"), ("rollback", "3", "1")):
+            number = str(len(audit_log.finished_entries(NAME)) + 1)
+            entry = audit_log.add_tags(audit_log.open_entry(NAME, action, "so"), {"from": before, "to": after})
+            entry = audit_log.add_tags(entry, {"number": number})
+            if action == "promote":
+                given = Blessing(NAME, after, before, "passed", True, False, None, "", "", 60, ())
+                audit_log.attach_blessing(entry, given.to_dict())
+            audit_log.close_entry(entry, audit_log.DONE)
+        assert promote.blessing_of_champion(NAME, "1").version == "1"
+        assert promote.blessing_of_champion(NAME, "3") is None
 
 
 @pytest.mark.slow

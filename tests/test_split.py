@@ -129,6 +129,13 @@ def test_near_duplicates_are_held_out_as_often_as_other_images() -> None:
     assert abs(np.mean(held_out) - 0.4) < 0.05
 
 
+def test_the_order_of_the_images_does_not_change_their_subsets() -> None:
+    rows = distinct_images(["a", "b"] * 30, group=[*range(40), *(40 + number // 2 for number in range(20))])
+    subsets = rows.assign(subset=assign_subsets(rows, settings())).set_index("sha256")["subset"]
+    shuffled = rows.sample(frac=1, random_state=1)
+    assert (shuffled["sha256"].map(subsets) == assign_subsets(shuffled, settings())).all()
+
+
 def test_without_a_test_share_there_are_two_subsets() -> None:
     rows = distinct_images(["a", "b"] * 10)
     assert set(assign_subsets(rows, settings(0.3, 0))) == {"train", "validation"}

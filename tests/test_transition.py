@@ -128,6 +128,13 @@ def test_a_recreated_model_of_the_same_name_has_no_history(smoke_in_process: Non
         assert len(audit_log.entries(NAME)) == 3, "history still shows them"
 
 
+def test_a_rollback_goes_back_by_one_champion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transition, "check_loads", lambda *_: None)
+    for number in (1, 2, 3):
+        make_champion(number)
+    assert rollback(NAME) == "2" and aliases() == {"champion": "2", "previous_champion": "1"}
+
+
 @pytest.mark.slow
 def test_a_returning_champion_is_not_its_own_predecessor_after_a_deletion(smoke_in_process: None) -> None:
     for number in (3, 1, gallery.register_twin(1).version, 1):

@@ -14,8 +14,10 @@ import pytest
 import yaml
 from archives import CHECKS, WRONG, ingest_source, pictures, set_requirements, zip_of
 
-from landuse.core.errors import LanduseError
+from landuse.core.errors import LanduseError, Unavailable
 from landuse.ingest import download
+
+ERRORS = {"/missing.zip": 404, "/limited.zip": 429, "/broken.zip": 500, "/down.zip": 503}
 
 
 class Web(BaseHTTPRequestHandler):
@@ -31,8 +33,8 @@ class Web(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "/set.zip")
             self.end_headers()
-        elif self.path == "/missing.zip":
-            self.send_error(404)
+        elif self.path in ERRORS:
+            self.send_error(ERRORS[self.path])
         else:
             self.send_response(200)
             self.send_header("Content-Length", str(len(self.archive)))
@@ -62,7 +64,7 @@ def site(tmp_path: Path) -> Iterator[str]:
     """Return the URL of a real web server on this machine."""
     Web.archive, Web.requests = zip_of(tmp_path / "served.zip", pictures()).read_bytes(), []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Web)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
@@ -144,6 +146,13 @@ def test_a_failed_transfer_is_explained_and_leaves_nothing(
         ingest_source(f"{site}/{page}?token=secret", checksum=archive_checksum())
     assert f"{site}/{page}" in str(caught.value) and "secret" not in str(caught.value)
     assert list(download.DOWNLOADS.iterdir()) == [] and not Path("data").exists()
+
+
+def test_an_error_of_the_server_may_pass_and_that_of_an_address_does_not(project: Path, site: str) -> None:
+    for page, code in ERRORS.items():
+        with pytest.raises(LanduseError, match=f"answers {code} ") as caught:
+            ingest_source(site + page, checksum=WRONG)
+        assert isinstance(caught.value, Unavailable) == (page != "/missing.zip"), code
 
 
 def test_an_unreachable_host_is_named_with_the_remedy(project: Path) -> None:

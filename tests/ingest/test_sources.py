@@ -58,3 +58,13 @@ def test_an_invalid_source_is_refused_before_anything_changes(project: Path, cas
     with pytest.raises(LanduseError, match=message):
         ingest_source(source, checksum=checksum)
     assert not Path("data").exists() and not Path("data.dvc").exists()
+
+
+@pytest.mark.parametrize("source", [".", "data", "data/field"])
+def test_a_folder_around_or_within_its_own_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder_of(Path("data"), pictures())
+    with pytest.raises(LanduseError, match="data/ is what would be replaced"):
+        find_source(DataParams(source=source, checksum=None))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from types import SimpleNamespace
 
 import pytest
@@ -129,6 +130,12 @@ def test_a_version_added_by_hand_is_not_mistaken_for_the_recorded_source(settled
         add_data(repo)
     assert ingest_source("../set.zip") == settled
     assert files_in(Path("data")) == pictures() and is_data_current()
+
+
+def test_images_that_left_the_cache_are_added_again_before_they_are_replaced(settled: ingest.IngestResult) -> None:
+    rmtree(".dvc/cache")
+    ingest_source(zip_of(Path("../other.zip"), pictures(10)))
+    assert set(files_in(Path(".dvc/cache")).values()) >= set(pictures().values())
 
 
 def test_the_old_data_is_restored_if_dvc_cannot_add_the_new(settled: ingest.IngestResult) -> None:

@@ -29,9 +29,10 @@ def test_large_images_are_admitted_in_order_within_the_pixel_budget() -> None:
         with shared.admit(pixels):
             order.append(name)
 
-    with shared.admit(MAX_PIXELS - SMALL_PIXELS):
+    with shared.admit(MAX_PIXELS - 2 * SMALL_PIXELS):
         threads = []
-        for name, pixels in (("first", MAX_PIXELS), ("second", SMALL_PIXELS + 1)):  # the second waits behind the first
+        # there is room for the second, but it waits behind the first
+        for name, pixels in (("first", MAX_PIXELS), ("second", SMALL_PIXELS + 1)):
             threads.append(Thread(target=enter, args=(name, pixels)))
             threads[-1].start()
             wait_until(lambda: len(shared.waiting) == len(threads))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gallery
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from running import as_base64, fetch, score, serve_in_thread
@@ -96,6 +97,15 @@ def test_a_registry_that_is_down_or_empty_changes_nothing(
     assert following_gauge(reloader) == 1 and reloader.predictor.model.version == f"models:/{gallery.NAME}/1"
 
 
+def test_a_registry_that_fails_is_asked_less_often(reloader: Reloader, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    failures = iter([None, "the registry is down", "the registry is down", None])
+    monkeypatch.setattr(reloader, "reload", lambda: setattr(reloader, "failure", next(failures)))
+    monkeypatch.setattr(reloader.closed, "wait", lambda seconds: pauses.append(seconds) or len(pauses) == 5)
+    reloader.run()
+    assert pauses == pytest.approx([0.05, 0.05, 0.3, 0.3, 0.05])
+
+
 @pytest.mark.parametrize(
     ("name", "follows"), [(ALIAS, True), ("models:/landuse/3", False), ("artifacts/model", False), ("models:/x", False)]
 )
@@ -115,6 +125,13 @@ def test_a_model_whose_outputs_do_not_match_its_classes_is_refused(trained_copy:
     (paths.MODEL / "model.json").write_text(json.dumps(card | {"labels": card["labels"][:2]}))
     with pytest.raises(LanduseError, match="does not answer with one probability for each of its classes"):
         load(str(paths.MODEL))
+
+
+def test_a_model_whose_outputs_are_no_numbers_is_refused(registry_copy: Path) -> None:
+    weights, bias = gallery.colour_head()
+    gallery.export(gallery.network((weights * np.float32("nan"), bias)), Path("broken"))
+    with pytest.raises(LanduseError, match="does not answer with one probability for each of its classes"):
+        load("broken")
 
 
 def test_int8_uses_the_int8_file_and_names_it_if_missing(trained_copy: Path) -> None:

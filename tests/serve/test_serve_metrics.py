@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from running import as_base64, fetch, score, serve_in_thread
 
 from landuse.core.paths import DATA
+from landuse.ml.classifier import Prediction
 from landuse.serve.metrics import Metrics
 from landuse.serve.predictor import Predictor
 
@@ -53,6 +54,13 @@ def test_a_refused_image_is_not_counted_as_a_prediction(fresh: str) -> None:
     samples = read(fresh)
     assert samples["landuse_requests_total", "/invocations", "400"] == 1
     assert samples["landuse_confidence_count",] == samples["landuse_unsure_predictions_total",] == 0
+
+
+def test_only_an_unsure_prediction_is_counted_as_unsure() -> None:
+    metrics = Metrics()
+    for unsure in (False, True, False):
+        metrics.count_prediction(Prediction(label="a", confidence=0.5, unsure=unsure, top=[], probabilities={}))
+    assert metrics.registry.get_sample_value("landuse_unsure_predictions_total") == 1
 
 
 def test_every_route_has_its_own_series_even_if_the_request_is_refused(fresh: str) -> None:
