@@ -111,6 +111,7 @@ def test_rows_outlast_a_failure_to_pack_them(tmp_path: Path, monkeypatch: pytest
 def test_the_first_bad_files_are_named_and_all_are_counted() -> None:
     tally = Tally()
     for number in range(MAX_LISTED + 5):
+        assert "more" not in str(tally) or number > MAX_LISTED
         tally.count(f"{number}.png", unsure=False, error="broken")
     tally.count("good.png", unsure=True, error=None)
     lines = str(tally).splitlines()
