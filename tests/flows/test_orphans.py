@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 from urllib.request import Request, urlopen
@@ -27,7 +28,7 @@ from landuse.core.auth import authorization_header, login
 from landuse.core.errors import Unavailable
 from landuse.core.paths import INBOX, SERVICES
 from landuse.core.process import BOOT, HOST, STARTED, identity, record_process
-from pipelines.services import deploy, inbox, processes
+from pipelines.services import deploy, inbox, orphans, processes
 from pipelines.services.client import prefect_client
 from pipelines.services.orphans import PID_FILES, crash_orphaned_runs
 from pipelines.steps.commands import flow_lock
@@ -121,6 +122,18 @@ def test_active_runs_and_those_of_another_machine_need_no_server_request(no_serv
     (PID_FILES / "elsewhere.json").write_text(json.dumps(identity() | elsewhere))
     crash_orphaned_runs()
     assert recorded_runs() == ["elsewhere", "here"]
+
+
+def test_the_run_of_a_pid_file_that_a_power_cut_emptied_is_ended(
+    work_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[UUID] = []
+    monkeypatch.setattr(orphans, "prefect_client", nullcontext)
+    monkeypatch.setattr(orphans, "end_run", lambda _, run: ended.append(run))
+    PID_FILES.mkdir()
+    (PID_FILES / f"{(run := uuid4())}.json").touch()
+    crash_orphaned_runs()
+    assert ended == [run] and recorded_runs() == []
 
 
 # A real server
