@@ -2,18 +2,17 @@
 
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copy2, copytree
+from shutil import copy2
 from typing import Any
 
 import numpy as np
 import yaml
+from shared import copy_with_store
 
 from landuse import sample
 
@@ -106,10 +105,9 @@ def write_weights(path: Path, alpha: float) -> None:
     backbone.save_weights(path)
 
 
-def small_project(folder: Path) -> Workspace:
+def small_project(folder: Path, weights: Path) -> Workspace:
     """Create a committed clone of the current project below a folder: the sample, with little to train."""
-    work = Workspace(folder / "project", folder / "own.weights.h5")
-    write_weights(work.weights, alpha=0.35)
+    work = Workspace(folder / "project", weights)
     clone(work.folder)
     (work.folder / "params.yaml").write_bytes((ROOT / "presets" / "sample.yaml").read_bytes())
     work.change(lambda params: make_small(params, work.weights))
@@ -119,13 +117,7 @@ def small_project(folder: Path) -> Workspace:
 
 def copy_project(work: Workspace, folder: Path) -> Workspace:
     """Copy a project to a new folder, with its store's paths rewritten; the weights file is shared."""
-    copytree(work.folder, folder)
-    with closing(sqlite3.connect(folder / "mlflow.db")) as store, store:
-        for (table,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            for _, column, *_ in store.execute(f"PRAGMA table_info({table})").fetchall():
-                change = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)"
-                store.execute(change, (f"{work.folder}/", f"{folder}/", f"{work.folder}/"))
-    return Workspace(folder, work.weights)
+    return Workspace(copy_with_store(work.folder, folder), work.weights)
 
 
 def clone(folder: Path) -> None:

@@ -1,0 +1,36 @@
+"""Projects that are built once for all processes of `pytest -n`, and copied by each that needs them."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from shutil import copytree, rmtree
+
+import pytest
+from filelock import FileLock
+
+
+def build_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """Return a folder of this test run that the first process to ask for it builds. Read-only from then on."""
+    base = temporary.getbasetemp()
+    folder = (base if temporary.getbasetemp().name[:6] != "popen-" else base.parent) / "shared" / name
+    folder.parent.mkdir(exist_ok=True)
+    complete = folder.with_suffix(".complete")
+    with FileLock(folder.with_suffix(".lock")):
+        if not complete.exists():
+            rmtree(folder, ignore_errors=True)  # another process failed to build it
+            folder.mkdir()
+            build(folder)
+            complete.touch()
+    return folder
+
+
+def copy_with_store(source: Path, folder: Path) -> Path:
+    """Copy a folder to a new one, with the paths in its MLflow store rewritten."""
+    copytree(source, folder, symlinks=True)
+    with closing(sqlite3.connect(folder / "mlflow.db")) as store, store:
+        for (table,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            for _, column, *_ in store.execute(f"PRAGMA table_info({table})").fetchall():
+                change = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)"
+                store.execute(change, (f"{source}/", f"{folder}/", f"{source}/"))
+    return folder
