@@ -11,13 +11,14 @@ from unittest import mock
 import pytest
 import tiny
 from shared import build_once, copy_with_store
-from workspace import Workspace, copy_project, small_project, write_weights
+from workspace import WEIGHTS, Workspace, copy_project, small_project
 from xdist.scheduler import LoadFileScheduling
 
 from landuse.core.environment import PYTHON_STARTUP, sanitize_environment
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+ON_FRESH = ("test_fresh.py", "test_guarded.py")  # on the same servers
 USER_VARIABLES = (
     *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),  # they would treat a pipe as a terminal
     *PYTHON_STARTUP,  # these would restart the tests
@@ -29,9 +30,17 @@ os.environ |= {"GIT_CONFIG_GLOBAL": str(TESTS / "gitconfig"), "GIT_CONFIG_NOSYST
 sanitize_environment()
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable) -> LoadFileScheduling:
-    """Return the scheduler for `pytest -n`: the tests of a file share servers and projects, so one process has them."""
-    return LoadFileScheduling(config, log)
+class FileScheduling(LoadFileScheduling):
+    """Runs the tests of a file in one process, since they share servers and projects, and so do those of ON_FRESH."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "fresh" if Path(file).name in ON_FRESH else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable) -> FileScheduling:
+    """Return the scheduler for `pytest -n`."""
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -75,24 +84,24 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of random weights that `small_project` names."""
-    built = build_once(tmp_path_factory, "weights", lambda folder: write_weights(folder / "own.weights.h5", alpha=0.35))
-    return built / "own.weights.h5"
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A committed clone with little to train, in which nothing ran; its copies have the same commit. Read-only."""
+    folder = build_once(tmp_path_factory, "untouched", small_project)
+    return Workspace(folder / "project", folder / WEIGHTS)
 
 
 @pytest.fixture(scope="session")
-def whole_run(tmp_path_factory: pytest.TempPathFactory, small_weights: Path) -> Workspace:
-    """A committed clone in which `landuse ingest` and `dvc repro` have completed. Read-only."""
+def whole_run(tmp_path_factory: pytest.TempPathFactory, untouched: Workspace) -> Workspace:
+    """Such a clone in which `landuse ingest` and `dvc repro` have completed. Read-only."""
 
     def run_pipeline(folder: Path) -> None:
-        work = small_project(folder, small_weights)
+        work = copy_project(untouched, folder / "project")
         work.ok("landuse", "ingest")
         work.ok("dvc", "repro")
         work.commit()
 
-    built = build_once(tmp_path_factory, "pipeline", run_pipeline) / "project"
-    return copy_project(Workspace(built, small_weights), tmp_path_factory.mktemp("pipeline") / "project")
+    built = Workspace(build_once(tmp_path_factory, "pipeline", run_pipeline) / "project", untouched.weights)
+    return copy_project(built, tmp_path_factory.mktemp("pipeline") / "project")
 
 
 @pytest.fixture(scope="session")

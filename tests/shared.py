@@ -1,5 +1,6 @@
 """Projects that are built once for all processes of `pytest -n`, and copied by each that needs them."""
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -13,7 +14,7 @@ from filelock import FileLock
 def build_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
     """Return a folder of this test run that the first process to ask for it builds. Read-only from then on."""
     base = temporary.getbasetemp()
-    folder = (base if temporary.getbasetemp().name[:6] != "popen-" else base.parent) / "shared" / name
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / name
     folder.parent.mkdir(exist_ok=True)
     complete = folder.with_suffix(".complete")
     with FileLock(folder.with_suffix(".lock")):
@@ -26,11 +27,17 @@ def build_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Pa
 
 
 def copy_with_store(source: Path, folder: Path) -> Path:
-    """Copy a folder to a new one, with the paths in its MLflow store rewritten."""
+    """Copy a folder to a new one, with the paths in its MLflow store rewritten if it has one."""
     copytree(source, folder, symlinks=True)
-    with closing(sqlite3.connect(folder / "mlflow.db")) as store, store:
+    if (folder / "mlflow.db").exists():
+        replace_paths(folder / "mlflow.db", f"{source}/", f"{folder}/")
+    return folder
+
+
+def replace_paths(database: Path, old: str, new: str) -> None:
+    """Replace the beginnings of paths in every column of an SQLite database."""
+    with closing(sqlite3.connect(database)) as store, store:
         for (table,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             for _, column, *_ in store.execute(f"PRAGMA table_info({table})").fetchall():
                 change = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)"
-                store.execute(change, (f"{source}/", f"{folder}/", f"{source}/"))
-    return folder
+                store.execute(change, (old, new, old))

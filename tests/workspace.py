@@ -18,6 +18,7 @@ from landuse import sample
 
 ROOT = Path(__file__).parents[1]
 SIDE = 96
+WEIGHTS = "own.weights.h5"
 TIMEOUT_SECONDS = 900  # longer than any command takes, in case one hangs
 IDENTITY = {f"GIT_{role}_{key}": "tester" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 
@@ -105,9 +106,10 @@ def write_weights(path: Path, alpha: float) -> None:
     backbone.save_weights(path)
 
 
-def small_project(folder: Path, weights: Path) -> Workspace:
+def small_project(folder: Path) -> Workspace:
     """Create a committed clone of the current project below a folder: the sample, with little to train."""
-    work = Workspace(folder / "project", weights)
+    work = Workspace(folder / "project", folder / WEIGHTS)
+    write_weights(work.weights, alpha=0.35)
     clone(work.folder)
     (work.folder / "params.yaml").write_bytes((ROOT / "presets" / "sample.yaml").read_bytes())
     work.change(lambda params: make_small(params, work.weights))

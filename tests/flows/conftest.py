@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fresh import NOT_YET, Fresh, receiver, running_project, signed_in, wait_for
 from processes import ROOT
-from workspace import small_project
+from workspace import Workspace, copy_project
 
 from landuse.core.paths import INBOX, SERVICES
 from pipelines.steps import commands
@@ -25,10 +25,9 @@ def webhook() -> Iterator[HTTPServer]:
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory, small_weights: Path, webhook: HTTPServer) -> Iterator[Fresh]:
+def fresh(tmp_path_factory: pytest.TempPathFactory, untouched: Workspace, webhook: HTTPServer) -> Iterator[Fresh]:
     """A new project right after its first `make up`."""
-    with running_project(small_project(tmp_path_factory.mktemp("fresh"), small_weights)) as fresh:
-        fresh.work.commit()
+    with running_project(copy_project(untouched, tmp_path_factory.mktemp("fresh") / "project")) as fresh:
         fresh.pipelines("up")
         with signed_in(fresh):
             yield fresh
