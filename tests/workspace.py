@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import copy2
 from typing import Any
@@ -19,6 +20,8 @@ from landuse import sample
 ROOT = Path(__file__).parents[1]
 SIDE = 96
 WEIGHTS = "own.weights.h5"
+LATER = datetime.now(UTC) + timedelta(days=30)
+NOT_YET = f"0 3 {LATER.day} {LATER.month} *"  # a schedule that is not due during the tests, and yet planned by Prefect
 TIMEOUT_SECONDS = 900  # longer than any command takes, in case one hangs
 IDENTITY = {f"GIT_{role}_{key}": "tester" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 

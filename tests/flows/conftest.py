@@ -7,9 +7,9 @@ from http.server import HTTPServer
 from pathlib import Path
 
 import pytest
-from fresh import NOT_YET, Fresh, receiver, running_project, signed_in, wait_for
+from fresh import Fresh, receiver, running_project, signed_in, wait_for
 from processes import ROOT
-from workspace import Workspace, copy_project
+from workspace import NOT_YET, Workspace, copy_project
 
 from landuse.core.paths import INBOX, SERVICES
 from pipelines.steps import commands
@@ -34,11 +34,12 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, untouched: Workspace, webhoo
 
 
 @pytest.fixture(scope="session")
-def scheduled(fresh: Fresh) -> Iterator[dict]:
+def scheduled(fresh: Fresh, request: pytest.FixtureRequest) -> Iterator[dict]:
     """The run of a schedule that `make up` takes over and that is due soon after; it trained the first champion."""
     due = datetime.now(UTC) + LEAD_TIME
     fresh.work.replace("prefect.yaml", NOT_YET, f"{due.minute} {due.hour} * * *")
     fresh.pipelines("up")
+    request.getfixturevalue("whole_run")  # which others need; it is built while this one waits
     run = wait_for(lambda: next(iter(fresh.runs("retraining")), None), 600)
     yield fresh.wait_until_completed(run["id"])
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -20,14 +19,12 @@ from urllib.request import Request, urlopen
 from zipfile import ZipFile
 
 from ports import free_port
-from workspace import Workspace
+from workspace import NOT_YET, Workspace
 
 from landuse import sample
 from landuse.core.auth import authorization_header
 from landuse.core.paths import LOGIN
 
-LATER = datetime.now(UTC) + timedelta(days=30)  # not due during the tests, and soon enough for Prefect to plan it
-NOT_YET = f"0 3 {LATER.day} {LATER.month} *"
 FINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 LENIENT_GATE = {
     "min_images": 1, "min_accuracy": 0.0, "min_macro_f1": 0.0, "min_class_recall": 0.0, "max_calibration_error": 1.0,
