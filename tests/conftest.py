@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import tiny
-from shared import build_once, copy_with_store
+from shared import build_once, build_or_copy
 from workspace import WEIGHTS, Workspace, copy_project, small_project
 from xdist.scheduler import LoadFileScheduling
 
@@ -107,8 +107,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, untouched: Workspace) ->
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny project after validate, extract, split, train and evaluate."""
-    built = build_once(tmp_path_factory, "finished", run_tiny_project)
-    return copy_with_store(built, tmp_path_factory.mktemp("finished") / "project")
+    return build_or_copy(tmp_path_factory, "finished", run_tiny_project)
 
 
 def run_tiny_project(folder: Path) -> None:
@@ -159,8 +158,7 @@ def trained_copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="session")
 def gallery_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a project whose registry holds four models and no champion; see `gallery`."""
-    built = build_once(tmp_path_factory, "gallery", register_gallery)
-    return copy_with_store(built, tmp_path_factory.mktemp("gallery") / "project")
+    return build_or_copy(tmp_path_factory, "gallery", register_gallery)
 
 
 def register_gallery(folder: Path) -> None:

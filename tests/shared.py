@@ -13,9 +13,7 @@ from filelock import FileLock
 
 def build_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
     """Return a folder of this test run that the first process to ask for it builds. Read-only from then on."""
-    base = temporary.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / name
-    folder.parent.mkdir(exist_ok=True)
+    folder = shared_folder(temporary, name)
     complete = folder.with_suffix(".complete")
     with FileLock(folder.with_suffix(".lock")):
         if not complete.exists():
@@ -23,6 +21,29 @@ def build_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Pa
             folder.mkdir()
             build(folder)
             complete.touch()
+    return folder
+
+
+def build_or_copy(temporary: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """Return a folder with an MLflow store of this process's own, copied from the first process that built it.
+
+    That one keeps what it built, since MLflow remembers where the files of a run are.
+    """
+    own, folder = temporary.mktemp(name) / "project", shared_folder(temporary, name)
+    with FileLock(folder.with_suffix(".lock")):
+        if folder.exists():
+            return copy_with_store(folder, own)
+        own.mkdir()
+        build(own)
+        copy_with_store(own, folder)
+    return own
+
+
+def shared_folder(temporary: pytest.TempPathFactory, name: str) -> Path:
+    """Return the path of a folder that all processes of this test run share."""
+    base = temporary.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / name
+    folder.parent.mkdir(exist_ok=True)
     return folder
 
 
