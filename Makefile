@@ -17,7 +17,7 @@ ifneq ($(findstring :,$(CURDIR)),)
 $(error $(CURDIR) has a colon, which no PATH can hold: move the project to another folder)
 endif
 
-.PHONY: run up down status test mutants docs ui bench lock clean
+.PHONY: run up down status test test-all mutants docs ui bench lock clean
 
 run: .venv/run    ## from the source in params.yaml to a champion, if it is good enough
 	landuse ingest
@@ -42,12 +42,12 @@ down: .venv/run    ## end what `make up` started
 status: .venv/run    ## what is up, what is scheduled, what ran last
 	@python -m pipelines status
 
-test: .venv/dev    ## every check: style, layers, types, tests on two cores; ARGS="-m 'not slow'" leaves out the slow ones
+test test-all: .venv/dev    ## style, layers, types and tests; `test` leaves out the slow ones, and runs one pipeline on real servers
 	ruff check
 	ruff format --check
 	lint-imports
 	mypy
-	pytest --numprocesses 2 $(ARGS)
+	pytest --numprocesses 3 $(if $(filter test,$@),-m "not slow") $(ARGS)
 
 mutants: .venv/dev    ## small changes of MODULE that TESTS do not notice; every one takes a run of these, so start it by hand
 	sh tests/mutants.sh $(MODULE) $(TESTS)

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import copy, copytree, ignore_patterns, which
@@ -9,37 +10,37 @@ from unittest import mock
 
 import pytest
 import tiny
-from xdist.scheduler import LoadScopeScheduling
+from shared import build_once, build_or_copy
+from workspace import WEIGHTS, Workspace, copy_project, small_project
+from xdist.scheduler import LoadFileScheduling
 
 from landuse.core.environment import PYTHON_STARTUP, sanitize_environment
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-ON_THEIR_OWN = ("test_killed.py",)  # takes as long as all other flow tests together
+ON_FRESH = ("test_fresh.py", "test_guarded.py")  # on the same servers
 USER_VARIABLES = (
     *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),  # they would treat a pipe as a terminal
     *PYTHON_STARTUP,  # these would restart the tests
 )
 for variable in USER_VARIABLES:
     os.environ.pop(variable, None)
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # dvc, mlflow and landuse of this Python
 os.environ |= {"GIT_CONFIG_GLOBAL": str(TESTS / "gitconfig"), "GIT_CONFIG_NOSYSTEM": "1", "PYTHONUTF8": "1"}
 sanitize_environment()
 
 
-class FolderScheduling(LoadScopeScheduling):
-    """Runs the tests of a file, or of a subfolder, in one process, since they share servers and projects.
-
-    Files in ON_THEIR_OWN have their own servers and run in parallel with the rest of their folder.
-    """
+class FileScheduling(LoadFileScheduling):
+    """Runs the tests of a file in one process, since they share servers and projects, and so do those of ON_FRESH."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = ROOT / nodeid.partition("::")[0]
-        return file.name if file.parent == TESTS or file.name in ON_THEIR_OWN else file.parent.name
+        file = nodeid.partition("::")[0]
+        return "fresh" if Path(file).name in ON_FRESH else file
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable) -> FolderScheduling:
-    """Return the scheduler for `pytest -n 2`."""
-    return FolderScheduling(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable) -> FileScheduling:
+    """Return the scheduler for `pytest -n`."""
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +84,34 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A committed clone with little to train, in which nothing ran; its copies have the same commit. Read-only."""
+    folder = build_once(tmp_path_factory, "untouched", small_project)
+    return Workspace(folder / "project", folder / WEIGHTS)
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, untouched: Workspace) -> Workspace:
+    """Such a clone in which `landuse ingest` and `dvc repro` have completed. Read-only."""
+
+    def run_pipeline(folder: Path) -> None:
+        work = copy_project(untouched, folder / "project")
+        work.ok("landuse", "ingest")
+        work.ok("dvc", "repro")
+        work.commit()
+
+    built = Workspace(build_once(tmp_path_factory, "pipeline", run_pipeline) / "project", untouched.weights)
+    return copy_project(built, tmp_path_factory.mktemp("pipeline") / "project")
+
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny project after validate, extract, split, train and evaluate."""
+    return build_or_copy(tmp_path_factory, "finished", run_tiny_project)
+
+
+def run_tiny_project(folder: Path) -> None:
+    """Run the stages up to evaluate in a tiny project."""
     import keras
 
     from landuse.evaluate import evaluate
@@ -94,7 +121,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from landuse.train import train
     from landuse.validate import validate
 
-    folder = tmp_path_factory.mktemp("finished")
     tiny.make_project(folder)
     with pytest.MonkeyPatch.context() as patch:
         use_folder(folder, folder, patch)
@@ -105,7 +131,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         keras.utils.clear_session()  # number layers from 1, as in a new process
         train(params.train)
         evaluate(params.evaluate)
-    return folder
 
 
 def use_folder(folder: Path, finished: Path, patch: pytest.MonkeyPatch) -> None:
@@ -133,14 +158,17 @@ def trained_copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="session")
 def gallery_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a project whose registry holds four models and no champion; see `gallery`."""
+    return build_or_copy(tmp_path_factory, "gallery", register_gallery)
+
+
+def register_gallery(folder: Path) -> None:
+    """Train and register the models of the gallery."""
     import gallery
 
-    folder = tmp_path_factory.mktemp("gallery")
     with pytest.MonkeyPatch.context() as patch:
         use_folder(folder, folder, patch)
         gallery.make_project(folder)
         gallery.register_all()
-    return folder
 
 
 @pytest.fixture

@@ -242,6 +242,7 @@ def test_a_truncated_output_of_an_earlier_stage_is_named_with_how_to_restore_it(
         assert f"artifacts/{name} is damaged: dvc repro makes it again" in refusal_of(verb)
 
 
+@pytest.mark.slow
 def test_a_parquet_file_with_any_wrong_byte_is_read_or_reported_as_damaged(trained_copy: Path) -> None:
     path = Path("artifacts/manifest.parquet")
     whole, damaged = path.read_bytes(), 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from workspace import small_project
+from workspace import Workspace, copy_project
 
 from landuse.project.dvc_repo import release_stale_locks, repository
 
@@ -81,8 +81,8 @@ def test_a_running_stage_keeps_its_lock_and_a_killed_one_loses_it(holders: Path)
 
 
 @pytest.mark.slow
-def test_dvc_keeps_its_state_in_a_folder_that_only_its_user_can_access(tmp_path: Path) -> None:
-    work = small_project(tmp_path)
+def test_dvc_keeps_its_state_in_a_folder_that_only_its_user_can_access(tmp_path: Path, untouched: Workspace) -> None:
+    work = copy_project(untouched, tmp_path / "project")
     (work.folder / ".dvc" / "tmp").mkdir(mode=0o755, exist_ok=True)  # as DVC would create it
     work.ok("landuse", "ingest", DVC_SITE_CACHE_DIR="")
     assert list((work.folder / ".dvc" / "tmp" / "site" / "repo").iterdir())

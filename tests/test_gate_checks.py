@@ -224,6 +224,7 @@ for check in check_robustness(classifier, scored, SimpleNamespace(max_disturbed_
 """
 
 
+@pytest.mark.slow
 def test_robustness_checks_work_without_docstrings() -> None:
     command = [sys.executable, "-OO", "-c", WITHOUT_DOCSTRINGS]
     done = subprocess.run(command, capture_output=True, text=True, env=tiny.WITHOUT_BYTECODE)

@@ -149,6 +149,7 @@ def test_code_of_a_forged_version_never_runs(forge: Forgery, tmp_path: Path, mon
     assert not trace.exists()
 
 
+@pytest.mark.slow
 def test_a_version_with_unknown_code_is_served_and_restored_without_it(tmp_path: Path) -> None:
     folder = fetch_files("1", tmp_path / "old")
     forge_script(folder, "raise RuntimeError('run')\n")

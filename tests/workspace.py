@@ -2,23 +2,26 @@
 
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from shutil import copy2, copytree
+from shutil import copy2
 from typing import Any
 
 import numpy as np
 import yaml
+from shared import copy_with_store
 
 from landuse import sample
 
 ROOT = Path(__file__).parents[1]
 SIDE = 96
+WEIGHTS = "own.weights.h5"
+LATER = datetime.now(UTC) + timedelta(days=30)
+NOT_YET = f"0 3 {LATER.day} {LATER.month} *"  # a schedule that is not due during the tests, and yet planned by Prefect
 TIMEOUT_SECONDS = 900  # longer than any command takes, in case one hangs
 IDENTITY = {f"GIT_{role}_{key}": "tester" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 
@@ -108,7 +111,7 @@ def write_weights(path: Path, alpha: float) -> None:
 
 def small_project(folder: Path) -> Workspace:
     """Create a committed clone of the current project below a folder: the sample, with little to train."""
-    work = Workspace(folder / "project", folder / "own.weights.h5")
+    work = Workspace(folder / "project", folder / WEIGHTS)
     write_weights(work.weights, alpha=0.35)
     clone(work.folder)
     (work.folder / "params.yaml").write_bytes((ROOT / "presets" / "sample.yaml").read_bytes())
@@ -119,13 +122,7 @@ def small_project(folder: Path) -> Workspace:
 
 def copy_project(work: Workspace, folder: Path) -> Workspace:
     """Copy a project to a new folder, with its store's paths rewritten; the weights file is shared."""
-    copytree(work.folder, folder)
-    with closing(sqlite3.connect(folder / "mlflow.db")) as store, store:
-        for (table,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            for _, column, *_ in store.execute(f"PRAGMA table_info({table})").fetchall():
-                change = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)"
-                store.execute(change, (f"{work.folder}/", f"{folder}/", f"{work.folder}/"))
-    return Workspace(folder, work.weights)
+    return Workspace(copy_with_store(work.folder, folder), work.weights)
 
 
 def clone(folder: Path) -> None:

@@ -5,17 +5,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import HTTPServer
 from pathlib import Path
-from shutil import copytree
 
 import pytest
-from fresh import NEVER, Fresh, receiver, running_project, signed_in, wait_for
+from fresh import Fresh, receiver, running_project, signed_in, wait_for
 from processes import ROOT
-from workspace import Workspace
+from workspace import NOT_YET, Workspace, copy_project
 
 from landuse.core.paths import INBOX, SERVICES
 from pipelines.steps import commands
 
-LEAD_TIME = timedelta(minutes=2)
+LEAD_TIME = timedelta(seconds=100)  # at least 40 s before the full minute, which are left to make up
 
 
 @pytest.fixture(scope="session")
@@ -26,33 +25,23 @@ def webhook() -> Iterator[HTTPServer]:
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory, webhook: HTTPServer) -> Iterator[Fresh]:
-    """A new project right after its first `make up`; its schedule is due within three minutes."""
-    folder = tmp_path_factory.mktemp("fresh")
-    with running_project(folder) as fresh:
-        due = datetime.now(UTC) + LEAD_TIME + timedelta(minutes=1)
-        fresh.work.replace("prefect.yaml", NEVER, f"{due.minute} {due.hour} * * *")
-        fresh.work.commit()
-        copytree(fresh.work.folder, folder / "bare")
+def fresh(tmp_path_factory: pytest.TempPathFactory, untouched: Workspace, webhook: HTTPServer) -> Iterator[Fresh]:
+    """A new project right after its first `make up`."""
+    with running_project(copy_project(untouched, tmp_path_factory.mktemp("fresh") / "project")) as fresh:
         fresh.pipelines("up")
         with signed_in(fresh):
             yield fresh
 
 
 @pytest.fixture(scope="session")
-def bare(fresh: Fresh) -> Workspace:
-    """A copy of the project in which only `landuse ingest` and `dvc repro` ran."""
-    work = Workspace(fresh.work.folder.parent / "bare", fresh.work.weights)
-    work.ok("landuse", "ingest")
-    work.ok("dvc", "repro")
-    return work
-
-
-@pytest.fixture(scope="session")
-def scheduled(fresh: Fresh, bare: Workspace) -> dict:
-    """The scheduled run, which trained the first champion; `bare` runs until it is due."""
+def scheduled(fresh: Fresh, request: pytest.FixtureRequest) -> Iterator[dict]:
+    """The run of a schedule that `make up` takes over and that is due soon after; it trained the first champion."""
+    due = datetime.now(UTC) + LEAD_TIME
+    fresh.work.replace("prefect.yaml", NOT_YET, f"{due.minute} {due.hour} * * *")
+    fresh.pipelines("up")
+    request.getfixturevalue("whole_run")  # which others need; it is built while this one waits
     run = wait_for(lambda: next(iter(fresh.runs("retraining")), None), 600)
-    return fresh.wait_until_completed(run["id"])
+    yield fresh.wait_until_completed(run["id"])
 
 
 @pytest.fixture

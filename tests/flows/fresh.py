@@ -19,13 +19,12 @@ from urllib.request import Request, urlopen
 from zipfile import ZipFile
 
 from ports import free_port
-from workspace import Workspace, small_project
+from workspace import NOT_YET, Workspace
 
 from landuse import sample
 from landuse.core.auth import authorization_header
 from landuse.core.paths import LOGIN
 
-NEVER = "0 3 29 2 *"  # a schedule that is not due during the tests, so that only they start runs
 FINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 LENIENT_GATE = {
     "min_images": 1, "min_accuracy": 0.0, "min_macro_f1": 0.0, "min_class_recall": 0.0, "max_calibration_error": 1.0,
@@ -180,12 +179,11 @@ def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
 
 
 @contextmanager
-def running_project(folder: Path) -> Iterator[Fresh]:
-    """Yield a project with a lenient gate and short waits; run `down` at the end."""
-    work = small_project(folder)
+def running_project(work: Workspace) -> Iterator[Fresh]:
+    """Give a project a lenient gate and short waits, and free ports to run on; run `down` at the end."""
     work.change(lambda params: params["promote"].update(LENIENT_GATE))
     work.change(lambda params: params["pipelines"].update(settle_seconds=1, retry_seconds=[1, 2]))
-    work.replace("prefect.yaml", "0 3 * * *", NEVER)
+    work.replace("prefect.yaml", "0 3 * * *", NOT_YET)
     ports = {"LANDUSE_PREFECT_PORT": free_port(), "LANDUSE_MLFLOW_PORT": free_port()}
     fresh = Fresh(work, ports | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"})
     try:

@@ -89,6 +89,7 @@ def test_unrelated_errors_and_a_stop_are_not_counted(error: BaseException) -> No
     assert "it broke again" in refusal_reason()
 
 
+@pytest.mark.slow
 def test_a_flow_killed_during_ingestion_counts_as_a_failed_attempt(caplog: pytest.LogCaptureFixture) -> None:
     arrive("older.zip")
     os.utime(INBOX / "older.zip", (0, 0))

@@ -1,4 +1,7 @@
-"""End to end: one project on real servers retrains and promotes by itself. The tests run in order."""
+"""End to end: one project on real servers retrains and promotes by itself. The tests run in order.
+
+The first ones are part of `make test`: the whole way from a schedule to a champion, on real servers.
+"""
 
 import json
 import re
@@ -17,7 +20,6 @@ from workspace import Workspace
 from landuse import sample
 from pipelines.steps.commands import BUSY
 
-pytestmark = pytest.mark.slow
 NAME = "landuse-sample"
 
 
@@ -56,10 +58,12 @@ def test_the_scheduled_run_ingests_trains_and_promotes_the_first_champion(fresh:
     assert champion(fresh) == "1"
 
 
-def test_a_bare_dvc_repro_gives_the_same_lock_file_and_metrics(fresh: Fresh, scheduled: dict, bare: Workspace) -> None:
+def test_a_bare_dvc_repro_gives_the_same_lock_file_and_metrics(
+    fresh: Fresh, scheduled: dict, whole_run: Workspace
+) -> None:
     for name in ("dvc.lock", "artifacts/metrics.json", "artifacts/splits.csv", "artifacts/predictions.csv"):
-        assert (bare.folder / name).read_bytes() == (fresh.work.folder / name).read_bytes(), name
-    assert bare.stale() == fresh.work.stale() == {}
+        assert (whole_run.folder / name).read_bytes() == (fresh.work.folder / name).read_bytes(), name
+    assert whole_run.stale() == fresh.work.stale() == {}
 
 
 def test_a_run_with_nothing_new_trains_nothing(fresh: Fresh, scheduled: dict) -> None:
@@ -68,6 +72,7 @@ def test_a_run_with_nothing_new_trains_nothing(fresh: Fresh, scheduled: dict) ->
     assert "train" not in fresh.task_states(run["id"])
 
 
+@pytest.mark.slow
 def test_a_burst_of_arrivals_starts_one_run_on_the_newest(fresh: Fresh, scheduled: dict, tmp_path: Path) -> None:
     known_ids, before = {run["id"] for run in fresh.runs("retraining")}, version(fresh.work)
     first, second = archive(tmp_path / "first.zip", 0, 20), archive(tmp_path / "second.zip", 0, 22)
@@ -96,6 +101,7 @@ def check_artifacts(fresh: Fresh, run: dict, before: str) -> None:
     assert {progress["data"] for progress in artifacts["progress"]} == {100.0}
 
 
+@pytest.mark.slow
 def test_a_refused_arrival_changes_nothing_and_the_next_good_one_is_ingested(
     fresh: Fresh, scheduled: dict, tmp_path: Path
 ) -> None:
@@ -116,6 +122,7 @@ def test_a_refused_arrival_changes_nothing_and_the_next_good_one_is_ingested(
     assert run["name"].endswith("-new-data")
 
 
+@pytest.mark.slow
 def test_overridden_params_leave_the_project_unchanged(fresh: Fresh, scheduled: dict) -> None:
     files = [fresh.work.folder / name for name in ("params.yaml", "dvc.lock", "artifacts/metrics.json")]
     before = [path.read_bytes() for path in files]
@@ -128,6 +135,7 @@ def test_overridden_params_leave_the_project_unchanged(fresh: Fresh, scheduled: 
     assert training_run.data.params["train.learning_rate"] == "0.003"
 
 
+@pytest.mark.slow
 def test_the_webhook_is_notified_of_a_promotion_a_refusal_and_a_failure(
     fresh: Fresh, scheduled: dict, webhook: HTTPServer
 ) -> None:
@@ -158,6 +166,7 @@ def test_a_url_in_the_parameters_is_rejected_before_the_server_stores_it(fresh: 
     assert stored and not [path for path in stored if b"planted" in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_simultaneous_runs_and_a_dvc_repro_wait_for_each_other(fresh: Fresh, scheduled: dict) -> None:
     fresh.work.change(lambda params: params["train"].update(seed=7))
     first, second = fresh.trigger("retraining", force=True), fresh.trigger("retraining", force=True)
@@ -171,6 +180,7 @@ def test_simultaneous_runs_and_a_dvc_repro_wait_for_each_other(fresh: Fresh, sch
     assert runs[0]["end_time"] <= runs[1]["start_time"]
 
 
+@pytest.mark.slow
 def test_a_run_without_the_mlflow_server_fails_and_the_next_one_recovers(fresh: Fresh, scheduled: dict) -> None:
     fresh.work.change(lambda params: params["train"].update(seed=8))
     fresh.kill("mlflow")

@@ -257,6 +257,7 @@ def test_a_copy_in_progress_is_waited_for_and_logged_once(
     assert inbox.next_arrival() == "inbox/set.zip" and len(caplog.messages) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["log.zip", "logs/a/day.log"])
 def test_an_arrival_that_never_settles_does_not_hold_up_another(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from fresh import Fresh, running_project, signed_in
 from mlflow import MlflowClient
+from workspace import Workspace, copy_project
 
 pytestmark = pytest.mark.slow
 EPOCHS = 20
@@ -17,9 +18,9 @@ CHANGES = count(3)  # values of views and seed that are new to every run, so tha
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
+def fresh(tmp_path_factory: pytest.TempPathFactory, whole_run: Workspace) -> Iterator[Fresh]:
     """A running project whose training is long enough to be killed halfway."""
-    with running_project(tmp_path_factory.mktemp("killed")) as fresh:
+    with running_project(copy_project(whole_run, tmp_path_factory.mktemp("killed") / "project")) as fresh:
         fresh.work.change(lambda params: params["train"].update(epochs=EPOCHS, patience=EPOCHS))
         fresh.pipelines("up")
         yield fresh

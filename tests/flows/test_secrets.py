@@ -13,7 +13,7 @@ import pytest
 from fresh import LENIENT_GATE, archive, wait_for
 from locked import DIRECT, login_server
 from ports import free_port
-from workspace import Workspace, small_project
+from workspace import Workspace, copy_project
 
 LOGIN = "planted-user", "plan@ted/pass[word"
 TOKEN = "planted-token#value"
@@ -61,11 +61,11 @@ def leaks(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, str]]:
+def finished_run(tmp_path_factory: pytest.TempPathFactory, untouched: Workspace) -> Iterator[tuple[Workspace, str]]:
     """A project with source and store behind logins after a retraining, and everything that was printed."""
     folder = tmp_path_factory.mktemp("secrets")
     (store_folder := folder / "kept").mkdir()
-    work = small_project(folder)
+    work = copy_project(untouched, folder / "project")
     work.change(lambda params: params["promote"].update(LENIENT_GATE))
     content = archive(folder / "set.zip", 0, 20).read_bytes()
     with ExitStack() as servers:

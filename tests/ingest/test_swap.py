@@ -81,6 +81,7 @@ def test_rejected_images_go_to_quarantine_with_their_report(settled: ingest.Inge
     assert files_in(Path("data")) == pictures() and Path("data.dvc").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_images_rejected_repeatedly_are_kept_once_with_every_report(settled: ingest.IngestResult) -> None:
     bad = zip_of(Path("../bad.zip"), pictures(10) | {"swamp/a.png": picture(20)})
     other = zip_of(Path("../other.zip"), pictures(10) | {"swamp/a.png": picture(30)})

@@ -1,9 +1,9 @@
-"""The whole pipeline, run once for real; tests read that run or change a copy of it."""
+"""Tests of the whole pipeline read a run of it, or change a copy of it."""
 
 from pathlib import Path
 
 import pytest
-from workspace import Workspace, copy_project, small_project
+from workspace import Workspace, copy_project
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -11,16 +11,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("slow")
-
-
-@pytest.fixture(scope="session")
-def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A committed clone in which `landuse ingest` and `dvc repro` have completed. Read-only."""
-    work = small_project(tmp_path_factory.mktemp("pipeline"))
-    work.ok("landuse", "ingest")
-    work.ok("dvc", "repro")
-    work.commit()
-    return work
 
 
 @pytest.fixture
