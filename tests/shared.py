@@ -62,3 +62,5 @@ def replace_paths(database: Path, old: str, new: str) -> None:
             for _, column, *_ in store.execute(f"PRAGMA table_info({table})").fetchall():
                 change = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)"
                 store.execute(change, (old, new, old))
+    with closing(sqlite3.connect(database)) as store:
+        store.execute("VACUUM")  # without room in it, like the original
