@@ -53,7 +53,8 @@ def by_family(scored: ScoredImages, families: tuple[tuple[str, ...], ...]) -> Sl
 
 def check_slicing(name: str, slices: Slices, correct: NDArray[np.bool_], params: PromoteParams) -> Check:
     """Check the accuracy of the worst slice; slices with too few images do not count."""
-    accuracies = {part: correct[mask].mean() for part, mask in slices.items() if mask.sum() >= params.min_slice_images}
+    judged = {part: mask for part, mask in slices.items() if mask.sum() >= params.min_slice_images}
+    accuracies = {part: float(correct[mask].mean()) for part, mask in judged.items()}
     detail = {part: slice_figures(correct[mask]) for part, mask in slices.items() if mask.any()}
     if not accuracies:
         too_few = f"not judged: no slice has {params.min_slice_images} images"
