@@ -1,6 +1,7 @@
 """Shared fixtures: an empty project, and projects in which the stages have run."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ for variable in USER_VARIABLES:
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # dvc, mlflow and landuse of this Python
 os.environ |= {"GIT_CONFIG_GLOBAL": str(TESTS / "gitconfig"), "GIT_CONFIG_NOSYSTEM": "1", "PYTHONUTF8": "1"}
 sanitize_environment()
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup pytest` ignores, and every command started here with it
 
 
 class FileScheduling(LoadFileScheduling):
