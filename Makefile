@@ -54,7 +54,7 @@ mutants: .venv/dev    ## small changes of MODULE that TESTS do not notice; every
 
 docs: .venv/dev    ## the documentation as a site with search, in docs/_build/html
 	python docs/generate.py
-	python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
+	python -m sphinx --fresh-env --write-all --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
 
 ui: .venv/run    ## the MLflow UI on this machine
 	@python -m pipelines ui

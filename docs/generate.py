@@ -31,6 +31,18 @@ CLI_INTRODUCTION = """\
 
 Every verb of `landuse`. Run them in the project's folder. `landuse --help` lists them, and each verb has `--help`, too.
 """
+MAKE_INTRODUCTION = """\
+# Make
+
+What `make` does in the project's folder. Each target first installs what it needs into `.venv`. `PYTHON=…` names the
+Python that `.venv` is made with, and `ARGS=…` adds options to the tests and to the benchmark.
+"""
+MAKE_END = """\
+Behind four of them is a program, `python -m pipelines`, with the verbs `up`, `down`, `status` and `ui`. In a container,
+`python -m pipelines up --wait` stays until it is told to end, or until a service dies: then it ends the others, names
+the dead one, and its exit code is 1. The verbs `work` and `watch` are the worker and the watcher of `inbox/`, which
+`up` starts.
+"""
 PARAMS_INTRODUCTION = """\
 # Parameters
 
@@ -46,6 +58,14 @@ and in whatever that starts. The first row that matches applies. Variables of no
 
 If you start `dvc`, `mlflow` or `prefect` yourself, they see your whole environment; the stages of `dvc repro` do not.
 """
+
+
+def make_page() -> str:
+    """Describe every target of the Makefile, by the comment beside it, and the programs behind some of them."""
+    text = (ROOT / "Makefile").read_text("utf-8")
+    targets = re.findall(r"^([a-z][a-z -]*):[^\n#]*## (.*)$", text, re.MULTILINE)
+    rows = [(f"`make {name}`", meaning) for names, meaning in targets for name in names.split()]
+    return "\n".join((MAKE_INTRODUCTION, *table(("target", "what it does"), rows), "", MAKE_END))
 
 
 def cli_page() -> str:
@@ -163,7 +183,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-PAGES = {"cli.md": cli_page, "params.md": params_page, "environment.md": environment_page}
+PAGES = {"make.md": make_page, "cli.md": cli_page, "params.md": params_page, "environment.md": environment_page}
 
 
 def generated() -> Iterator[tuple[Path, str]]:

@@ -85,6 +85,15 @@ def test_every_picture_and_relative_link_of_a_page_exists(page: Path) -> None:
         assert link.startswith(("http://", "https://")) or (page.parent / link).exists(), link
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_to_a_section_from_outside_the_site_lead_to_a_heading(name: str) -> None:
+    page = ROOT / name
+    for link, section in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text("utf-8")):
+        target = page.parent / link if link else page
+        headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
+        assert section in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, section
+
+
 def test_every_file_of_the_project_that_the_pages_name_exists() -> None:
     for path in mentions(r"(?:benchmarks|src|tests|pipelines|requirements|docs|presets)/[\w./]+\.\w+"):
         assert (ROOT / path).exists(), path
@@ -96,7 +105,7 @@ def test_the_readme_is_short() -> None:
     assert [line for line in text.splitlines() if len(line) > 120] == []
 
 
-@pytest.mark.parametrize("name", ["cli", "environment", "params"])
+@pytest.mark.parametrize("name", ["cli", "environment", "make", "params"])
 def test_the_generated_reference_is_that_of_the_code(name: str) -> None:
     script = f"from generate import PAGES; print(PAGES['{name}.md'](), end='')"
     done = subprocess.run([sys.executable, "-c", script], cwd=DOCS, capture_output=True, text=True, check=True)

@@ -304,7 +304,8 @@ PRINT_INSTALL = '[ "$1" = -c ] || echo .venv "$@" $PYTHONSAFEPATH $PIP_REQUIRE_H
 MAKE_ENVIRONMENT = """
 case "$1" in
   -c) case "$2" in *ensurepip*) exit ${WITHOUT_VENV:-0};; esac;;
-  -m) mkdir -p "$3/bin"; echo "$(basename "$0")" > "$3/made"; cp "$0" "$3/bin/python";;
+  -m) [ "$2" != pip ] || exit ${WITHOUT_PACKAGES:-0}
+      mkdir -p "$3/bin"; echo "$(basename "$0")" > "$3/made"; cp "$0" "$3/bin/python";;
 esac"""
 
 
@@ -324,7 +325,9 @@ def copy_makefile(folder: Path) -> None:
         (folder / name).touch()
 
 
-def make_without_environment(folder: Path, *pythons: str, **more: str) -> subprocess.CompletedProcess[str]:
+def make_without_environment(
+    folder: Path, *pythons: str, arguments: tuple[str, ...] = (), **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run `make .venv/run` where only these Pythons, and git if it is among them, are on the path."""
     copy_makefile(project := folder / "project")
     for name in ("make", "sh", "mkdir", "chmod", "rm", "basename", "cp", "touch"):
@@ -333,7 +336,8 @@ def make_without_environment(folder: Path, *pythons: str, **more: str) -> subpro
     for name in pythons:
         fake_program(folder / "bin" / name, MAKE_ENVIRONMENT)
     env = {"PATH": str(folder / "bin")} | more
-    return subprocess.run(["make", "--silent", ".venv/run"], cwd=project, env=env, capture_output=True, text=True)
+    command = ["make", "--silent", ".venv/run", *arguments]
+    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
 
 
 def test_make_takes_the_newest_python_that_works(tmp_path: Path) -> None:
@@ -341,6 +345,18 @@ def test_make_takes_the_newest_python_that_works(tmp_path: Path) -> None:
     done = make_without_environment(tmp_path, "git", "python3.11", "python3.12", "python3")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "project" / ".venv" / "made").read_text() == "python3.12\n"
+
+
+def test_make_takes_the_python_that_is_named(tmp_path: Path) -> None:
+    done = make_without_environment(tmp_path, "git", "python3.11", "python3.13", arguments=("PYTHON=python3.11",))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "project" / ".venv" / "made").read_text() == "python3.11\n"
+
+
+def test_a_failed_installation_names_the_compiler_that_it_may_need(tmp_path: Path) -> None:
+    done = make_without_environment(tmp_path, "git", "python3.13", WITHOUT_PACKAGES="1")
+    assert done.returncode == 2 and "the packages could not be installed" in done.stderr
+    assert "a C compiler is needed" in done.stderr and not (tmp_path / "project" / ".venv" / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,14 @@ from landuse.core.errors import LanduseError
 from landuse.ml.images import view
 from landuse.ml.perceptual_hash import difference_hashes
 from landuse.params import SplitParams
-from landuse.split import assign_subsets, group_near_duplicates, matching_pairs, pairs_by_embedding, split
+from landuse.split import (
+    assign_subsets,
+    group_near_duplicates,
+    matching_pairs,
+    pairs_by_embedding,
+    pairs_by_hash,
+    split,
+)
 
 SEEDS = range(12)
 AS_TRAINED = SplitParams(**tiny.CHANGES["split"])
@@ -187,6 +194,13 @@ def test_all_pairs_are_compared_across_blocks(monkeypatch: pytest.MonkeyPatch, b
     table = np.random.default_rng(1).random((50, 50)) < 0.1
     pairs = matching_pairs(50, lambda rows, others: table[rows, others])
     assert sorted(map(tuple, pairs.T.tolist())) == [(i, j) for i in range(50) for j in range(i, 50) if table[i, j]]
+
+
+def test_hashes_are_compared_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = manifest_of(np.random.default_rng(1).integers(0, 2**10, 50).tolist())
+    whole = set(map(tuple, pairs_by_hash(manifest, 2).T))
+    monkeypatch.setattr("landuse.split.BLOCK_PAIRS", 7 * 50)
+    assert set(map(tuple, pairs_by_hash(manifest, 2).T)) == whole and len(whole) > 50
 
 
 @pytest.mark.parametrize(("images", "test"), [(2, 0.2), (1, 0)])

@@ -18,9 +18,9 @@ CHANGES = count(3)  # values of views and seed that are new to every run, so tha
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory, whole_run: Workspace) -> Iterator[Fresh]:
+def fresh(tmp_path_factory: pytest.TempPathFactory, untouched: Workspace) -> Iterator[Fresh]:
     """A running project whose training is long enough to be killed halfway."""
-    with running_project(copy_project(whole_run, tmp_path_factory.mktemp("killed") / "project")) as fresh:
+    with running_project(copy_project(untouched, tmp_path_factory.mktemp("killed") / "project")) as fresh:
         fresh.work.change(lambda params: params["train"].update(epochs=EPOCHS, patience=EPOCHS))
         fresh.pipelines("up")
         yield fresh

@@ -39,9 +39,10 @@ class Row:
 VARIABLES = (
     Row(
         "landuse", ("LANDUSE_*",), OBEYED,
-        "ports of the servers, the Prefect server of a team (`LANDUSE_PREFECT_API_URL`) and its login "
-        "(`LANDUSE_PREFECT_API_AUTH_STRING`), the password of a team's MLflow server (`LANDUSE_MLFLOW_PASSWORD`), "
-        "the root of `serve`, data and weights of tests",
+        "ports of the servers (`LANDUSE_PREFECT_PORT`, `LANDUSE_MLFLOW_PORT`), the Prefect server of a team "
+        "(`LANDUSE_PREFECT_API_URL`) and its login (`LANDUSE_PREFECT_API_AUTH_STRING`), the password of a team's "
+        "MLflow server (`LANDUSE_MLFLOW_PASSWORD`), the root of `serve` (`LANDUSE_ROOT`), real images and weights of "
+        "tests and benchmarks (`LANDUSE_SOURCE`, `LANDUSE_WEIGHTS`); `.env.example` names those of containers",
     ),
     Row(
         "Python", (*PYTHON_STARTUP, UTF8), FIXED,
