@@ -5,12 +5,16 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from threading import Thread
+
+import psutil
 
 from landuse.core.addresses import public
 from landuse.core.environment import restrict_permissions, sanitize_environment
@@ -68,8 +72,7 @@ def up_and_wait() -> None:
 
     Raises LanduseError if one dies.
     """
-    for number in (signal.SIGINT, *termination_signals()):
-        signal.signal(number, exit_quietly)
+    exit_when_told()
     try:
         run_exclusively(up)
         wait_for_death()
@@ -79,9 +82,14 @@ def up_and_wait() -> None:
         run_exclusively(down)
 
 
-def exit_quietly(number: int, frame: object) -> None:
-    """Handle a signal: exit without an error."""
-    sys.exit()
+def exit_when_told() -> None:
+    """Exit without an error at Ctrl-C, SIGTERM or a closed terminal."""
+
+    def exit_quietly(number: int, frame: object) -> None:
+        sys.exit()
+
+    for number in (signal.SIGINT, *termination_signals()):
+        signal.signal(number, exit_quietly)
 
 
 def wait_for_death() -> None:
@@ -133,7 +141,7 @@ def print_state(name: str, is_up: bool, place: str) -> None:
 
 
 def ui() -> None:
-    """Replace this process by an MLflow server of the store, until Ctrl-C.
+    """Run an MLflow server of the store until Ctrl-C.
 
     Raises LanduseError if a server already has the store or the port.
     """
@@ -151,7 +159,22 @@ def ui() -> None:
         raise LanduseError(f"make up shows it at {server.address} already: {LOGIN_HINT}")
     processes.refuse_taken_port(server)
     print(f"{server.address} shows runs and models until Ctrl-C: {LOGIN_HINT}", flush=True)
-    os.execvpe(server.command[0], server.command, os.environ | {"MLFLOW_BACKEND_STORE_URI": store})
+    serve_until_told(server.command, os.environ | {"MLFLOW_BACKEND_STORE_URI": store})
+
+
+def serve_until_told(command: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    """Run a server until this process is told to end, or exit with the server's code if it ends by itself.
+
+    It is in a session of its own and gets SIGTERM, since at Ctrl-C it would print a traceback.
+    """
+    exit_when_told()
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        sys.exit(server.wait())
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            processes.terminate_tree(psutil.Process(server.pid))
+        kill_group(server.pid)
 
 
 def check_team_servers() -> dict[str, str]:

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 from base64 import b64encode
 from http.server import HTTPServer
 from pathlib import Path
+from subprocess import STDOUT
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -196,7 +198,7 @@ def test_make_ui_shows_the_store_only_with_the_login(fresh: Fresh, tmp_path: Pat
     port = free_port()
     env = fresh.work.env(LANDUSE_MLFLOW_PORT=port, PYTHONPATH=f"{ROOT}/src:{tmp_path}")
     command = (sys.executable, "-m", "pipelines", "ui")
-    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as ui:
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=STDOUT, text=True) as ui:
         try:
             assert f"http://127.0.0.1:{port}" in ui.stdout.readline()
             wait_for(lambda: is_reachable(f"http://127.0.0.1:{port}/health"), 60)
@@ -207,7 +209,10 @@ def test_make_ui_shows_the_store_only_with_the_login(fresh: Fresh, tmp_path: Pat
             taken = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
             assert taken.returncode == 1 and taken.stderr.startswith(f"landuse: port {port} is taken by process")
         finally:
-            ui.terminate()
+            ui.send_signal(signal.SIGINT)
+            printed = ui.communicate()[0]
+    assert ui.returncode == 0 and "Traceback" not in printed, printed
+    assert not is_reachable(f"http://127.0.0.1:{port}/health")
     served = subprocess.run(
         command, cwd=fresh.work.folder, env=fresh.work.env(**fresh.env), capture_output=True, text=True
     )
