@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from threading import Thread
+from types import FrameType
 
 import psutil
 
@@ -72,24 +73,24 @@ def up_and_wait() -> None:
 
     Raises LanduseError if one dies.
     """
-    exit_when_told()
+    when_told(exit_quietly)
     try:
         run_exclusively(up)
         wait_for_death()
     finally:
-        for number in (signal.SIGINT, *termination_signals()):
-            signal.signal(number, signal.SIG_IGN)
+        when_told(signal.SIG_IGN)
         run_exclusively(down)
 
 
-def exit_when_told() -> None:
-    """Exit without an error at Ctrl-C, SIGTERM or a closed terminal."""
-
-    def exit_quietly(number: int, frame: object) -> None:
-        sys.exit()
-
+def when_told(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    """Set the handler of Ctrl-C, SIGTERM and a closed terminal."""
     for number in (signal.SIGINT, *termination_signals()):
-        signal.signal(number, exit_quietly)
+        signal.signal(number, handler)
+
+
+def exit_quietly(number: int, frame: FrameType | None) -> None:
+    """Handle a signal: exit without an error."""
+    sys.exit()
 
 
 def wait_for_death() -> None:
@@ -167,11 +168,12 @@ def serve_until_told(command: tuple[str, ...], environment: Mapping[str, str]) -
 
     It is in a session of its own and gets SIGTERM, since at Ctrl-C it would print a traceback.
     """
-    exit_when_told()
+    when_told(exit_quietly)
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         sys.exit(server.wait())
     finally:
+        when_told(signal.SIG_IGN)
         with suppress(psutil.NoSuchProcess):
             processes.terminate_tree(psutil.Process(server.pid))
         kill_group(server.pid)

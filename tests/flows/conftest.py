@@ -7,8 +7,9 @@ from http.server import HTTPServer
 from pathlib import Path
 
 import pytest
-from fresh import Fresh, receiver, running_project, signed_in, wait_for
+from fresh import Fresh, receiver, running_project, signed_in
 from processes import ROOT
+from waiting import wait_for
 from workspace import NOT_YET, Workspace, copy_project
 
 from landuse.core.paths import INBOX, SERVICES

@@ -4,14 +4,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
 from pathlib import Path
 from threading import Thread
-from time import monotonic, sleep
+from time import sleep
 from typing import Any
 from unittest.mock import patch
 from urllib.error import HTTPError
@@ -19,18 +19,13 @@ from urllib.request import Request, urlopen
 from zipfile import ZipFile
 
 from ports import free_port
-from workspace import NOT_YET, Workspace
+from waiting import FINAL_STATES, wait_for
+from workspace import LENIENT_GATE, NOT_YET, Workspace
 
 from landuse import sample
 from landuse.core.auth import authorization_header
 from landuse.core.paths import LOGIN
 
-FINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-LENIENT_GATE = {
-    "min_images": 1, "min_accuracy": 0.0, "min_macro_f1": 0.0, "min_class_recall": 0.0, "max_calibration_error": 1.0,
-    "margin": 1.0, "significance": 0.0, "max_class_fall": 1.0, "min_slice_accuracy": 0.0,
-    "max_disturbed_fall": 1.0, "max_latency_ms": 10_000,
-}  # fmt: skip
 SAVE_WEBHOOK_BLOCK = """
 import sys
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
@@ -166,16 +161,6 @@ class Fresh:
         part = self.work.folder / "inbox" / f"{name}.part"
         part.write_bytes(archive.read_bytes())
         part.rename(part.with_suffix(""))
-
-
-def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
-    """Return the first truthy value of `condition`. Fails after `seconds`."""
-    deadline = monotonic() + seconds
-    while monotonic() < deadline:
-        if value := condition():
-            return value
-        sleep(0.3)
-    raise AssertionError(f"nothing after {seconds} s")
 
 
 @contextmanager

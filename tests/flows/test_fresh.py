@@ -13,8 +13,9 @@ from urllib.error import HTTPError
 
 import pytest
 import yaml
-from fresh import SAVE_WEBHOOK_BLOCK, Fresh, archive, signed_in, wait_for
+from fresh import SAVE_WEBHOOK_BLOCK, Fresh, archive, signed_in
 from mlflow import MlflowClient
+from waiting import wait_for
 from workspace import Workspace
 
 from landuse import sample

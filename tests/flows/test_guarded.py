@@ -16,9 +16,10 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from fresh import Fresh, receiver, wait_for
+from fresh import Fresh, receiver
 from ports import free_port
 from processes import ROOT
+from waiting import wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 

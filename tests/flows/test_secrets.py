@@ -10,10 +10,11 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
-from fresh import LENIENT_GATE, archive, wait_for
+from fresh import archive
 from locked import DIRECT, login_server
 from ports import free_port
-from workspace import Workspace, copy_project
+from waiting import wait_for
+from workspace import LENIENT_GATE, Workspace, copy_project
 
 LOGIN = "planted-user", "plan@ted/pass[word"
 TOKEN = "planted-token#value"

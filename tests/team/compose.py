@@ -4,16 +4,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
-from time import monotonic, sleep
 from typing import Any
 
 import yaml
 from ports import free_port
+from waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -102,13 +102,3 @@ class Machine:
             return subprocess.run(check, cwd=cwd, env=env, capture_output=True).returncode == 0
 
         wait_for(is_healthy, START_SECONDS)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
-    """Return the first truthy value of `condition`. Fails after `seconds`."""
-    deadline = monotonic() + seconds
-    while monotonic() < deadline:
-        if value := condition():
-            return value
-        sleep(0.3)
-    raise AssertionError(f"nothing after {seconds} s")

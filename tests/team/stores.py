@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
-from compose import LOOPBACK, ROOT, Machine, wait_for
+from compose import LOOPBACK, ROOT, Machine
+from waiting import wait_for
 
 DEBIAN = Path("/usr/lib/postgresql")  # Debian's packages put nothing of it on the path
 JUICEFS = Path(sys.executable).with_name("juicefs")

@@ -14,18 +14,14 @@ from urllib.request import Request, urlopen
 
 import pytest
 import tiny
-from compose import BIN, Machine, wait_for
+from compose import BIN, Machine
 from stores import BUCKET, postgresql, s3
-from workspace import IDENTITY, NOT_YET, Workspace, clone
+from waiting import FINAL_STATES, wait_for
+from workspace import IDENTITY, LENIENT_GATE, NOT_YET, Workspace, clone
 
 from landuse.core.auth import authorization_header
 
 pytestmark = pytest.mark.slow
-FINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-LENIENT_GATE = {
-    "min_images": 1, "min_accuracy": 0.0, "min_macro_f1": 0.0, "min_class_recall": 0.0, "max_calibration_error": 1.0,
-    "min_slice_accuracy": 0.0, "max_disturbed_fall": 1.0, "max_latency_ms": 10_000, "families": [],
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,9 @@ def tiny_clone(folder: Path) -> Workspace:
             tiny.scene(label, number).save(images / label / f"{number:02}.png")
     work = Workspace(folder / "project", Path(tiny.WEIGHTS))
     clone(work.folder)
-    tiny.write_params(work.folder, tiny.CHANGES | {"promote": LENIENT_GATE, "data": {"source": str(images)}})
+    tiny.write_params(
+        work.folder, tiny.CHANGES | {"promote": LENIENT_GATE | {"families": []}, "data": {"source": str(images)}}
+    )
     work.replace("prefect.yaml", "0 3 * * *", NOT_YET)
     work.commit()
     return work
