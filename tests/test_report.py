@@ -40,7 +40,8 @@ def texts_by_image(figure) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["curves", "confusion", "per_class", "reliability", "mistakes", "uncertain", "dead_kernels"]
+    "name",
+    ["curves", "confusion", "per_class", "reliability", "mistakes", "uncertain", "dead_kernels", "silent_kernels"],
 )
 def test_every_picture_exists_and_is_not_blank(trained: Path, name: str) -> None:
     with Image.open(paths.PICTURES / f"{name}.png") as image:

@@ -1,6 +1,7 @@
 """Evaluate the exported model on the image files of the held-out subset."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ from landuse.core.errors import LanduseError
 from landuse.core.files import read_record, read_table
 from landuse.core.paths import DATA, METRICS, MODEL, PER_CLASS, PICTURES, PREDICTIONS, RUN, SPLITS
 from landuse.core.progress import track
-from landuse.ml.classifier import Classifier, measure_latencies, unsure_key
+from landuse.ml.activity import silent_channels
+from landuse.ml.classifier import INT8_FILE, MODEL_FILE, Classifier, measure_latencies, unsure_key
+from landuse.ml.images import evenly_spaced
 from landuse.ml.metrics import classification_metrics, held_out_images, selective_metrics
 from landuse.params import EvaluateParams
 from landuse.project import lineage
+
+WATCHED_IMAGES = 100  # images on which a silent channel is silent; some seconds
 
 
 def evaluate(params: EvaluateParams) -> dict[str, Any]:
@@ -34,12 +39,39 @@ def evaluate(params: EvaluateParams) -> dict[str, Any]:
     metrics |= classification_metrics(actual, probabilities, params.calibration_bins)
     metrics |= selective_metrics(actual, probabilities, classifier.card[unsure_key(int8=False)])
     metrics |= {"dead_kernels": classifier.card["dead_kernels"], "size_mb": classifier.megabytes}
+    metrics |= depthwise_activity(classifier, images[evenly_spaced(len(images), WATCHED_IMAGES)])
     write_tables(metrics, held_out, actual, probabilities, classifier.labels)
-    report.save_pictures(PICTURES, params, classifier.card.get("depthwise_filters"))
+    report.save_pictures(PICTURES, params, classifier.card.get("depthwise_filters"), metrics)
     with tracking.continued_run():
         tracking.log_evaluation(metrics)
         tracking.log_latency(measure_latencies(classifier, images, params.latency_runs))
     return metrics
+
+
+def depthwise_activity(classifier: Classifier, images: list[Path]) -> dict[str, Any]:
+    """Count the depthwise channels that are silent on these images, in float32 and in int8, by block and as shares.
+
+    Empty for a model whose card does not list its depthwise filters.
+    """
+    filters = classifier.card.get("depthwise_filters")
+    if not filters:
+        return {}
+    exact, int8 = (silent_channels(MODEL / file, images, classifier.image_size) for file in (MODEL_FILE, INT8_FILE))
+    blocks = {
+        block: {
+            "filters": counts["filters"],
+            "dead": counts["dead"],
+            "silent": int(a.sum()),
+            "silent_int8": int(b.sum()),
+        }
+        for (block, counts), a, b in zip(filters.items(), exact, int8, strict=True)
+    }
+    return {
+        "silent_kernels": float(np.concatenate(exact).mean()),
+        "silent_kernels_int8": float(np.concatenate(int8).mean()),
+        "silent_images": len(images),
+        "depthwise": blocks,
+    }
 
 
 def refuse_other_data() -> None:

@@ -182,8 +182,17 @@ def network_facts(record: VersionRecord) -> Rows:
         ("Network", f"{card['backbone']}, width {card['alpha']:g}, {card['image_size']} × {card['image_size']} pixels"),
         ("Trained", trained),
         ("Views averaged", str(card.get("averaged_views", 1))),
-        ("Dead kernels", f"{card['dead_kernels']:.1%}" if "dead_kernels" in card else NOT_RECORDED),
+        ("Dead kernels", format_figure(card.get("dead_kernels"), "{:.1%} by their weights")),
+        ("Silent kernels", silent_kernels(record.metrics)),
     ]
+
+
+def silent_kernels(metrics: dict[str, Any]) -> str:
+    """Tell the shares of depthwise channels that are silent, and on how many images."""
+    if "silent_kernels" not in metrics:
+        return NOT_RECORDED
+    exact, int8 = metrics["silent_kernels"], metrics["silent_kernels_int8"]
+    return f"{exact:.1%} by their outputs on {metrics['silent_images']} images, {int8:.1%} in int8"
 
 
 def confidence_facts(record: VersionRecord, blessing: Blessing) -> Rows:

@@ -54,6 +54,7 @@ def figures(record: VersionRecord, blessing: Blessing, params: EvaluateParams) -
         "slices": (report_data.slice_table(blessing), charts.slices),
         "curves": (record.history, charts.curves),
         "dead_kernels": (record.card.get("depthwise_filters"), charts.dead_kernels),
+        "silent_kernels": (record.metrics if "depthwise" in record.metrics else None, charts.silent_kernels),
     }
     return {name: plot(recorded) for name, (recorded, plot) in plots.items() if recorded is not None}
 

@@ -12,8 +12,10 @@ from landuse.report import charts, thumbnails
 from landuse.report.style import save_png
 
 
-def save_pictures(folder: Path, params: EvaluateParams, filters: dict[str, dict[str, Any]] | None) -> None:
-    """Write one PNG per figure, from the tables of train and evaluate and the filter figures of the model card."""
+def save_pictures(
+    folder: Path, params: EvaluateParams, filters: dict[str, dict[str, Any]] | None, metrics: dict[str, Any]
+) -> None:
+    """Write one PNG per figure, from tables and metrics of the held-out images and the filters of the model card."""
     folder.mkdir(parents=True, exist_ok=True)
     predictions = read_table(PREDICTIONS)
     pictures: dict[str, Figure] = {
@@ -26,5 +28,6 @@ def save_pictures(folder: Path, params: EvaluateParams, filters: dict[str, dict[
     }
     if filters:
         pictures["dead_kernels"] = charts.dead_kernels(filters)
+        pictures["silent_kernels"] = charts.silent_kernels(metrics)
     for name, figure in pictures.items():
         save_png(figure, folder / f"{name}.png")

@@ -1,5 +1,6 @@
 """Charts of the tables of train, evaluate and promote."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,32 @@ def dead_kernels(filters: dict[str, dict[str, Any]]) -> Figure:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticks(places, [name.removeprefix("block_").replace("expanded_conv", "first") for name in rows.index])
+    axes.set_xticks(places, short_names(rows.index))
     format_axes(axes, f"largest weight of a depthwise filter, by block; {dead} of {total:,} dead", along="y")
     axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     return figure
+
+
+@rc_context(STYLE)
+def silent_kernels(metrics: dict[str, Any]) -> Figure:
+    """Plot the share of depthwise channels of every block that are the same everywhere on every image.
+
+    In float32 and in int8.
+    """
+    rows = pd.DataFrame(metrics["depthwise"]).T
+    totals = rows.sum()
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    axes = figure.subplots()
+    for shift, color, column, label in ((-0.2, GOOD, "silent", "float32"), (0.2, FAINT, "silent_int8", "int8")):
+        text = f"{label}: {totals[column]:.0f} of {totals['filters']:,.0f}"
+        axes.bar(np.arange(len(rows)) + shift, rows[column] / rows["filters"], width=0.4, color=color, label=text)
+    axes.set_xticks(range(len(rows)), short_names(rows.index))
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    format_axes(axes, f"silent depthwise channels by block, on {metrics['silent_images']} images", along="y")
+    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    return figure
+
+
+def short_names(blocks: Iterable[str]) -> list[str]:
+    """Shorten the names of blocks to their numbers."""
+    return [name.removeprefix("block_").removeprefix("conv_dw_").replace("expanded_conv", "first") for name in blocks]
