@@ -20,7 +20,7 @@ import psutil
 from landuse.core.addresses import public
 from landuse.core.environment import restrict_permissions, sanitize_environment
 from landuse.core.errors import LanduseError, Unavailable, report_errors
-from landuse.core.paths import DEFAULT_STORE, INBOX, LOGIN, SERVICES
+from landuse.core.paths import DEFAULT_STORE, INBOX, LOGIN, SERVICES, absolute_tracking_uri
 from landuse.core.process import kill_group, termination_signals
 from landuse.core.streams import open_closed_streams
 from landuse.params import load_params
@@ -147,7 +147,7 @@ def ui() -> None:
     Raises LanduseError if a server already has the store or the port.
     """
     server = processes.mlflow_server()
-    store = processes.store_address() if processes.is_store_external() else DEFAULT_STORE
+    store = absolute_tracking_uri() if processes.is_store_external() else DEFAULT_STORE
     from landuse.tracking.backend_store import DATABASES
 
     if store.startswith("http"):
@@ -184,7 +184,7 @@ def check_team_servers() -> dict[str, str]:
     problems: dict[str, str] = {}
     for name, is_used, address, check in (
         ("prefect", team_server.is_named(), team_server.api_url, team_server.check),
-        ("mlflow", processes.is_store_external(), processes.store_address, check_store),
+        ("mlflow", processes.is_store_external(), absolute_tracking_uri, check_store),
     ):
         if is_used:
             try:

@@ -12,10 +12,11 @@ import tiny
 from networks import TINY
 
 from landuse.core import paths
-from landuse.ml.activity import silent_channels
+from landuse.ml.activity import dead_channels, silent_channels
 from landuse.ml.images import decode, to_upright_rgb
 from landuse.ml.litert import to_int8, to_litert
 from landuse.ml.network import build_backbone, build_network
+from landuse.params.backbones import BACKBONES
 
 CHANNELS = (1, 5)
 
@@ -38,21 +39,40 @@ def count_by_layer(network: keras.Model, images: list[Path], folder: Path, int8:
     return [int(layer.sum()) for layer in silent_channels(folder / "model.tflite", images, network.input_shape[1])]
 
 
-@pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("backbone", ["mobilenet_v2", "mobilenet"])
+FOURTH_NORM = {"mobilenet_v2": "block_3_depthwise_BN", "mobilenet": "conv_dw_4_bn"}  # and so on in MobileNetV3
+
+
+def with_shifted_channels(backbone: str, shift: float) -> keras.Model:
+    """Build a network in which two channels of the fourth depthwise layer are shifted far to one side."""
+    built = build_backbone(replace(TINY, backbone=backbone))
+    norm = built.get_layer(FOURTH_NORM.get(backbone, "expanded_conv_3_depthwise_bn"))
+    beta = np.array(norm.beta)
+    beta[list(CHANNELS)] += shift
+    norm.beta.assign(beta)
+    return build_network(built, 3)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "int8"),
+    [(name, int8) for name in ("mobilenet_v2", "mobilenet") for int8 in (False, True)]
+    + [("mobilenet_v3_small", False)],
+)
 def test_channels_that_are_cut_off_are_silent_in_their_block_only(
     backbone: str, int8: bool, images: list[Path], tmp_path: Path
 ) -> None:
-    built = build_backbone(replace(TINY, backbone=backbone))
-    before = count_by_layer(build_network(built, 3), images, tmp_path, int8)
-    name = {"mobilenet_v2": "block_3_depthwise_BN", "mobilenet": "conv_dw_4_bn"}[backbone]
-    norm = built.get_layer(name)
-    beta = np.array(norm.beta)
-    beta[list(CHANNELS)] = (-1e3, 1e3)
-    norm.beta.assign(beta)
-    after = count_by_layer(build_network(built, 3), images, tmp_path, int8)
-    assert len(before) == {"mobilenet_v2": 17, "mobilenet": 13}[backbone]
+    before, after = (
+        count_by_layer(with_shifted_channels(backbone, shift), images, tmp_path, int8) for shift in (0, -4)
+    )
+    assert len(before) == BACKBONES[backbone].depthwise
     assert before[:3] == after[:3] and before[3] + 1 <= after[3] <= before[3] + len(CHANNELS)
+
+
+def test_a_channel_with_large_outputs_silences_the_others_of_its_layer_in_int8(
+    images: list[Path], tmp_path: Path
+) -> None:
+    network = with_shifted_channels("mobilenet_v2", 5)
+    exact, int8 = (count_by_layer(network, images, tmp_path, int8) for int8 in (False, True))
+    assert exact[3] + 10 < int8[3]
 
 
 def test_the_evaluation_counts_silent_channels_by_block(trained: Path) -> None:
@@ -62,11 +82,24 @@ def test_the_evaluation_counts_silent_channels_by_block(trained: Path) -> None:
     filters = sum(block["filters"] for block in blocks)
     for share, count in (
         ("dead_kernels", "dead"),
+        ("dead_kernels_int8", "dead_int8"),
         ("silent_kernels", "silent"),
         ("silent_kernels_int8", "silent_int8"),
     ):
         assert metrics[share] == pytest.approx(sum(block[count] for block in blocks) / filters, abs=1e-9)
     assert metrics["silent_images"] == metrics["images"] == 9
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_filters_without_weights_are_dead_in_their_block_only(int8: bool, images: list[Path], tmp_path: Path) -> None:
+    built = build_backbone(TINY)
+    layer = built.get_layer("block_3_depthwise")
+    kernel = np.array(layer.kernel)
+    kernel[:, :, list(CHANNELS)] *= 1e-6
+    layer.kernel.assign(kernel)
+    count_by_layer(build_network(built, 3), images, tmp_path, int8)
+    layers = dead_channels(tmp_path / "model.tflite")
+    assert [list(np.flatnonzero(mask)) for mask in layers] == [[]] * 3 + [list(CHANNELS)] + [[]] * 13
 
 
 @pytest.mark.skipif("LANDUSE_WEIGHTS" not in os.environ, reason="LANDUSE_WEIGHTS names no pretrained weights")

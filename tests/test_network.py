@@ -24,7 +24,8 @@ from landuse.ml.network import (
     scaled_input,
     unfreeze,
 )
-from landuse.params import BLOCKS, ExtractParams
+from landuse.params import ExtractParams
+from landuse.params.backbones import BACKBONES
 
 PUBLISHED = [992, 992, 5568, 9456, 10640, 15680, 15680, 21952, 55936, 55936, 55936, 68352]
 PUBLISHED += [120768, 120768, 157888, 324160, 324160, 478400, 414720]
@@ -55,11 +56,11 @@ def test_the_network_matches_the_published_one_block_by_block() -> None:
     assert sum(int(np.prod(weight.shape)) for weight in network.trainable_weights) == 26_901
 
 
-@pytest.mark.parametrize("backbone", BLOCKS)
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_parameters_of_all_blocks_add_up_to_the_backbone(backbone: str) -> None:
     network = tiny_network(backbone).get_layer(backbone)
     counts = parameters_by_block(network)
-    assert sum(counts.values()) == network.count_params() and len(counts) > BLOCKS[backbone]
+    assert sum(counts.values()) == network.count_params() and len(counts) > BACKBONES[backbone].blocks
 
 
 def test_pixels_are_scaled_inside_the_model_to_the_range_of_mobilenets() -> None:
@@ -71,7 +72,8 @@ def test_pixels_are_scaled_inside_the_model_to_the_range_of_mobilenets() -> None
 @pytest.mark.parametrize(
     ("backbone", "cut"),
     [("mobilenet_v2", cut) for cut in ("head", "block_1", "block_3", "block_8", "block_14", "block_16")]
-    + [("mobilenet", cut) for cut in ("head", "block_1", "block_2", "block_7", "block_13")],
+    + [("mobilenet", cut) for cut in ("head", "block_1", "block_2", "block_7", "block_13")]
+    + [("mobilenet_v3_small", "block_10"), ("mobilenet_v3_large", "block_14"), ("efficientnetv2-b0", "block_20")],
 )
 def test_the_parts_before_and_after_the_cut_make_up_the_whole_network(backbone: str, cut: str) -> None:
     network, images = tiny_network(backbone), pixels(2)
@@ -85,11 +87,44 @@ def test_the_parts_before_and_after_the_cut_make_up_the_whole_network(backbone: 
         assert np.allclose(suffix(before), pooled, atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", BLOCKS)
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_network_can_be_cut_at_every_block_that_params_allow(backbone: str) -> None:
-    network = tiny_network(backbone).get_layer(backbone)
-    inputs = [block_input(network, f"block_{number}") for number in range(1, BLOCKS[backbone] + 1)]
-    assert len({id(tensor) for tensor in inputs}) == BLOCKS[backbone]
+    network, blocks = tiny_network(backbone).get_layer(backbone), BACKBONES[backbone].blocks
+    inputs = [block_input(network, f"block_{number}") for number in range(1, blocks + 1)]
+    assert len({id(tensor) for tensor in inputs}) == blocks
+    halves = [keras.Model(network.input, tensor) for tensor in inputs]  # fails where a shortcut crosses the cut
+    assert all(keras.Model(tensor, network.output) for tensor in inputs) and len(halves) == blocks
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_litert_file_of_every_backbone_agrees_with_the_network(backbone: str) -> None:
+    network, images = tiny_network(backbone), pixels(4)
+    expected, lite = np.asarray(network(images)), LiteModel(to_litert(network))
+    assert np.abs(expected - expected[0]).max() > 1e-3, "the images are told apart"
+    assert np.abs(np.stack([lite(image) for image in images]) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_table_of_backbones_is_that_of_keras(backbone: str) -> None:
+    network, spec = tiny_network(backbone).get_layer(backbone), BACKBONES[backbone]
+    depthwise = [layer for layer in network.layers if isinstance(layer, keras.layers.DepthwiseConv2D)]
+    assert len(depthwise) == spec.depthwise
+    others = [other.depthwise for name, other in BACKBONES.items() if name != backbone]
+    assert spec.depthwise not in others, "or the weights of the two could not be told apart"
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_pixels_are_scaled_as_keras_scales_them_for_its_imagenet_weights(backbone: str) -> None:
+    own = np.asarray(keras.Model(*scaled_input(tiny_network(backbone).get_layer(backbone)))(pixels(2)))
+    if BACKBONES[backbone].has_preprocessing:
+        constructor = getattr(keras.applications, BACKBONES[backbone].constructor)
+        built = constructor(input_shape=(32, 32, 3), include_top=False, weights=None, include_preprocessing=True)
+        scalings = (keras.layers.Rescaling, keras.layers.Normalization)
+        last = [layer for layer in built.layers if isinstance(layer, scalings)][-1]
+        keras_scaled = keras.Model(built.input, last.output)(pixels(2).astype(np.float32))
+    else:
+        keras_scaled = getattr(keras.applications, backbone).preprocess_input(pixels(2).astype(np.float32))
+    assert np.allclose(own, keras_scaled, atol=1e-5)
 
 
 def test_when_everything_is_trained_the_tail_begins_at_the_pixels() -> None:
@@ -170,10 +205,21 @@ def refusal(params: ExtractParams) -> str:
     return message
 
 
-@pytest.mark.parametrize("other", [{"alpha": 0.5}, {"backbone": "mobilenet"}])
-def test_weights_of_another_network_are_refused(weights: Path, other: dict) -> None:
-    message = refusal(replace(TINY, weights=str(weights), **other))
-    assert f"does not fit {other.get('backbone', 'mobilenet_v2')} with extract.alpha = " in message
+def test_weights_of_another_width_are_refused(weights: Path) -> None:
+    message = refusal(replace(TINY, weights=str(weights), alpha=0.5))
+    assert "does not fit mobilenet_v2 with extract.alpha = 0.5; change one of the two" in message
+
+
+@pytest.mark.parametrize("wanted", BACKBONES)
+@pytest.mark.parametrize("given", BACKBONES)
+def test_weights_of_another_backbone_are_refused_and_both_are_named(wanted: str, given: str, tmp_path: Path) -> None:
+    file = tmp_path / "given.weights.h5"
+    tiny_network(given).get_layer(given).save_weights(file)
+    params = replace(TINY, backbone=wanted, alpha=0.35, weights=str(file))
+    if wanted == given:
+        assert weights_digest(build_backbone(params)) == weights_digest(tiny_network(given).get_layer(given))
+    else:
+        assert f"holds weights of {given}, and extract.backbone = {wanted}; change one of the two" in refusal(params)
 
 
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:

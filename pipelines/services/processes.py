@@ -16,7 +16,7 @@ import psutil
 
 from landuse.core.auth import authorization_header, login
 from landuse.core.errors import LanduseError
-from landuse.core.paths import DEFAULT_STORE, LOGIN, SERVICES, SQLITE, tracking_uri
+from landuse.core.paths import DEFAULT_STORE, LOGIN, SERVICES, absolute_tracking_uri, absolute_uri
 from landuse.core.process import (
     DEATH_SECONDS,
     PID,
@@ -105,20 +105,10 @@ def services() -> tuple[Service, ...]:
     return tuple(service for service in all_services() if not external.get(service))
 
 
-def store_address() -> str:
-    """Return the MLflow store of `MLFLOW_TRACKING_URI`, else of the project, independent of the working directory."""
-    return absolute(tracking_uri())
-
-
-def absolute(uri: str) -> str:
-    """Make the path in a SQLite URI absolute; other URIs are returned as they are."""
-    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}" if uri.startswith(SQLITE) else uri
-
-
 def is_store_external() -> bool:
     """Return True if `MLFLOW_TRACKING_URI` names a store other than the project's own, which it serves itself."""
-    own = (absolute(DEFAULT_STORE), mlflow_server().address, mlflow_server().address.replace(LOOPBACK, "localhost"))
-    return store_address() not in own
+    own = (absolute_uri(DEFAULT_STORE), mlflow_server().address, mlflow_server().address.replace(LOOPBACK, "localhost"))
+    return absolute_tracking_uri() not in own
 
 
 def is_dead(service: Service) -> bool:
@@ -134,7 +124,7 @@ def environment(with_server: bool = True) -> dict[str, str]:
     """
     secret, server = login(), prefect_server()
     project = project_settings((SERVICES / "prefect").resolve(), secret, server.address, HEARTBEAT_SECONDS)
-    store = {"MLFLOW_TRACKING_URI": store_address()} if is_store_external() else own_store_settings(secret)
+    store = {"MLFLOW_TRACKING_URI": absolute_tracking_uri()} if is_store_external() else own_store_settings(secret)
     return (
         os.environ
         | hide_unsupported_proxies()

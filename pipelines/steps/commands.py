@@ -16,7 +16,7 @@ from httpx import HTTPError
 from prefect.logging import get_logger, get_run_logger
 
 from landuse.core.errors import LanduseError, Unavailable, printable, safe_traceback
-from landuse.core.paths import SERVICES
+from landuse.core.paths import SERVICES, absolute_tracking_uri
 from landuse.core.process import end_group, kill_group, read_json_or_empty, record_process
 from landuse.core.proxies import restore_hidden_proxies
 from landuse.params import load_params
@@ -24,7 +24,7 @@ from landuse.project import dvc_repo
 from landuse.recovery import recover_interrupted
 from pipelines.services.locks import file_lock
 from pipelines.services.orphans import write_pid_file
-from pipelines.services.processes import BIN, store_address
+from pipelines.services.processes import BIN
 from pipelines.steps.lockfile import restore_lockfile
 
 if TYPE_CHECKING:  # its import sets up logging, and takes a second
@@ -152,7 +152,11 @@ def retry_while_busy(work: Callable[[], Result]) -> Result:
 
 def command_environment() -> dict[str, str]:
     """Return the environment of a command: this Python first, the user's proxies, and the project's MLflow store."""
-    own = {"PATH": f"{BIN}:{os.environ['PATH']}", "MLFLOW_TRACKING_URI": store_address(), "PYTHONUNBUFFERED": "1"}
+    own = {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": absolute_tracking_uri(),
+        "PYTHONUNBUFFERED": "1",
+    }
     return os.environ | restore_hidden_proxies() | own
 
 

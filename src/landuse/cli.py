@@ -166,6 +166,17 @@ def tune(
         echo(apply(values) if write else "landuse tune --apply writes it into params.yaml")
 
 
+@app.command(rich_help_panel="Data")
+def study(
+    register: Annotated[bool, typer.Option("--register", help="Register every network as a version.")] = False,
+) -> None:
+    """Train the networks of `study.networks` on the same images and split, and compare them on a page."""
+    params = load_params()
+    from landuse.study import study
+
+    echo(study(params, register, echo))
+
+
 @app.command(rich_help_panel=CHAMPION)
 def promote(
     version: Annotated[str | None, typer.Argument(help="Number of the version; default: the challenger.")] = None,

@@ -13,7 +13,7 @@ from landuse.core.errors import LanduseError
 from landuse.core.files import read_record, read_table
 from landuse.core.paths import DATA, METRICS, MODEL, PER_CLASS, PICTURES, PREDICTIONS, RUN, SPLITS
 from landuse.core.progress import track
-from landuse.ml.activity import silent_channels
+from landuse.ml.activity import dead_channels, silent_channels
 from landuse.ml.classifier import INT8_FILE, MODEL_FILE, Classifier, measure_latencies, unsure_key
 from landuse.ml.images import evenly_spaced
 from landuse.ml.metrics import classification_metrics, held_out_images, selective_metrics
@@ -49,26 +49,27 @@ def evaluate(params: EvaluateParams) -> dict[str, Any]:
 
 
 def depthwise_activity(classifier: Classifier, images: list[Path]) -> dict[str, Any]:
-    """Count the depthwise channels that are silent on these images, in float32 and in int8, by block and as shares.
+    """Count the depthwise filters that are dead, and those silent on these images, in float32 and in int8.
+
+    By block, and as shares of all.
 
     Empty for a model whose card does not list its depthwise filters.
     """
     filters = classifier.card.get("depthwise_filters")
     if not filters:
         return {}
-    exact, int8 = (silent_channels(MODEL / file, images, classifier.image_size) for file in (MODEL_FILE, INT8_FILE))
-    blocks = {
-        block: {
-            "filters": counts["filters"],
-            "dead": counts["dead"],
-            "silent": int(a.sum()),
-            "silent_int8": int(b.sum()),
-        }
-        for (block, counts), a, b in zip(filters.items(), exact, int8, strict=True)
-    }
+    silent, silent_int8 = (
+        silent_channels(MODEL / file, images, classifier.image_size) for file in (MODEL_FILE, INT8_FILE)
+    )
+    masks = {"dead_int8": dead_channels(MODEL / INT8_FILE), "silent": silent, "silent_int8": silent_int8}
+    blocks = {block: {"filters": counts["filters"], "dead": counts["dead"]} for block, counts in filters.items()}
+    for name, layers in masks.items():
+        for counts, mask in zip(blocks.values(), layers, strict=True):
+            counts[name] = int(mask.sum())
     return {
-        "silent_kernels": float(np.concatenate(exact).mean()),
-        "silent_kernels_int8": float(np.concatenate(int8).mean()),
+        "dead_kernels_int8": float(np.concatenate(masks["dead_int8"]).mean()),
+        "silent_kernels": float(np.concatenate(silent).mean()),
+        "silent_kernels_int8": float(np.concatenate(silent_int8).mean()),
         "silent_images": len(images),
         "depthwise": blocks,
     }

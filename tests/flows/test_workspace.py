@@ -11,7 +11,9 @@ import yaml
 from landuse import tracking
 from landuse.core.errors import LanduseError
 from landuse.params import load_params
-from pipelines.steps.workspace import COPY, apply_overrides, make_copy, remove_copy, run_command, workspace
+from landuse.project.worktree import copy_project, remove_copy, run_command
+from pipelines.steps.commands import command_environment
+from pipelines.steps.workspace import COPY, apply_overrides, workspace
 
 IDENTITY = {f"GIT_{role}_{key}": "tester" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 FASTER = {"train.learning_rate": 0.5}
@@ -155,7 +157,7 @@ def test_untracked_weights_and_local_dvc_settings_are_available(committed: Path)
 @pytest.mark.slow
 def test_a_copy_that_a_killed_flow_left_behind_is_replaced(committed: Path) -> None:
     before = snapshot()
-    make_copy()
+    copy_project(COPY)
     (COPY / "params.yaml").write_text("half")
     (COPY / "left.txt").touch()
     with workspace(FASTER) as folder:
@@ -165,11 +167,11 @@ def test_a_copy_that_a_killed_flow_left_behind_is_replaced(committed: Path) -> N
 
 @pytest.mark.slow
 def test_a_damaged_copy_is_replaced(committed: Path) -> None:
-    make_copy()
+    copy_project(COPY)
     (COPY / ".git").unlink()
     with workspace(FASTER) as folder:
         assert learning_rate(folder) == 0.5
-    remove_copy()
+    remove_copy(COPY)
     assert len(run_command("git", "worktree", "list").splitlines()) == 1
 
 
@@ -185,7 +187,7 @@ def test_a_failed_training_leaves_no_copy(committed: Path) -> None:
 def test_a_copy_whose_data_is_missing_is_removed(committed: Path) -> None:
     before = snapshot()
     rmtree(".dvc/cache")
-    with pytest.raises(LanduseError, match="dvc failed .*other params need a git commit and its data"):
+    with pytest.raises(LanduseError, match="dvc failed .*a copy of the project needs a git commit and its data"):
         workspace(FASTER).__enter__()
     assert snapshot() == before and not COPY.exists()
 
@@ -193,9 +195,8 @@ def test_a_copy_whose_data_is_missing_is_removed(committed: Path) -> None:
 @pytest.mark.slow
 def test_commands_in_the_copy_use_the_store_of_the_project(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with workspace(FASTER) as folder:
-        script = "import os; print(os.environ['MLFLOW_TRACKING_URI'])"
         monkeypatch.delenv("MLFLOW_TRACKING_URI")
-        assert run_command("python", "-c", script, folder=folder).strip() == f"sqlite:///{committed}/mlflow.db"
+        assert folder.exists() and command_environment()["MLFLOW_TRACKING_URI"] == f"sqlite:///{committed}/mlflow.db"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_an_invalid_value_is_refused_and_leaves_no_copy(committed: Path) -> None
 def test_a_project_without_a_commit_is_refused(project: Path, store: str, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
-    with pytest.raises(LanduseError, match="git failed .*other params need a git commit") as refusal:
+    with pytest.raises(LanduseError, match="git failed .*a copy of the project needs a git commit") as refusal:
         workspace(FASTER).__enter__()
     assert "\n" not in str(refusal.value)
 

@@ -41,6 +41,9 @@ REGISTRATION = ARTIFACTS / "registration.json"
 BLESSING = ARTIFACTS / "blessing.json"
 TUNE = ARTIFACTS / "tune"
 REPORT = ARTIFACTS / "report.html"
+STUDY_PAGE = ARTIFACTS / "study.html"
+STUDY_TABLE = ARTIFACTS / "study.csv"
+STUDY_COPY = SERVICES / "study"
 
 
 def tracking_uri() -> str:
@@ -50,3 +53,13 @@ def tracking_uri() -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or DEFAULT_STORE
     return uri.rstrip("/") if uri.lower().startswith(("http://", "https://")) else uri
+
+
+def absolute_tracking_uri() -> str:
+    """Return the MLflow store as `tracking_uri` does, but independent of the working directory."""
+    return absolute_uri(tracking_uri())
+
+
+def absolute_uri(uri: str) -> str:
+    """Make the path in a SQLite URI absolute; other URIs are returned as they are."""
+    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}" if uri.startswith(SQLITE) else uri

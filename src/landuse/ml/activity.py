@@ -1,4 +1,4 @@
-"""Depthwise channels of an exported model that carry nothing: they are the same everywhere, on every image.
+"""Depthwise channels of an exported model that carry nothing: silent ones are the same everywhere, on every image.
 
 The weights of a channel do not tell. One whose inputs are zero, or that ReLU6 cuts off, is silent with any weights.
 """
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from landuse.core.streams import mute_native_stderr
 from landuse.ml.images import cores, parallel_map, read_image
+from landuse.ml.metrics import DEAD
 
-DEPTHWISE = "DEPTHWISE_CONV_2D"
+DEPTHWISE, ACTIVATION = "DEPTHWISE_CONV_2D", "HARD_SWISH"
 SILENT = 1e-5  # largest difference within the output of a silent channel; ReLU6 cuts it to 0 … 6
 SILENT_INT8 = 0  # the same in int8, in steps of the quantization
 
@@ -30,13 +31,32 @@ class Span(NamedTuple):
 def silent_channels(model: Path, images: list[Path], image_size: int) -> list[NDArray[np.bool_]]:
     """Return which channels [channels] are silent on these images, for each depthwise layer in the network's order.
 
-    BatchNorm and activation belong to a layer. Raises LanduseError if an image cannot be read.
+    BatchNorm and activation (ReLU, ReLU6, hard swish) belong to a layer. Raises LanduseError if an image cannot be
+    read.
     """
     flatbuffer = model.read_bytes()
     parts = [images[start :: cores()] for start in range(min(cores(), len(images)))]
     interpreters = [start_watched(flatbuffer) for _ in parts]
     spans = parallel_map(lambda pair: watch(*pair, image_size), zip(interpreters, parts, strict=True))
     return [is_silent(merge(layer)) for layer in zip(*spans, strict=True)]
+
+
+def dead_channels(model: Path) -> list[NDArray[np.bool_]]:
+    """Return which depthwise filters [filters] have weights below 0.001 only, for each layer in the network's order.
+
+    int8 weights count as what they stand for.
+    """
+    interpreter = start_watched(model.read_bytes())
+    kernels = [op["inputs"][1] for op in interpreter._get_ops_details() if op["op_name"] == DEPTHWISE]
+    return [largest_weights(interpreter, kernel) < DEAD for kernel in kernels]
+
+
+def largest_weights(interpreter: Interpreter, kernel: int) -> NDArray[np.float64]:
+    """Return the largest absolute weight of each filter [filters] of a kernel [1, height, width, filters]."""
+    details = next(tensor for tensor in interpreter.get_tensor_details() if tensor["index"] == kernel)
+    scales = details["quantization_parameters"]["scales"]
+    largest: NDArray[np.float64] = np.abs(interpreter.get_tensor(kernel).astype(float)).max(axis=(0, 1, 2))
+    return largest * scales if len(scales) else largest
 
 
 def start_watched(flatbuffer: bytes) -> Interpreter:
@@ -50,9 +70,16 @@ def start_watched(flatbuffer: bytes) -> Interpreter:
 
 def watch(interpreter: Interpreter, images: list[Path], image_size: int) -> list[Span]:
     """Run images through a model; return the span of every depthwise layer over all of them."""
-    outputs = [op["outputs"][0] for op in interpreter._get_ops_details() if op["op_name"] == DEPTHWISE]
+    outputs = depthwise_outputs(interpreter._get_ops_details())
     seen = map(partial(spans_of, interpreter, outputs), (read_image(image, image_size) for image in images))
     return [merge(layer) for layer in zip(*seen, strict=True)]
+
+
+def depthwise_outputs(operations: list[dict[str, Any]]) -> list[int]:
+    """Return the output tensor of every depthwise layer: that of its hard swish, as LiteRT fuses other activations."""
+    activated = {op["inputs"][0]: op["outputs"][0] for op in operations if op["op_name"] == ACTIVATION}
+    outputs = [op["outputs"][0] for op in operations if op["op_name"] == DEPTHWISE]
+    return [activated.get(output, output) for output in outputs]
 
 
 def spans_of(interpreter: Interpreter, outputs: list[int], pixels: NDArray[np.uint8]) -> list[Span]:

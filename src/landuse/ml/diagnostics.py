@@ -3,17 +3,20 @@
 import hashlib
 import re
 from itertools import pairwise
+from math import prod
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-DEAD = 1e-3  # largest absolute weight below which a filter counts as dead
-BLOCK = re.compile(r"block_\d+|expanded_conv|Conv_1|conv_[dp]w_\d+")
+from landuse.ml.metrics import DEAD
+from landuse.ml.network import backbone_of
+
+BLOCK = re.compile(r"block_\d+|expanded_conv(_\d+)?|[Cc]onv_1|conv_[dp]w_\d+|block\d[a-z]|top_conv")
 
 
 def block_name(layer: keras.Layer) -> str:
-    """Return the block of a layer: Conv1, expanded_conv, block_1 … Conv_1, or a convolution of MobileNet v1."""
+    """Return the block of a layer as Keras names it, such as block_1 or conv_dw_1; Conv1 for those before the first."""
     block = BLOCK.match(layer.name)
     return block[0] if block else "Conv1"
 
@@ -43,6 +46,20 @@ def depthwise_filters(backbone: keras.Model) -> dict[str, dict[str, float]]:
         }
         for block, max_weights in depthwise_max_weights(backbone).items()
     }
+
+
+def multiply_adds(network: keras.Model, views: int) -> int:
+    """Count the multiplications of convolutions and dense layers, each with its addition, for one image.
+
+    The backbone runs once for each view of the image.
+    """
+    return views * kernel_products(backbone_of(network)) + kernel_products(network)
+
+
+def kernel_products(model: keras.Model) -> int:
+    """Count the multiplications by kernels in the layers of a model, without those in models within it."""
+    layers = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    return sum(prod(layer.kernel.shape) * prod(layer.output.shape[1:-1]) for layer in layers)
 
 
 def batchnorm_scale(norm: keras.layers.BatchNormalization) -> NDArray[np.float32]:

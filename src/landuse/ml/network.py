@@ -1,10 +1,11 @@
-"""The network: a MobileNet backbone with a softmax head, and the cut between its frozen and trainable parts."""
+"""The network: a backbone with a softmax head, and the cut between its frozen and trainable parts."""
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,6 +15,7 @@ from landuse.core.errors import LanduseError, one_line
 from landuse.core.files import require
 from landuse.core.paths import WEIGHTS
 from landuse.params import ExtractParams
+from landuse.params.backbones import BACKBONES
 
 Network = keras.Model
 
@@ -47,22 +49,23 @@ def weights_file(name: str) -> Path:
 
 
 def build_backbone(params: ExtractParams) -> keras.Model:
-    """Build a headless MobileNet: [n, size, size, 3] pixels scaled to -1..1 → [n, size/32, size/32, channels].
+    """Build a headless network: scaled pixels [n, size, size, 3] → [n, size/32, size/32, channels].
 
     Raises LanduseError if the weights are missing, cannot be downloaded, or belong to another network.
     """
-    constructor = {"mobilenet_v2": keras.applications.MobileNetV2, "mobilenet": keras.applications.MobileNet}
-    shape = (params.image_size, params.image_size, 3)
+    spec = BACKBONES[params.backbone]
+    options = {"alpha": params.alpha} if spec.widths else {}
+    options |= {"include_preprocessing": False} if spec.has_preprocessing else {}
     keras.utils.set_random_seed(INITIAL_SEED)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", ".*freshly-initialized.*")
-            return constructor[params.backbone](
-                input_shape=shape,
-                alpha=params.alpha,
+            return getattr(keras.applications, spec.constructor)(
+                input_shape=(params.image_size, params.image_size, 3),
                 include_top=False,
                 weights=keras_weights(params.weights),
                 name=params.backbone,
+                **options,
             )
     except Exception as error:  # Keras raises bare Exception if a download fails
         reason = one_line(error).partition(" This usually means")[0][:160]  # drops Keras' lengthy guess at a cause
@@ -82,15 +85,29 @@ def weights_remedy(params: ExtractParams) -> str:
         return f"{weights_file(params.weights)} is a folder; name a file in it"
     if not weights_file(params.weights).is_file():
         return f"{weights_file(params.weights)} does not exist; name a file in weights/, an absolute path, or none"
+    owner = backbone_of_weights(weights_file(params.weights))
+    if owner not in (None, params.backbone):
+        return f"holds weights of {owner}, and extract.backbone = {params.backbone}; change one of the two"
     return f"does not fit {params.backbone} with extract.alpha = {params.alpha}; change one of the two"
+
+
+def backbone_of_weights(file: Path) -> str | None:
+    """Return the backbone that the weights in a file belong to, by its depthwise layers; None if it is none of ours."""
+    kernels = 0
+
+    def count(_: str, item: object) -> None:
+        nonlocal kernels
+        kernels += isinstance(item, h5py.Dataset) and len(item.shape) == 4 and item.shape[0] > 1 == item.shape[3]
+
+    with suppress(OSError), h5py.File(file) as weights:
+        weights.visititems(count)
+    return next((name for name, spec in BACKBONES.items() if spec.depthwise == kernels), None)
 
 
 def block_input(backbone: keras.Model, block: str) -> keras.KerasTensor:
     """Return the input of a block, such as `block_14`: the point between blocks that no shortcut crosses."""
     number = int(block.removeprefix("block_"))
-    names = {layer.name for layer in backbone.layers}
-    first = (f"{block}_expand", f"conv_pad_{number}", f"conv_dw_{number}")
-    return next(backbone.get_layer(name).input for name in first if name in names)
+    return backbone.get_layer(BACKBONES[backbone.name].first_layers[number - 1]).input
 
 
 def frozen_prefix(backbone: keras.Model, cut: str) -> keras.Model:
@@ -107,9 +124,9 @@ def pooled_suffix(backbone: keras.Model, cut: str) -> keras.Model:
 
 
 def scaled_input(backbone: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Return an input of uint8 RGB pixels, and its scaling to -1..1, on which MobileNets were trained."""
-    pixels = keras.Input(backbone.input_shape[1:], dtype="uint8", name=INPUT)
-    return pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
+    """Return an input of uint8 RGB pixels, and its scaling to the range on which the backbone was trained."""
+    pixels, spec = keras.Input(backbone.input_shape[1:], dtype="uint8", name=INPUT), BACKBONES[backbone.name]
+    return pixels, keras.layers.Rescaling(spec.scale, offset=spec.offset)(pixels)
 
 
 def build_network(backbone: keras.Model, classes: int, views: int = 1) -> keras.Model:

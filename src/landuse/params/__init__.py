@@ -1,17 +1,19 @@
 """Typed, frozen parameters from `params.yaml`; unknown keys are refused."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from landuse.core.errors import LanduseError
 from landuse.core.files import CONFLICT_MARKER
 from landuse.core.paths import PARAMS
+from landuse.params.backbones import BACKBONES
 from landuse.params.errors import RENAMED, explain, root_causes, suggestion, yaml_reason
 from landuse.params.types import (
+    BackboneName,
     Block,
     Checksum,
     Choices,
@@ -25,9 +27,14 @@ from landuse.params.types import (
     Seed,
     Share,
     matching,
+    refuse_duplicates,
     section,
 )
 from landuse.params.yaml_loader import StrictLoader
+
+Width = Annotated[Number, Field(gt=0, le=2)]
+ImageSize = Annotated[int, Field(ge=32, le=1024, multiple_of=32, strict=True)]
+Weights = Annotated[str, Field(min_length=1)]
 
 
 @section
@@ -62,10 +69,10 @@ class ValidateParams:
 class ExtractParams:
     """The frozen backbone and how many augmented views of each image it embeds."""
 
-    backbone: Literal["mobilenet_v2", "mobilenet"]
-    alpha: Annotated[Number, Field(gt=0, le=2)]
-    image_size: Annotated[int, Field(ge=32, le=1024, multiple_of=32, strict=True)]
-    weights: Annotated[str, Field(min_length=1)]
+    backbone: BackboneName
+    alpha: Width
+    image_size: ImageSize
+    weights: Weights
     views: Annotated[int, Field(ge=1, le=8, strict=True)]
 
 
@@ -152,6 +159,24 @@ class TuneParams:
 
 
 @section
+class NetworkParams:
+    """A network of a study: keys of `extract`, and `train.unfreeze_from`; what is missing is taken from there."""
+
+    backbone: BackboneName | None = None
+    alpha: Width | None = None
+    image_size: ImageSize | None = None
+    weights: Weights | None = None
+    unfreeze_from: Block | None = None
+
+
+@section
+class StudyParams:
+    """The networks that `landuse study` trains on the same images, the first of which the others are compared with."""
+
+    networks: Annotated[tuple[NetworkParams, ...], Field(min_length=2), AfterValidator(refuse_duplicates)] = ()
+
+
+@section
 class ServeParams:
     """Settings of `landuse serve`: following the champion, and logging predictions."""
 
@@ -190,7 +215,23 @@ def check_candidate(train: TrainParams, key: str, value: Any) -> None:
         raise ValueError(f"tune.space.{key} = {value!r}: YAML reads that as text; write {validated!r}")
 
 
-BLOCKS = {"mobilenet_v2": 16, "mobilenet": 13}  # number of the last block of each backbone
+def check_network(extract: ExtractParams, unfreeze_from: str, cut_prefix: str, prefix: str) -> None:
+    """Raise ValueError if there is no such block, or Keras has no such width, or untrained layers would be frozen.
+
+    The prefixes stand before the keys in the message.
+    """
+    spec, block = BACKBONES[extract.backbone], unfreeze_from.removeprefix("block_")
+    if block.isdigit() and int(block) > spec.blocks:
+        raise ValueError(f"{cut_prefix}unfreeze_from = block_{block}: {extract.backbone} ends at block_{spec.blocks}")
+    if extract.weights == "none" and unfreeze_from != "all":
+        raise ValueError(f"{prefix}weights = none: an untrained backbone needs {cut_prefix}unfreeze_from = all")
+    if not spec.widths and extract.alpha != 1:
+        raise ValueError(f"{prefix}alpha = {extract.alpha:g}: {extract.backbone} has one width only, 1.0")
+    if extract.weights == "imagenet" and spec.widths and extract.alpha not in spec.widths:
+        widths = ", ".join(map(str, spec.widths))
+        raise ValueError(
+            f"{prefix}alpha = {extract.alpha:g}: Keras has ImageNet weights of {extract.backbone} for {widths}"
+        )
 
 
 @section
@@ -208,13 +249,17 @@ class Params:
     tune: TuneParams
     serve: ServeParams
     pipelines: PipelinesParams
+    study: StudyParams = StudyParams()  # a file from before it existed has none
 
     @model_validator(mode="after")
-    def check_block_exists(self) -> Self:
-        block = self.train.unfreeze_from.removeprefix("block_")
-        last = BLOCKS[self.extract.backbone]
-        if block.isdigit() and int(block) > last:
-            raise ValueError(f"train.unfreeze_from = block_{block}: {self.extract.backbone} ends at block_{last}")
+    def check_network_exists(self) -> Self:
+        check_network(self.extract, self.train.unfreeze_from, "train.", "extract.")
+        return self
+
+    @model_validator(mode="after")
+    def check_networks_of_the_study(self) -> Self:
+        for number, network in enumerate(self.study.networks):
+            check_network(*self.with_network(network), *2 * (f"study.networks[{number}].",))
         return self
 
     @model_validator(mode="after")
@@ -241,11 +286,11 @@ class Params:
             raise ValueError(f"promote.families: {', '.join(unknown)} {are} not in validate.classes; [] names none")
         return self
 
-    @model_validator(mode="after")
-    def check_frozen_weights(self) -> Self:
-        if self.extract.weights == "none" and self.train.unfreeze_from != "all":
-            raise ValueError("extract.weights = none: an untrained backbone needs train.unfreeze_from = all")
-        return self
+    def with_network(self, network: NetworkParams) -> tuple[ExtractParams, str]:
+        """Return `extract` and `train.unfreeze_from` with the keys that a network of the study replaces."""
+        replaced = {key: value for key, value in asdict(network).items() if value is not None}
+        unfreeze_from = replaced.pop("unfreeze_from", self.train.unfreeze_from)
+        return replace(self.extract, **replaced), unfreeze_from
 
 
 def load_params(path: Path = PARAMS) -> Params:

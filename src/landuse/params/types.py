@@ -18,7 +18,10 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
+from landuse.params.backbones import BACKBONES
+
 SectionClass = TypeVar("SectionClass")
+Named = TypeVar("Named")
 
 
 def refuse_bool(value: object) -> object:
@@ -28,8 +31,8 @@ def refuse_bool(value: object) -> object:
     return value
 
 
-def refuse_duplicates(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Raise PydanticCustomError if a name is listed twice."""
+def refuse_duplicates(names: tuple[Named, ...]) -> tuple[Named, ...]:
+    """Raise PydanticCustomError if something is listed twice."""
     for name in names:
         if names.count(name) > 1:
             raise PydanticCustomError("repeated", "{name} is named twice", {"name": name})
@@ -53,7 +56,15 @@ def matching(pattern: str, description: str) -> Any:
     return Field(pattern=pattern)
 
 
-Block = Annotated[str, matching(r"^(head|all|block_([1-9]|1[0-6]))$", "head, all, or block_1 to block_16")]
+def known_backbone(name: str) -> str:
+    """Return the name of a backbone. Raises PydanticCustomError if there is none of this name."""
+    if name not in BACKBONES:
+        raise PydanticCustomError("backbone", "Input should be one of {names}", {"names": ", ".join(BACKBONES)})
+    return name
+
+
+BackboneName = Annotated[str, AfterValidator(known_backbone)]
+Block = Annotated[str, matching(r"^(head|all|block_[1-9][0-9]?)$", "head, all, or block_1, block_2 and so on")]
 Checksum = Annotated[
     str, matching(r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$", "md5: and 32 hex digits, or sha256: and 64")
 ]

@@ -29,9 +29,10 @@ GIT_DAMAGE = re.compile(".*(Permission denied|corrupt|bad signature).*")
 UNTRUSTED_REPOSITORY = re.compile("dubious ownership in repository at '(.*)'")
 DIRTY = "git.dirty"
 COMMIT = re.compile("[0-9a-f]{40,64}")  # git would take other text for an option, or for a branch, which moves
+SPLIT_TAG = "study.split"  # the network of a study that made the split, if it was another than the run's
 EDITED = ", edited since"
 POST_TRAINING = frozenset({"evaluate", "register"})  # params sections that training does not depend on
-UNRECORDED = frozenset({"promote", "tune", "serve", "pipelines"})  # params sections that no result depends on
+UNRECORDED = frozenset({"promote", "tune", "serve", "pipelines", "study"})  # params sections that no result depends on
 
 
 def read_data_dvc() -> dict[str, Any]:

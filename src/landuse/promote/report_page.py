@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -19,23 +18,19 @@ from landuse.params import EvaluateParams
 from landuse.promote import report_data
 from landuse.registry.version_record import VersionRecord
 from landuse.report import charts
+from landuse.report.page import page_environment
 from landuse.report.style import to_svg
 from landuse.report.thumbnails import rank_by_uncertainty, rank_mistakes
 
-HERE = Path(__file__).parent
 SIDE = 168  # pixels of a thumbnail's longer side
 MAX_CONFUSED = 6  # pairs of classes
 
 
 def render(record: VersionRecord, blessing: Blessing, params: EvaluateParams) -> str:
     """Render the page as HTML. Thumbnails are made from the images in `data/`."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    percents = {"percent": "{:.1%}".format, "signed": "{:+.1%}".format}
-    environment.filters |= percents | {"number": report_data.format_number, "p_value": format_p_value}
+    environment = page_environment(Path(__file__).parent)
+    environment.filters |= {"number": report_data.format_number, "p_value": format_p_value}
     return environment.get_template("page.html").render(
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         record=record,
         blessing=blessing,
         data=report_data,

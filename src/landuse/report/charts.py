@@ -1,5 +1,6 @@
 """Charts of the tables of train, evaluate and promote."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
 
-from landuse.ml.metrics import calibration_error, confidence_bins
+from landuse.ml.metrics import DEAD, calibration_error, confidence_bins
 from landuse.report.style import FAINT, GOOD, INK, LINE, STYLE, WIDTH, WRONG, format_axes
 
+BLOCK_PREFIX = re.compile("block_?|conv_dw_|expanded_conv_?")
 MAX_ALPHA = 0.45  # opacity of the fullest cell: low enough for readable text on it
 MIN_SHOWN = 1e-5  # smaller filter weights, such as zeros, are plotted here
-DEAD = 1e-3  # a filter whose largest weight is smaller is dead
 
 
 @rc_context(STYLE)
@@ -160,6 +161,64 @@ def silent_kernels(metrics: dict[str, Any]) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
+def accuracies(networks: pd.DataFrame) -> Figure:
+    """Plot the accuracy of every network of a study, the first on top, in float32 and in int8."""
+    networks = networks[::-1]
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.42 * len(networks)), layout="constrained")
+    axes, places = figure.subplots(), range(len(networks))
+    axes.hlines(places, networks["int8_accuracy"], networks["accuracy"], color=LINE, linewidth=4)
+    for column, color, label in (("int8_accuracy", FAINT, "int8"), ("accuracy", GOOD, "float32")):
+        axes.plot(networks[column], places, color=color, marker="o", linestyle="", label=label)
+    axes.set_yticks(places, networks["network"])
+    axes.xaxis.set_major_formatter(format_percent)
+    axes.margins(x=0.1, y=0.2)
+    format_axes(axes, f"accuracy on {networks['images'].iloc[0]:,} held-out images", along="x")
+    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    return figure
+
+
+@rc_context(STYLE)
+def differences(networks: pd.DataFrame) -> Figure:
+    """Plot the accuracy of every other network of a study beside that of the first, with 95 % intervals."""
+    first, others = networks["network"].iloc[0], networks[1:][::-1]
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * len(others)), layout="constrained")
+    axes, places = figure.subplots(), range(len(others))
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.hlines(places, others["difference_low"], others["difference_high"], color=GOOD, linewidth=2)
+    axes.plot(others["difference"], places, color=GOOD, marker="o", linestyle="")
+    axes.set_yticks(places, others["network"])
+    axes.xaxis.set_major_formatter(lambda share, _: f"{share:+.1%}")
+    axes.margins(x=0.15, y=0.4)
+    format_axes(axes, f"accuracy minus that of {first}, with 95 % interval", along="x")
+    return figure
+
+
+@rc_context(STYLE)
+def trade_off(networks: pd.DataFrame) -> Figure:
+    """Plot accuracy against the time of one image, for both files of every network; a line joins the two."""
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    times, scores = networks[["int8_latency_ms", "latency_ms"]].T, networks[["int8_accuracy", "accuracy"]].T
+    axes.plot(times.to_numpy(), scores.to_numpy(), color=LINE, linewidth=2)
+    for number, (label, color) in enumerate((("int8", FAINT), ("float32", GOOD))):
+        axes.plot(times.iloc[number], scores.iloc[number], color=color, marker="o", linestyle="", label=label)
+    for name, time, score in zip(networks["network"], times.iloc[1], scores.iloc[1], strict=True):
+        axes.annotate(str(name), (time, score), (0, 7), textcoords="offset points", ha="center")
+    axes.yaxis.set_major_formatter(format_percent)
+    axes.margins(0.2)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("milliseconds from image file to answer, on one core")
+    format_axes(axes, "accuracy and speed")
+    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    return figure
+
+
+def format_percent(share: float, _: object) -> str:
+    """Format a tick of an axis of shares."""
+    return f"{share:.1%}"
+
+
 def short_names(blocks: Iterable[str]) -> list[str]:
     """Shorten the names of blocks to their numbers."""
-    return [name.removeprefix("block_").removeprefix("conv_dw_").replace("expanded_conv", "first") for name in blocks]
+    return [BLOCK_PREFIX.sub("", name) or "first" for name in blocks]

@@ -88,8 +88,12 @@ def log_epoch(row: dict[str, float]) -> None:
     mlflow.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"]))
 
 
-def finish_training(record: dict[str, Any], model_sha256: str) -> None:
-    """Tag the active run with the digest of its model, log its files, and write `artifacts/run.json`."""
+def finish_training(record: dict[str, Any], model_sha256: str, seconds: float) -> None:
+    """Tag the active run with the digest of its model, log its files, and write `artifacts/run.json`.
+
+    `seconds` is the time of the epochs; it goes to the run alone, so that the same model gives the same files.
+    """
+    mlflow.log_metric("train_seconds", seconds)
     record["tags"][MODEL_TAG] = model_sha256
     mlflow.set_tag(MODEL_TAG, model_sha256)
     log_training_files()

@@ -1,5 +1,7 @@
 """Train the head, the last blocks on cached activations, or the whole network on images; then export the model."""
 
+from time import perf_counter
+
 import numpy as np
 
 from landuse import tracking
@@ -26,7 +28,9 @@ def train(params: TrainParams) -> None:
     tags |= {"device": device(), "processor": lineage.processor()}
     with tracking.training_run(tags, train=params, extract=trainer.extracted) as record:
         with ProgressCallback(params.epochs, **trainer.image_counts(params)) as callback:
+            start = perf_counter()
             trainer.fit(params, callback).to_csv(HISTORY, index=False)
+            seconds = perf_counter() - start
         network, validation = trainer.float32_network(params), trainer.loader("validation", params)
         examples = select_examples(trainer.splits)
         embeddings = trainer.embeddings(np.concatenate((validation.rows, examples)), params)
@@ -37,4 +41,4 @@ def train(params: TrainParams) -> None:
         facts |= {"split_sha256": sha256_of(SPLITS)}
         digest = export(network, facts, trainer.splits, params.target_selective_accuracy)
         write_examples(MODEL, trainer.splits.iloc[examples], example_embeddings)
-        tracking.finish_training(record, digest)
+        tracking.finish_training(record, digest, seconds)

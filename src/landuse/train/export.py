@@ -26,7 +26,7 @@ from landuse.ml.classifier import (
     LiteModel,
     unsure_key,
 )
-from landuse.ml.diagnostics import dead_kernels, depthwise_filters
+from landuse.ml.diagnostics import dead_kernels, depthwise_filters, multiply_adds
 from landuse.ml.images import Pixels, evenly_spaced, parallel_map, read_image
 from landuse.ml.litert import ConcreteFunction, to_int8, to_litert, trace
 from landuse.ml.network import HEAD, KERAS_FILE, backbone_of
@@ -111,6 +111,7 @@ def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -
         "averaged_views": facts["averaged_views"],
         "parameters": network.count_params(),
         "trained_parameters": sum(int(np.prod(weight.shape)) for weight in network.trainable_weights),
+        "multiply_adds": multiply_adds(network, facts["averaged_views"]),
         "dead_kernels": dead_kernels(backbone),
         "depthwise_filters": depthwise_filters(backbone),
     }

@@ -1,10 +1,7 @@
 """Rebuild: restore code, params, data and weights of a version in a separate working tree, and run its stages there."""
 
 import os
-import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +9,10 @@ from pathlib import Path
 import yaml
 
 from landuse.core.errors import LanduseError
-from landuse.core.paths import DATA, DATA_DVC, DVC_YAML, PARAMS, SQLITE, WEIGHTS
-from landuse.core.process import kill_group, termination_signals
+from landuse.core.paths import DATA, DATA_DVC, PARAMS, SQLITE, WEIGHTS
 from landuse.params.errors import RENAMED
-from landuse.project import lineage
-from landuse.project.worktree import NO_HOOKS, configure_worktree
+from landuse.project.worktree import DVC, configure_worktree, run_stages, temporary_worktree
 
-DVC = (sys.executable, "-m", "dvc")
 LAST_STAGE = "evaluate"
 
 
@@ -28,33 +22,12 @@ def restored_project(tags: Mapping[str, str], params: Path, folder: Path) -> Ite
 
     The working tree is removed afterwards. Raises LanduseError if data or weights are unavailable.
     """
-
-    def stop(number: int, _: object) -> None:  # so that SIGTERM and SIGHUP clean up too
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, stop) for number in termination_signals()}
-    try:
-        project = check_out(tags["git.commit"], folder)
+    with temporary_worktree(folder, tags["git.commit"]) as project:
         restore_params(params, project / PARAMS)
         configure_worktree(project)
         require_weights(tags["weights"], project)
         restore_data(tags, project)
         yield project
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lineage.git("worktree", "prune")
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def check_out(commit: str, folder: Path) -> Path:
-    """Add a working tree at a commit; return the project's folder in it."""
-    if lineage.git(*NO_HOOKS, "worktree", "add", "--quiet", "--detach", str(folder), commit) is None:
-        raise LanduseError(f"git worktree add {folder} {commit} failed: is there room, and may it write to .git?")
-    place = lineage.path_in_repository()
-    if not (folder / place / DVC_YAML).exists():
-        raise LanduseError(f"its commit {commit} has no {place / DVC_YAML}: the project was in another folder then")
-    return folder / place
 
 
 def restore_params(recorded: Path, target: Path) -> None:
@@ -91,25 +64,9 @@ def restore_data(tags: Mapping[str, str], folder: Path) -> None:
 def rerun(project: Path, store: Path) -> bool:
     """Run every stage up to the evaluation without caches, with a separate MLflow store; return True if all succeed.
 
-    The output of the stages is shown. They leave nothing in DVC's caches and do not outlive this function.
-    """
-    command = [*DVC, "repro", "--force", "--no-run-cache", "--no-commit", LAST_STAGE]
-    stages = subprocess.Popen(
-        command, cwd=project, env=child_environment(project, store), stdin=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        return stages.wait() == 0
-    finally:
-        kill_group(stages.pid)  # also processes that outlive DVC
-        stages.wait()
-
-
-def child_environment(project: Path, store: Path) -> dict[str, str]:
-    """Build the environment of the stages: this Python's commands, the working tree's code, the separate store.
-
-    No other MLflow setting is passed on; temporary files go beside the store.
+    The output of the stages is shown. They leave nothing in DVC's caches. No other MLflow setting is passed on;
+    temporary files go beside the store.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    path = f"{Path(sys.executable).parent}:{inherited['PATH']}"
-    changed = {"PATH": path, "PYTHONPATH": str(project / "src"), "TMPDIR": str(store.parent)}
-    return inherited | changed | {"MLFLOW_TRACKING_URI": f"{SQLITE}{store}"}
+    environment = inherited | {"TMPDIR": str(store.parent), "MLFLOW_TRACKING_URI": f"{SQLITE}{store}"}
+    return run_stages(project, environment, "--force", "--no-run-cache", "--no-commit", LAST_STAGE)

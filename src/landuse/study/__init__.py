@@ -1,0 +1,69 @@
+"""Study: train several networks on the same images, split and recipe, and compare them on one page."""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mlflow.entities import Run
+
+from landuse import tracking
+from landuse.core.errors import Unavailable
+from landuse.core.files import read_record
+from landuse.core.paths import RUN, SERVICES, STUDY_PAGE, STUDY_TABLE
+from landuse.core.process import exclusive_lock
+from landuse.params import Params
+from landuse.project import lineage
+from landuse.study import results, runs
+from landuse.study.networks import Network, resolve_networks
+from landuse.study.page import render
+from landuse.study.stages import StudyCopy, study_copy
+
+BUSY = "another landuse study is at work in this project: wait for it, or stop it"
+
+
+def study(params: Params, register: bool, notify: Callable[[str], None]) -> str:
+    """Train and compare the networks of `study.networks`; return a summary.
+
+    Writes `artifacts/study.html` and `artifacts/study.csv`. The first network makes the split. What DVC's run cache
+    holds is not done again. With `register`, each network becomes a version of the model. Raises LanduseError if a
+    stage fails, or another `landuse study` is running.
+    """
+    networks = resolve_networks(params)
+    with (
+        exclusive_lock(SERVICES / "study.lock", BUSY),
+        runs.study_run(networks) as parent,
+        TemporaryDirectory() as folder,
+        study_copy() as copy,
+    ):
+        done = list[results.NetworkResult]()
+        try:
+            for network in networks:
+                notify(f"{len(done) + 1} of {len(networks)}: {network.name}")
+                run = train_network(copy, network, register)
+                runs.adopt(run, parent, network, networks[0])
+                done.append(results.read_result(network, run, copy.folder, Path(folder, str(len(done)))))
+        except KeyboardInterrupt:
+            notify(f"{len(done)} of {len(networks)} networks are done: the same command goes on from there")
+            raise
+        images = [copy.folder / path for path in done[0].scored.images]
+        latencies = results.measure((result.model for result in done), images, params.evaluate.latency_runs)
+        rows = results.table(done, latencies)
+        STUDY_TABLE.parent.mkdir(exist_ok=True)
+        rows.to_csv(STUDY_TABLE, index=False)
+        drawn = lineage.tags()["data.kind"] == "sample"
+        STUDY_PAGE.write_text(render(rows, [result.metrics for result in done], drawn), encoding="utf-8")
+        runs.log_files()
+    return f"{STUDY_PAGE} compares {len(done)} networks on the same {len(images):,} images"
+
+
+def train_network(copy: StudyCopy, network: Network, register: bool) -> Run:
+    """Train a network in the copy, and register it if wanted; return its run."""
+    copy.train(network)
+    model_sha256 = read_record(copy.folder / RUN)["tags"][tracking.MODEL_TAG]
+    if tracking.find_run(model_sha256) is None:  # trained with another store: the evaluation records it again
+        copy.run(network, "--single-item", "--force", "evaluate")
+    if register:
+        copy.run(network, "--single-item", "--force", "register")
+    if run := tracking.find_run(model_sha256):
+        return run
+    raise Unavailable(f"{network.name}: its run was deleted meanwhile; the same command records it again")

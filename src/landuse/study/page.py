@@ -1,0 +1,48 @@
+"""The page of a study: the networks side by side, as one self-contained HTML file."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from landuse.gate.comparison import format_p_value
+from landuse.report import charts
+from landuse.report.page import page_environment
+from landuse.report.style import to_svg
+
+SIGNIFICANCE = 0.05
+
+
+def render(networks: pd.DataFrame, metrics: list[dict[str, Any]], drawn: bool) -> str:
+    """Render table and metrics of the networks, in the same order, as HTML. `drawn` images are said to be so."""
+    environment = page_environment(Path(__file__).parent)
+    environment.filters |= {"p_value": format_p_value, "thousands": "{:,.0f}".format, "decimal": decimal}
+    plots = {name: plot(networks) for name, plot in FIGURES.items()}
+    plots |= {f"silent_{number}": charts.silent_kernels(each) for number, each in enumerate(metrics)}
+    return environment.get_template("page.html").render(
+        networks=networks.to_dict("records"),
+        first=networks.iloc[0],
+        sentences=[compare_in_words(row, networks.iloc[0]) for _, row in networks[1:].iterrows()],
+        drawn=drawn,
+        figures={name: Markup(to_svg(figure, name)) for name, figure in plots.items()},
+    )
+
+
+FIGURES = {"accuracies": charts.accuracies, "differences": charts.differences, "trade_off": charts.trade_off}
+
+
+def decimal(value: float, digits: int) -> str:
+    """Format a number with some decimals; a dash if it is not known."""
+    return "–" if pd.isna(value) else f"{value:,.{digits}f}"
+
+
+def compare_in_words(row: "pd.Series[Any]", first: "pd.Series[Any]") -> str:
+    """Say whether a network differs from the first one, by the 95 % interval and McNemar's test."""
+    points = 100 * row["difference"]
+    interval = f"95 % interval {100 * row['difference_low']:+.1f} to {100 * row['difference_high']:+.1f} points"
+    evidence = f"({interval}; McNemar {format_p_value(row['p_value'])})"
+    if row["p_value"] >= SIGNIFICANCE:
+        return f"{row['network']} and {first['network']} cannot be told apart: {points:+.1f} points {evidence}."
+    side = "more" if points > 0 else "less"
+    return f"{row['network']} is {abs(points):.1f} points {side} accurate than {first['network']} {evidence}."

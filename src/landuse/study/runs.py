@@ -1,0 +1,49 @@
+"""The MLflow runs of a study: a parent run, and below it the run of each network's training."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from landuse import tracking
+from landuse.core import process
+from landuse.core.paths import STUDY_PAGE, STUDY_TABLE
+from landuse.project import lineage
+from landuse.study.networks import Network
+
+STUDY_TAG, NETWORK_TAG = "study.sha256", "study.network"
+PARENT_TAG = "mlflow.parentRunId"
+
+
+@contextmanager
+def study_run(networks: list[Network]) -> Iterator[str]:
+    """Start the parent run of a study and yield its id; continue that of the same networks, data, code and params."""
+    settings = json.dumps([asdict(network) for network in networks], sort_keys=True)
+    tags = lineage.tags() | {STUDY_TAG: hashlib.sha256(settings.encode()).hexdigest()}
+    with tracking.store():
+        tracking.end_lost_runs()
+        previous = tracking.latest_run(f"tags.`{STUDY_TAG}` = '{tags[STUDY_TAG]}'")
+        run_id = previous.info.run_id if previous and tags.items() <= previous.data.tags.items() else None
+        name = f"{tags['data.md5'][:6]}-study"
+        with mlflow.start_run(run_id, run_name=name, tags=tags | process.identity()) as run:
+            mlflow.log_params(lineage.params_record())
+            yield run.info.run_id
+
+
+def adopt(run: Run, parent: str, network: Network, split_by: Network) -> None:
+    """Put the run of a network's training below the parent run, and tag whose embeddings its split is based on."""
+    tags = {PARENT_TAG: parent, NETWORK_TAG: network.name}
+    tags |= {} if network is split_by else {lineage.SPLIT_TAG: split_by.name}
+    for key, value in tags.items():
+        MlflowClient().set_tag(run.info.run_id, key, value)
+
+
+def log_files() -> None:
+    """Log page and table to the parent run."""
+    for path in (STUDY_PAGE, STUDY_TABLE):
+        mlflow.log_artifact(str(path))
