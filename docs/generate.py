@@ -13,7 +13,8 @@ import yaml
 from landuse.cli import app
 from landuse.core.environment import FILES, VARIABLES, Row
 from landuse.params import Params
-from landuse.params.types import PATTERN_DESCRIPTIONS
+from landuse.params.backbones import BACKBONES
+from landuse.params.types import PATTERN_DESCRIPTIONS, BackboneName, Range
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -46,8 +47,9 @@ the dead one, and its exit code is 1. The verbs `work` and `watch` are the worke
 PARAMS_INTRODUCTION = """\
 # Parameters
 
-Every key of `params.yaml`, with its values in the three presets. No key has a default: all must be there. An unknown
-key, or a value out of range, is refused in one line that names it.
+Every key of `params.yaml`, with its values in the three presets. No key has a default: all must be there, but
+`study`, which only `landuse study` asks for. An unknown key, or a value out of range, is refused in one line that
+names it.
 """
 ENVIRONMENT_INTRODUCTION = """\
 # Environment variables
@@ -129,6 +131,8 @@ def key_comments(params_file: str) -> dict[str, str]:
 
 def value_type(annotation: Any) -> str:
     """Describe the type and range of a value."""
+    if annotation is BackboneName:
+        return "one of " + ", ".join(f"`{name}`" for name in BACKBONES)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         rules = [rule for each in arguments[1:] for rule in getattr(each, "metadata", ())]
@@ -144,7 +148,8 @@ def value_type(annotation: Any) -> str:
     if origin is dict:
         return f"keys of `train`, each with {value_type(arguments[1])}"
     if is_dataclass(annotation):
-        return "a range of " + ", ".join(f"`{field.name}`" for field in fields(annotation))
+        keys = ", ".join(f"`{field.name}`" for field in fields(annotation))
+        return f"a range of {keys}" if annotation is Range else f"keys {keys}"
     return TYPES[annotation]
 
 

@@ -11,7 +11,7 @@ from networks import TINY, pixels, tiny_network
 
 from landuse.core.errors import LanduseError
 from landuse.ml.classifier import LiteModel
-from landuse.ml.diagnostics import block_name, weights_digest
+from landuse.ml.diagnostics import block_name, multiply_adds, weights_digest
 from landuse.ml.images import view
 from landuse.ml.litert import to_litert
 from landuse.ml.network import (
@@ -27,6 +27,7 @@ from landuse.ml.network import (
 from landuse.params import ExtractParams
 from landuse.params.backbones import BACKBONES
 
+ROOT = Path(__file__).parents[1]
 PUBLISHED = [992, 992, 5568, 9456, 10640, 15680, 15680, 21952, 55936, 55936, 55936, 68352]
 PUBLISHED += [120768, 120768, 157888, 324160, 324160, 478400, 414720]
 
@@ -54,6 +55,36 @@ def test_the_network_matches_the_published_one_block_by_block() -> None:
     unfreeze(network, "head")
     assert network.count_params() == 2_284_885
     assert sum(int(np.prod(weight.shape)) for weight in network.trainable_weights) == 26_901
+
+
+def documented_parameters(title: str) -> list[int]:
+    """Return the parameters of the blocks that a table of the documentation lists, in order, and of the whole."""
+    text = (ROOT / "docs" / "explanation" / "mobilenet-measured.md").read_text("utf-8")
+    rows = text.partition(f"| {title} | output | parameters |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    return [
+        int(count.removesuffix(" each").replace(",", ""))
+        for names, _, count in cells
+        for _ in range(names.count("`,") + 1)
+    ]
+
+
+@pytest.mark.parametrize(("title", "backbone"), [("MobileNetV2", "mobilenet_v2"), ("MobileNet", "mobilenet")])
+def test_the_parameters_in_the_documentation_are_those_of_the_network(title: str, backbone: str) -> None:
+    network = build_network(build_backbone(replace(TINY, backbone=backbone, alpha=1.0)), classes=21)
+    counts = list(parameters_by_block(network.get_layer(backbone)).values())
+    if backbone == "mobilenet":  # a block is a depthwise and a pointwise convolution
+        counts = [counts[0], *(sum(pair) for pair in zip(counts[1::2], counts[2::2], strict=True))]
+    head = network.get_layer("head").count_params()
+    assert documented_parameters(title) == [*counts, head, network.count_params()]
+
+
+@pytest.mark.parametrize(("backbone", "published"), [("mobilenet_v2", 300e6), ("mobilenet", 569e6)])
+def test_multiply_adds_are_those_published_for_a_thousand_classes(backbone: str, published: float) -> None:
+    network = build_network(build_backbone(replace(TINY, backbone=backbone, alpha=1.0, image_size=224)), classes=1000)
+    counted = multiply_adds(network, views=1)
+    assert counted == pytest.approx(published, rel=0.01)
+    assert multiply_adds(network, views=4) == pytest.approx(4 * counted, rel=0.02), "the head runs once"
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -11,6 +11,7 @@ import yaml
 
 from landuse.core.errors import LanduseError
 from landuse.params import Params, load_params
+from landuse.params.backbones import BACKBONES
 from landuse.params.errors import RENAMED
 
 ROOT = Path(__file__).parents[1]
@@ -135,7 +136,7 @@ def test_an_unknown_key_is_refused_with_the_closest_or_all_allowed_keys(tmp_path
         ({"dropout": [None, 0.1]}, "tune.space.dropout.0 = None: Input should be a number or text"),
         (
             {"unfreeze_from": ["head", "block"]},
-            "tune.space.unfreeze_from = 'block': String should be head, all, or block_1 to block_16",
+            "tune.space.unfreeze_from = 'block': String should be head, all, or block_1, block_2 and so on",
         ),
         ({"dropout": ["1e-3", 0.1]}, "tune.space.dropout = '1e-3': YAML reads that as text; write 0.001"),
         (
@@ -187,7 +188,7 @@ WRONG_VALUES = {
     "split.cosine": [0, 1.1, True],
     "split.hash_distance": [-1, 17],
     "split.seed": [-1, 1.5, 2**31],
-    "train.unfreeze_from": ["block_0", "block_17", "blok_3", "head ", None],
+    "train.unfreeze_from": ["block_0", "block_100", "blok_3", "head ", None],
     "train.epochs": [0, 2.5, "ten", None, 2**63],
     "train.batch_size": [0],
     "train.learning_rate": [0, True, -0.1, float("inf"), float("nan")],
@@ -260,7 +261,48 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(tmp_path: Path, share
     assert f"split: validation + test = {sum(shares):g}: must stay below 1" in refusal(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("name", [*SECTIONS, *(f"{name}.{key}" for name, keys in SECTIONS.items() for key in keys)])
+@pytest.mark.parametrize(
+    ("networks", "message"),
+    [
+        ([{}], "study.networks = [{}]: List should have at least 2 items after validation, not 1"),
+        ([{}, {"backbone": "resnet"}], "study.networks.1.backbone = 'resnet': Input should be one of mobilenet_v2, "),
+        ([{}, {"image_size": 100}], "study.networks.1.image_size = 100: Input should be a multiple of 32"),
+        ([{}, {"views": 2}], "study.networks.1.views: unknown key (allowed: backbone, alpha, image_size, "),
+        ([{}, {"backbone": "mobilenet", "unfreeze_from": "block_14"}], "block_14: mobilenet ends at block_13"),
+        ([{}, {"weights": "none"}], "study.networks[1].weights = none: an untrained backbone needs study.networks[1]."),
+        (
+            [{}, {"alpha": 0.6, "weights": "imagenet"}],
+            "study.networks[1].alpha = 0.6: Keras has ImageNet weights of mobilenet_v2 for 0.35, 0.5, 0.75, 1.0, 1.3",
+        ),
+        (
+            [{}, {"backbone": "efficientnetv2-b0", "alpha": 0.5}],
+            "study.networks[1].alpha = 0.5: efficientnetv2-b0 has one width only, 1.0",
+        ),
+    ],
+)
+def test_a_study_of_networks_that_do_not_exist_is_refused(tmp_path: Path, networks: list[dict], message: str) -> None:
+    assert message in refusal(changed(tmp_path / "params.yaml", "study.networks", networks))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_width_that_keras_does_not_publish_is_refused_with_those_it_does(tmp_path: Path, backbone: str) -> None:
+    path, widths = tmp_path / "params.yaml", BACKBONES[backbone].widths or (1.0,)
+    content = yaml.safe_load((ROOT / "presets" / "tutorial.yaml").read_text("utf-8"))
+    for alpha in (0.9, *widths):
+        content["extract"] |= {"backbone": backbone, "alpha": alpha}
+        path.write_text(
+            yaml.safe_dump(content | {"study": {"networks": [{"backbone": "mobilenet", "alpha": 1.0}, {}]}})
+        )
+        if alpha in widths:
+            assert load_params(path).extract.alpha == alpha
+        else:
+            assert refusal(path).startswith("extract.alpha = 0.9: ") and "1.0" in refusal(path)
+
+
+REQUIRED = {name: keys for name, keys in SECTIONS.items() if name != "study"}
+
+
+@pytest.mark.parametrize("name", [*REQUIRED, *(f"{name}.{key}" for name, keys in REQUIRED.items() for key in keys)])
 def test_a_missing_section_or_key_is_reported_with_where_to_find_it(tmp_path: Path, name: str) -> None:
     content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
     section, _, key = name.partition(".")

@@ -240,7 +240,7 @@ def test_stages_rerun_with_the_old_code_a_separate_store_and_no_caching(
     for _ in range(2):
         with restored_project(tags, Path("then.yaml"), tmp_path / "now") as folder:
             before = cached_files()
-            assert rerun(folder, tmp_path / "store.db")
+            assert rerun(folder, tmp_path / "store.db", split=None)
             assert (folder / "out.txt").read_text() == "done" and cached_files() == before
     once = f"{tmp_path}/now/src/step.py sqlite:///{tmp_path}/store.db\n"
     assert (tmp_path / "log").read_text() == once * 2
@@ -249,7 +249,7 @@ def test_stages_rerun_with_the_old_code_a_separate_store_and_no_caching(
 def test_a_failing_stage_is_reported(tags: dict, tmp_path: Path) -> None:
     (tmp_path / "fail").touch()
     with restored_project(tags, Path("then.yaml"), tmp_path / "now") as folder:
-        assert not rerun(folder, tmp_path / "store.db")
+        assert not rerun(folder, tmp_path / "store.db", split=None)
 
 
 def test_a_git_submodule_is_refused(tags: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +285,7 @@ def test_an_interruption_leaves_no_folder_and_no_process(
     Thread(target=stop, daemon=True).start()
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     with pytest.raises(exception) as ended, restored_project(tags, Path("then.yaml"), tmp_path / "now") as folder:
-        rerun(folder, tmp_path / "store.db")
+        rerun(folder, tmp_path / "store.db", split=None)
     assert signum == signal.SIGINT or ended.value.code == 128 + signum
     assert_nothing_left(tmp_path / "now")
     stage, limit = int((tmp_path / "pid").read_text()), monotonic() + 10

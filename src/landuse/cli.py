@@ -134,10 +134,9 @@ def evaluate() -> None:
     with running("evaluate") as params:
         from landuse.evaluate import evaluate
 
-        metrics = evaluate(params.evaluate).items()
-        echo(
-            ", ".join(f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in metrics)
-        )
+        metrics = {key: value for key, value in evaluate(params.evaluate).items() if not isinstance(value, dict)}
+        texts = (f"{value:.4f}" if isinstance(value, float) else value for value in metrics.values())
+        echo(", ".join(f"{key} {text}" for key, text in zip(metrics, texts, strict=True)))
 
 
 @app.command(rich_help_panel=STAGES)

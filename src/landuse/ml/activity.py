@@ -13,8 +13,8 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from landuse.core.streams import mute_native_stderr
+from landuse.ml.classifier import DEAD
 from landuse.ml.images import cores, parallel_map, read_image
-from landuse.ml.metrics import DEAD
 
 DEPTHWISE, ACTIVATION = "DEPTHWISE_CONV_2D", "HARD_SWISH"
 SILENT = 1e-5  # largest difference within the output of a silent channel; ReLU6 cuts it to 0 … 6

@@ -22,6 +22,7 @@ CARD_FILE = "model.json"
 PROBABILITIES, EMBEDDING = "probabilities", "embedding"
 TOP = 5
 TOLERANCE = 1e-3  # largest difference in a probability between file formats and copies of one model
+DEAD = 1e-3  # largest absolute weight below which a depthwise filter counts as dead
 CHECKED_IMAGES = 32  # number of images for such a comparison
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from landuse.ml.metrics import DEAD
+from landuse.ml.classifier import DEAD
 from landuse.ml.network import backbone_of
 
 BLOCK = re.compile(r"block_\d+|expanded_conv(_\d+)?|[Cc]onv_1|conv_[dp]w_\d+|block\d[a-z]|top_conv")

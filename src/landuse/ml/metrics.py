@@ -5,7 +5,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 TOP = 3
-DEAD = 1e-3  # largest absolute weight below which a depthwise filter counts as dead
 
 
 def held_out_images(splits: pd.DataFrame) -> pd.DataFrame:

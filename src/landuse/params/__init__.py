@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from landuse.core.errors import LanduseError
 from landuse.core.files import CONFLICT_MARKER
@@ -19,22 +19,21 @@ from landuse.params.types import (
     Choices,
     Count,
     Fraction,
+    ImageSize,
     Labels,
     Level,
     Mode,
+    NetworkParams,
     Number,
     Range,
     Seed,
     Share,
+    Weights,
+    Width,
     matching,
-    refuse_duplicates,
     section,
 )
 from landuse.params.yaml_loader import StrictLoader
-
-Width = Annotated[Number, Field(gt=0, le=2)]
-ImageSize = Annotated[int, Field(ge=32, le=1024, multiple_of=32, strict=True)]
-Weights = Annotated[str, Field(min_length=1)]
 
 
 @section
@@ -159,21 +158,10 @@ class TuneParams:
 
 
 @section
-class NetworkParams:
-    """A network of a study: keys of `extract`, and `train.unfreeze_from`; what is missing is taken from there."""
-
-    backbone: BackboneName | None = None
-    alpha: Width | None = None
-    image_size: ImageSize | None = None
-    weights: Weights | None = None
-    unfreeze_from: Block | None = None
-
-
-@section
 class StudyParams:
     """The networks that `landuse study` trains on the same images, the first of which the others are compared with."""
 
-    networks: Annotated[tuple[NetworkParams, ...], Field(min_length=2), AfterValidator(refuse_duplicates)] = ()
+    networks: Annotated[tuple[NetworkParams, ...], Field(min_length=2)] = ()
 
 
 @section

@@ -9,12 +9,12 @@ from pydantic_core import ErrorDetails
 from yaml import MarkedYAMLError
 
 from landuse.core.errors import one_line
-from landuse.params.types import PATTERN_DESCRIPTIONS, Range
+from landuse.params.types import PATTERN_DESCRIPTIONS, NetworkParams, Range
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SPACE = ["tune", "space"]
+SPACE, NETWORKS = ["tune", "space"], ["study", "networks"]
 NEED_QUOTES = (bool, int, float, date)  # types that YAML may read an unquoted name as
 RENAMED = {  # keys of earlier versions
     "train.sure_accuracy": "train.target_selective_accuracy",
@@ -86,9 +86,11 @@ def explain(problem: ErrorDetails, params: type["DataclassInstance"]) -> str:
 
 
 def owning_class(keys: list[str], params: type["DataclassInstance"]) -> type["DataclassInstance"]:
-    """Return the dataclass that should have had a key: the params, one of their sections, or `Range`."""
+    """Return the dataclass that should have had a key: the params, a section of them, or an entry of a section."""
     if keys[:2] == SPACE:
         return Range
+    if keys[:2] == NETWORKS:
+        return NetworkParams
     section: type[DataclassInstance] = params if len(keys) == 1 else get_type_hints(params)[keys[0]]
     return section
 

@@ -21,7 +21,6 @@ from pydantic_core import PydanticCustomError
 from landuse.params.backbones import BACKBONES
 
 SectionClass = TypeVar("SectionClass")
-Named = TypeVar("Named")
 
 
 def refuse_bool(value: object) -> object:
@@ -31,8 +30,8 @@ def refuse_bool(value: object) -> object:
     return value
 
 
-def refuse_duplicates(names: tuple[Named, ...]) -> tuple[Named, ...]:
-    """Raise PydanticCustomError if something is listed twice."""
+def refuse_duplicates(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Raise PydanticCustomError if a name is listed twice."""
     for name in names:
         if names.count(name) > 1:
             raise PydanticCustomError("repeated", "{name} is named twice", {"name": name})
@@ -65,6 +64,9 @@ def known_backbone(name: str) -> str:
 
 BackboneName = Annotated[str, AfterValidator(known_backbone)]
 Block = Annotated[str, matching(r"^(head|all|block_[1-9][0-9]?)$", "head, all, or block_1, block_2 and so on")]
+Width = Annotated[Number, Field(gt=0, le=2)]
+ImageSize = Annotated[int, Field(ge=32, le=1024, multiple_of=32, strict=True)]
+Weights = Annotated[str, Field(min_length=1)]
 Checksum = Annotated[
     str, matching(r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$", "md5: and 32 hex digits, or sha256: and 64")
 ]
@@ -113,3 +115,14 @@ Choices = Annotated[
     Annotated[Range, Tag("range")] | Annotated[Values, Tag("list")],
     Discriminator(kind_of_choices),
 ]
+
+
+@section
+class NetworkParams:
+    """A network of a study: keys of `extract`, and `train.unfreeze_from`; what is missing is taken from there."""
+
+    backbone: BackboneName | None = None
+    alpha: Width | None = None
+    image_size: ImageSize | None = None
+    weights: Weights | None = None
+    unfreeze_from: Block | None = None

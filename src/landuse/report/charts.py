@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
 
-from landuse.ml.metrics import DEAD, calibration_error, confidence_bins
+from landuse.ml.classifier import DEAD
+from landuse.ml.metrics import calibration_error, confidence_bins
 from landuse.report.style import FAINT, GOOD, INK, LINE, STYLE, WIDTH, WRONG, format_axes
 
 BLOCK_PREFIX = re.compile("block_?|conv_dw_|expanded_conv_?")

@@ -39,8 +39,10 @@ def study(params: Params, register: bool, notify: Callable[[str], None]) -> str:
         try:
             for network in networks:
                 notify(f"{len(done) + 1} of {len(networks)}: {network.name}")
-                run = train_network(copy, network, register)
+                run = train_network(copy, network)
                 runs.adopt(run, parent, network, networks[0])
+                if register:
+                    copy.run(network, "--single-item", "--force", "register")
                 done.append(results.read_result(network, run, copy.folder, Path(folder, str(len(done)))))
         except KeyboardInterrupt:
             notify(f"{len(done)} of {len(networks)} networks are done: the same command goes on from there")
@@ -52,18 +54,16 @@ def study(params: Params, register: bool, notify: Callable[[str], None]) -> str:
         rows.to_csv(STUDY_TABLE, index=False)
         drawn = lineage.tags()["data.kind"] == "sample"
         STUDY_PAGE.write_text(render(rows, [result.metrics for result in done], drawn), encoding="utf-8")
-        runs.log_files()
+        runs.log_results(rows)
     return f"{STUDY_PAGE} compares {len(done)} networks on the same {len(images):,} images"
 
 
-def train_network(copy: StudyCopy, network: Network, register: bool) -> Run:
-    """Train a network in the copy, and register it if wanted; return its run."""
+def train_network(copy: StudyCopy, network: Network) -> Run:
+    """Train a network in the copy; return its run. Raises Unavailable if somebody deletes that meanwhile."""
     copy.train(network)
     model_sha256 = read_record(copy.folder / RUN)["tags"][tracking.MODEL_TAG]
     if tracking.find_run(model_sha256) is None:  # trained with another store: the evaluation records it again
         copy.run(network, "--single-item", "--force", "evaluate")
-    if register:
-        copy.run(network, "--single-item", "--force", "register")
     if run := tracking.find_run(model_sha256):
         return run
     raise Unavailable(f"{network.name}: its run was deleted meanwhile; the same command records it again")

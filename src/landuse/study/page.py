@@ -17,7 +17,12 @@ SIGNIFICANCE = 0.05
 def render(networks: pd.DataFrame, metrics: list[dict[str, Any]], drawn: bool) -> str:
     """Render table and metrics of the networks, in the same order, as HTML. `drawn` images are said to be so."""
     environment = page_environment(Path(__file__).parent)
-    environment.filters |= {"p_value": format_p_value, "thousands": "{:,.0f}".format, "decimal": decimal}
+    environment.filters |= {
+        "p_value": format_p_value,
+        "thousands": "{:,.0f}".format,
+        "decimal": decimal,
+        "filename": filename,
+    }
     plots = {name: plot(networks) for name, plot in FIGURES.items()}
     plots |= {f"silent_{number}": charts.silent_kernels(each) for number, each in enumerate(metrics)}
     return environment.get_template("page.html").render(
@@ -35,6 +40,11 @@ FIGURES = {"accuracies": charts.accuracies, "differences": charts.differences, "
 def decimal(value: float, digits: int) -> str:
     """Format a number with some decimals; a dash if it is not known."""
     return "–" if pd.isna(value) else f"{value:,.{digits}f}"
+
+
+def filename(path: str) -> str:
+    """Return the last part of a path."""
+    return Path(path).name
 
 
 def compare_in_words(row: "pd.Series[Any]", first: "pd.Series[Any]") -> str:

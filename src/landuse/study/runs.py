@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
 import mlflow
+import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Metric, Run
 
 from landuse import tracking
 from landuse.core import process
@@ -18,6 +20,7 @@ from landuse.study.networks import Network
 
 STUDY_TAG, NETWORK_TAG = "study.sha256", "study.network"
 PARENT_TAG = "mlflow.parentRunId"
+MEASURED = ("int8_accuracy", "int8_size_mb", "int8_latency_ms", "multiply_adds")  # columns of the table
 
 
 @contextmanager
@@ -43,7 +46,11 @@ def adopt(run: Run, parent: str, network: Network, split_by: Network) -> None:
         MlflowClient().set_tag(run.info.run_id, key, value)
 
 
-def log_files() -> None:
-    """Log page and table to the parent run."""
+def log_results(networks: pd.DataFrame) -> None:
+    """Log page and table to the parent run, and to the run of each network what only the study measured."""
     for path in (STUDY_PAGE, STUDY_TABLE):
         mlflow.log_artifact(str(path))
+    now = int(time.time() * 1000)
+    for row in networks.to_dict("records"):
+        metrics = [Metric(name, row[name], now, 0) for name in MEASURED]
+        MlflowClient().log_batch(row["run"], metrics)

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 from landuse import registry
 from landuse.core.errors import LanduseError, Refused, prefix_errors
+from landuse.core.paths import SPLITS
 from landuse.project import lineage
 from landuse.registry.version_record import RunRecord, fetch_run_record
 from landuse.verify.diff import Row, compare_inputs, compare_packages, compare_results, table_line
@@ -26,7 +27,8 @@ def verify(name: str, number: str, notify: Callable[[object], None] = print) -> 
         recorded = read_recorded(name, number, Path(folder, "then"))
         refuse_without_commit(recorded.tags)
         with restored_project(recorded.tags, recorded.params_file, Path(folder, "now")) as project:
-            if not rerun(project, Path(folder, "mlflow.db")):
+            split = recorded.folder / SPLITS.name if lineage.SPLIT_TAG in recorded.tags else None
+            if not rerun(project, Path(folder, "mlflow.db"), split):
                 raise LanduseError(f"a stage failed, as said above{package_hint(recorded)}")
             inputs, results = compare_inputs(recorded, project), compare_results(recorded, project)
     for row in [table_line("", "then", "now", "same"), *inputs, *results]:

@@ -1,15 +1,17 @@
 """Rebuild: restore code, params, data and weights of a version in a separate working tree, and run its stages there."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from landuse.core.errors import LanduseError
-from landuse.core.paths import DATA, DATA_DVC, PARAMS, SQLITE, WEIGHTS
+from landuse.core.paths import DATA, DATA_DVC, PARAMS, SPLITS, SQLITE, WEIGHTS
 from landuse.params.errors import RENAMED
 from landuse.project.worktree import DVC, configure_worktree, run_stages, temporary_worktree
 
@@ -61,12 +63,18 @@ def restore_data(tags: Mapping[str, str], folder: Path) -> None:
     )
 
 
-def rerun(project: Path, store: Path) -> bool:
+def rerun(project: Path, store: Path, split: Path | None) -> bool:
     """Run every stage up to the evaluation without caches, with a separate MLflow store; return True if all succeed.
 
-    The output of the stages is shown. They leave nothing in DVC's caches. No other MLflow setting is passed on;
-    temporary files go beside the store.
+    A network of a study is given the `split` that another network made. The output of the stages is shown. They leave
+    nothing in DVC's caches. No other MLflow setting is passed on; temporary files go beside the store.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment = inherited | {"TMPDIR": str(store.parent), "MLFLOW_TRACKING_URI": f"{SQLITE}{store}"}
-    return run_stages(project, environment, "--force", "--no-run-cache", "--no-commit", LAST_STAGE)
+    run = partial(run_stages, project, environment, "--force", "--no-run-cache", "--no-commit")
+    if split is None:
+        return run(LAST_STAGE)
+    if not run("extract"):
+        return False
+    shutil.copyfile(split, project / SPLITS)
+    return run("--single-item", "train", LAST_STAGE)
