@@ -53,7 +53,7 @@ def study(params: Params, register: bool, notify: Callable[[str], None]) -> str:
         STUDY_TABLE.parent.mkdir(exist_ok=True)
         rows.to_csv(STUDY_TABLE, index=False)
         drawn = lineage.tags()["data.kind"] == "sample"
-        STUDY_PAGE.write_text(render(rows, [result.metrics for result in done], drawn), encoding="utf-8")
+        STUDY_PAGE.write_text(render(rows, done, drawn), encoding="utf-8")
         runs.log_results(rows)
     return f"{STUDY_PAGE} compares {len(done)} networks on the same {len(images):,} images"
 

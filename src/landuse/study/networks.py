@@ -19,8 +19,9 @@ class Network:
     settings: dict[str, Any]
 
     def params_text(self) -> str:
-        """Return the content of `params.yaml` with these settings, and addresses without secrets."""
+        """Return the content of `params.yaml` with these settings, without the study and secrets in addresses."""
         content = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+        del content["study"]  # its networks take what they do not say from the other sections
         for key, value in self.settings.items():
             content["train" if key == "unfreeze_from" else "extract"][key] = value
         return yaml.safe_dump(public_values(content), sort_keys=False)

@@ -10,12 +10,13 @@ from landuse.gate.comparison import format_p_value
 from landuse.report import charts
 from landuse.report.page import page_environment
 from landuse.report.style import to_svg
+from landuse.study.results import NetworkResult
 
 SIGNIFICANCE = 0.05
 
 
-def render(networks: pd.DataFrame, metrics: list[dict[str, Any]], drawn: bool) -> str:
-    """Render table and metrics of the networks, in the same order, as HTML. `drawn` images are said to be so."""
+def render(networks: pd.DataFrame, results: list[NetworkResult], drawn: bool) -> str:
+    """Render the table, and the results behind it in the same order, as HTML. `drawn` images are said to be so."""
     environment = page_environment(Path(__file__).parent)
     environment.filters |= {
         "p_value": format_p_value,
@@ -24,7 +25,9 @@ def render(networks: pd.DataFrame, metrics: list[dict[str, Any]], drawn: bool) -
         "filename": filename,
     }
     plots = {name: plot(networks) for name, plot in FIGURES.items()}
-    plots |= {f"silent_{number}": charts.silent_kernels(each) for number, each in enumerate(metrics)}
+    for number, result in enumerate(results):
+        plots[f"silent_{number}"] = charts.silent_kernels(result.metrics)
+        plots[f"dead_{number}"] = charts.dead_kernels(result.card["depthwise_filters"])
     return environment.get_template("page.html").render(
         networks=networks.to_dict("records"),
         first=networks.iloc[0],
