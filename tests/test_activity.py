@@ -77,8 +77,9 @@ def test_a_channel_with_large_outputs_silences_the_others_of_its_layer_in_int8(
 
 def test_the_evaluation_counts_silent_channels_by_block(trained: Path) -> None:
     metrics = json.loads(paths.METRICS.read_text("utf-8"))
-    blocks = metrics["depthwise"].values()
-    assert list(metrics["depthwise"]) == ["expanded_conv", *(f"block_{number}" for number in range(1, 17))]
+    blocks = metrics["depthwise"]
+    names = [block["block"] for block in blocks]
+    assert names == ["expanded_conv", *(f"block_{number}" for number in range(1, 17))]
     filters = sum(block["filters"] for block in blocks)
     for share, count in (
         ("dead_kernels", "dead"),

@@ -19,13 +19,13 @@ from landuse.study.page import render
 from landuse.study.results import NetworkResult, read_scored, table
 
 PRESET = load_params(tiny.ROOT / "presets" / "tutorial.yaml")
-BLOCKS = {
-    "block_1": {"filters": 32, "dead": 1, "dead_int8": 2, "silent": 9, "silent_int8": 11},
-    "block_2": {"filters": 96, "dead": 0, "dead_int8": 0, "silent": 1, "silent_int8": 0},
-}
+BLOCKS = [
+    {"block": "block_1", "filters": 32, "dead": 1, "dead_int8": 2, "silent": 9, "silent_int8": 11},
+    {"block": "block_2", "filters": 96, "dead": 0, "dead_int8": 0, "silent": 1, "silent_int8": 0},
+]
 
 
-FILTERS = {name: {"filters": 32, "dead": 0, "weakest": 0.01, "median": 0.4} for name in BLOCKS}
+FILTERS = {name: {"filters": 32, "dead": 0, "weakest": 0.01, "median": 0.4} for name in ("block_1", "block_2")}
 
 
 def with_networks(*networks: NetworkParams) -> Params:

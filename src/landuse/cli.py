@@ -134,7 +134,7 @@ def evaluate() -> None:
     with running("evaluate") as params:
         from landuse.evaluate import evaluate
 
-        metrics = {key: value for key, value in evaluate(params.evaluate).items() if not isinstance(value, dict)}
+        metrics = {key: value for key, value in evaluate(params.evaluate).items() if not isinstance(value, list)}
         texts = (f"{value:.4f}" if isinstance(value, float) else value for value in metrics.values())
         echo(", ".join(f"{key} {text}" for key, text in zip(metrics, texts, strict=True)))
 

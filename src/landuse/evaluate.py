@@ -62,9 +62,11 @@ def depthwise_activity(classifier: Classifier, images: list[Path]) -> dict[str, 
         silent_channels(MODEL / file, images, classifier.image_size) for file in (MODEL_FILE, INT8_FILE)
     )
     masks = {"dead_int8": dead_channels(MODEL / INT8_FILE), "silent": silent, "silent_int8": silent_int8}
-    blocks = {block: {"filters": counts["filters"], "dead": counts["dead"]} for block, counts in filters.items()}
+    blocks: list[dict[str, Any]] = [  # a list, which DVC leaves out of its tables of metrics
+        {"block": block, "filters": counts["filters"], "dead": counts["dead"]} for block, counts in filters.items()
+    ]
     for name, layers in masks.items():
-        for counts, mask in zip(blocks.values(), layers, strict=True):
+        for counts, mask in zip(blocks, layers, strict=True):
             counts[name] = int(mask.sum())
     return {
         "dead_kernels_int8": float(np.concatenate(masks["dead_int8"]).mean()),

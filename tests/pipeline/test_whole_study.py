@@ -73,7 +73,7 @@ def test_two_networks_are_compared_cached_registered_and_verified(work: Workspac
     versions = MlflowClient(work.store, work.store).search_model_versions(f"name='{NAME}'")
     own = next(version for version in versions if version.run_id == first["run"][1])
     assert own.tags["study.split"] == "mobilenet_v2" and len(versions) == 2
-    assert "came out the same" in work.ok("landuse", "verify", own.version)
+    assert "came out the same" in work.ok("landuse", "verify", str(own.version))
 
 
 def test_a_study_that_was_stopped_goes_on_where_it_was(work: Workspace) -> None:

@@ -148,7 +148,7 @@ def silent_kernels(metrics: dict[str, Any]) -> Figure:
 
     In float32 and in int8.
     """
-    rows = pd.DataFrame(metrics["depthwise"]).T
+    rows = pd.DataFrame(metrics["depthwise"]).set_index("block")
     totals = rows.sum()
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axes = figure.subplots()

@@ -115,7 +115,7 @@ def row(result: NetworkResult, first: NetworkResult, latency: float, int8_latenc
 
 def count_kernels(metrics: dict[str, Any], key: str) -> int:
     """Add up the depthwise kernels of all blocks."""
-    return sum(block[key] for block in metrics["depthwise"].values())
+    return sum(block[key] for block in metrics["depthwise"])
 
 
 def measure(models: Iterable[Path], images: list[Path], runs: int) -> list[tuple[float, float]]:
