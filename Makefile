@@ -24,14 +24,7 @@ run: .venv/run    ## from the source in params.yaml to a champion, if it is good
 	dvc repro
 	@landuse info || { dvc repro --single-item --force register && landuse info; }
 	@landuse promote || test $$? -eq 3
-	@printf '\nWhat next: artifacts/report.html says how good the model is. Then\n'
-	@printf '  make ui                                               browse the run and the model: choose Model training, top left\n'
-	@printf '  source .venv/bin/activate                             for landuse, dvc and mlflow\n'
-	@printf '  landuse serve                                         ask the champion, on a page to drop an image on\n'
-	@printf '  git commit --all --message "First run here"           keep what was made, to compare with and go back to\n'
-	@printf '  dvc exp run -S train.learning_rate=0.01               try another value; dvc exp show compares\n'
-	@cmp -s presets/ucmerced.yaml params.yaml || \
-	printf '  cp presets/ucmerced.yaml params.yaml && make run      the real job: UC Merced Land Use\n'
+	@printf '\n' && python -m pipelines next
 
 up: .venv/run    ## start what keeps the model fresh: Prefect and MLflow servers, a worker, a watcher of inbox/
 	python -m pipelines up

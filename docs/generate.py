@@ -39,7 +39,8 @@ What `make` does in the project's folder. Each target first installs what it nee
 Python that `.venv` is made with, and `ARGS=…` adds options to the tests and to the benchmark.
 """
 MAKE_END = """\
-Behind four of them is a program, `python -m pipelines`, with the verbs `up`, `down`, `status` and `ui`. In a container,
+Behind five of them is a program, `python -m pipelines`, with the verbs `up`, `down`, `status`, `ui` and, for the end of
+`make run`, `next`. In a container,
 `python -m pipelines up --wait` stays until it is told to end, or until a service dies: then it ends the others, names
 the dead one, and its exit code is 1. The verbs `work` and `watch` are the worker and the watcher of `inbox/`, which
 `up` starts.

@@ -1,4 +1,4 @@
-"""`python -m pipelines up | down | status | ui`, as called by `make`; `up` starts `work` and `watch`.
+"""`python -m pipelines up | down | status | ui | next`, as called by `make`; `up` starts `work` and `watch`.
 
 `up --wait` is for a container: it stays until it is told to end, or a service dies.
 """
@@ -163,6 +163,13 @@ def ui() -> None:
     serve_until_told(server.command, os.environ | {"MLFLOW_BACKEND_STORE_URI": store})
 
 
+def next_steps() -> None:
+    """Print what the gate decided last, and what makes sense now."""
+    from pipelines.steps.next_steps import next_steps as describe
+
+    print(describe(), flush=True)
+
+
 def serve_until_told(command: tuple[str, ...], environment: Mapping[str, str]) -> None:
     """Run a server until this process is told to end, or exit with the server's code if it ends by itself.
 
@@ -238,7 +245,7 @@ def exit_with_server() -> None:
 def main() -> None:
     """Run the requested verb; an error that the user can fix becomes one line and its exit code."""
     exclusive = {"up": partial(run_exclusively, up), "down": partial(run_exclusively, down)}
-    verbs = exclusive | {"status": status, "ui": ui, "watch": watch, "work": work}
+    verbs = exclusive | {"status": status, "ui": ui, "next": next_steps, "watch": watch, "work": work}
     parser = ArgumentParser("python -m pipelines")
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("--wait", action="store_true", help="with up: stay until a service dies, or end them when told")

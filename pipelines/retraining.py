@@ -1,4 +1,4 @@
-"""Retraining flow: ingest new images, train on them, judge the new version and promote it if it is better."""
+"""Retraining flow: ingest new images, train on them, judge the new version and promote it if it passes the gate."""
 
 from prefect import State, flow
 from prefect.states import Completed

@@ -47,6 +47,8 @@ PROMOTE = {
     "margin": 0.1,
     "significance": 0.05,
     "max_class_fall": 0.1,
+    "max_coverage_fall": 0.1,
+    "max_shrinkage": 0.1,
     "max_latency_ms": 1000,
     "max_size_mb": 1,
 }

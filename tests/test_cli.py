@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from shutil import copy, copytree, ignore_patterns
 
@@ -95,6 +96,11 @@ def test_help_describes_every_verb() -> None:
     for verb in VERBS:
         assert f" {verb} " in page
         assert len(commands[verb].help) > 20
+
+
+def test_the_version_is_shown_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert landuse("--version").stdout == f"landuse {version('landuse')}\n"
 
 
 def test_without_a_verb_help_is_shown() -> None:

@@ -73,7 +73,7 @@ def test_the_pages_name_exactly_the_presets() -> None:
 def test_every_params_key_in_the_pages_exists() -> None:
     others = PROJECT_FILES | rows_of("tags-and-metrics.md")
     for section, key in mentions(rf"\b({'|'.join(SECTIONS)})\.([a-z_0-9]+(?:\.[a-z0-9]+)*)"):
-        known = {*SECTIONS[section], "py", "txt"}  # as in split.py and requirements/serve.txt
+        known = {*SECTIONS[section], "py", "txt", "csv", "html"}  # as in split.py and requirements/serve.txt
         assert key.partition(".")[0] in known or f"{section}.{key}" in others, f"{section}.{key}"
 
 
@@ -123,7 +123,7 @@ def test_the_reference_has_every_column_and_key_of_the_files() -> None:
 
 
 def test_the_reference_has_every_path_and_metric_of_the_server() -> None:
-    assert {"/", "/predict", "/metrics", *SCORING_PATHS} <= rows_of("http-api.md")
+    assert {"/", "/predict", "/version", "/metrics", *SCORING_PATHS} <= rows_of("http-api.md")
     names = set(re.findall(r"^# TYPE (landuse_\w+)", Metrics().render().decode(), re.MULTILINE))
     assert names and names <= rows_of("tags-and-metrics.md")
 

@@ -45,7 +45,7 @@ from landuse.train.export import save_keras
 GOOD, CONFUSED, BLIND, UNDERCONFIDENT = "1", "2", "3", "4"
 SLICES = {"slice_brightness", "slice_contrast", "slice_size", "slice_families"}
 SCORES = {"accuracy", "macro_f1", "class_recall", "calibration_error"}
-COMPARISON = {"mcnemar", "difference", "class_fall"}
+COMPARISON = {"mcnemar", "difference", "class_fall", "better"}
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def checks_of(number: object, champion: object = None, **changes: object) -> dic
 
 
 def failed(checks: dict[str, Check]) -> set[str]:
-    return {name for name, check in checks.items() if not check.passed}
+    return {name for name, check in checks.items() if check.failed}
 
 
 def files_of(version: ModelVersion) -> Path:
@@ -104,8 +104,29 @@ def test_the_class_that_a_model_never_predicts_is_named(smoke_in_process: None) 
     assert "water" in checks["class_recall"].sentence and "recall of water falls most" in checks["class_fall"].sentence
 
 
-def test_an_underconfident_model_fails_only_the_calibration_check(smoke_in_process: None) -> None:
-    assert failed(checks_of(UNDERCONFIDENT, GOOD)) == {"calibration_error"}
+def test_an_underconfident_model_fails_for_its_calibration_and_since_it_is_sure_of_nothing(
+    smoke_in_process: None,
+) -> None:
+    checks = checks_of(UNDERCONFIDENT, GOOD)
+    assert failed(checks) == {"calibration_error", "coverage_fall", "better"}
+    assert "it is sure of 0.0% of the images, the champion of 100.0%" in checks["coverage_fall"].sentence
+
+
+def test_an_equal_model_of_the_same_data_stays_challenger(smoke_in_process: None) -> None:
+    blessing = bless(gallery.register_twin(1).version, GOOD)
+    assert [check.name for check in blessing.failures()] == ["better"]
+    assert "it must be, as the champion was trained on the same data" in blessing.summarize_failures()
+    assert blessing.standing == "not worse than the champion"
+
+
+def test_a_version_of_other_data_passes_as_not_worse(smoke_in_process: None) -> None:
+    with tracking.store():
+        MlflowClient().set_model_version_tag(gallery.NAME, GOOD, "data.md5", "other data")
+    blessing = bless(gallery.register_twin(1).version, GOOD)
+    assert (blessing.verdict, blessing.standing) == ("passed", "not worse than the champion")
+    assert bless(gallery.register_twin(2).version, GOOD, requires="better").verdict == "refused"
+    shrinkage = next(check for check in blessing.checks if check.name == "shrinkage")
+    assert shrinkage.passed and "as many images as the 120 images of the champion's data" in shrinkage.sentence
 
 
 @pytest.mark.slow
@@ -442,7 +463,7 @@ def test_a_blessing_survives_writing_and_reading() -> None:
         "model", "version", "champion", "verdict", "promoted", "forced", "reason", "moment", "data", "compared_on",
         "checks",
     ]  # fmt: skip
-    assert list(content["checks"][0]) == ["name", "value", "threshold", "passed", "sentence", "detail"]
+    assert list(content["checks"][0]) == ["name", "value", "threshold", "passed", "sentence", "detail", "judged"]
 
 
 def test_a_blessing_without_details_is_read() -> None:

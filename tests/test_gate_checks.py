@@ -17,7 +17,7 @@ from PIL import Image
 
 from landuse import registry, tracking
 from landuse.core import paths
-from landuse.gate import check_image_count, thresholds
+from landuse.gate import check_image_count, shrinkage, thresholds
 from landuse.gate.blessing import Check
 from landuse.gate.comparison import bootstrap_interval, check_comparison, mcnemar, paired_difference
 from landuse.gate.robustness import check_robustness
@@ -56,7 +56,8 @@ def test_a_value_on_the_threshold_passes_despite_rounding_errors() -> None:
 
 
 def compare(challenger: list[int], champion: list[int], **changes: object) -> dict[str, Check]:
-    checks = check_comparison(scored_images(challenger), scored_images(champion), promote_params(**changes))
+    models = (scored_images(challenger), scored_images(champion))
+    checks = check_comparison(*models, promote_params(**changes), same_data=False)
     return {check.name: check for check in checks}
 
 
@@ -87,7 +88,9 @@ def test_the_lead_counts_scenes_not_images() -> None:
     ten_scenes, one_scene = [1] * 10 + [0] * 12 + [1] * 78, [0] * 10 + [1] * 12 + [1] * 78
     groups = [*range(10), *[10] * 12, *range(11, 89)]
     leader, other = (scored_images(correct, groups=groups) for correct in (ten_scenes, one_scene))
-    checks = [check_comparison(*pair, promote_params())[0] for pair in ((leader, other), (other, leader))]
+    checks = [
+        check_comparison(*pair, promote_params(), same_data=False)[0] for pair in ((leader, other), (other, leader))
+    ]
     assert [check.passed for check in checks] == [True, False] and checks[0].value == pytest.approx(0.012, abs=0.001)
     assert "right only by this version: 1, only by the champion: 10 (p = 0.012)" in checks[1].sentence
 
@@ -117,7 +120,7 @@ def test_a_drop_in_one_class_fails_although_accuracy_rises() -> None:
         scored_images([1] * 60 + [0] * 30 + [1] * 10, labels),
         scored_images([1] * 90 + [0] * 4 + [1] * 6, labels),
     )
-    check = check_comparison(after, before, promote_params(max_class_fall=0.3))[-1]
+    check = check_comparison(after, before, promote_params(max_class_fall=0.3), same_data=False)[2]
     assert not check.passed and check.value == pytest.approx(0.4) and "recall of b" in check.sentence
 
 
@@ -146,9 +149,74 @@ def test_images_of_unusual_sizes_count_once_there_are_enough() -> None:
     assert not enough.passed and enough.value == 0
 
 
-def test_a_check_without_large_enough_slices_passes_without_a_value() -> None:
+def test_a_check_that_has_nothing_to_judge_neither_passes_nor_fails() -> None:
     check = slice_checks([0] * 6, [(8, 8)] * 6, [9] * 6)["slice_size"]
-    assert (check.value, check.passed, check.sentence) == (None, True, "not judged: no slice has 10 images")
+    assert (check.value, check.outcome, check.sentence) == (None, "not judged", "not judged: no slice has 10 images")
+    assert not check.passed and not check.failed and str(check).startswith("-       slice_size")
+    scored = scored_images([1])
+    Image.new("RGB", (8, 8)).save(paths.DATA / "a.png")
+    scored.table["path"] = "a.png"
+    families = check_slices(scored, promote_params(families=()))[-1]
+    assert families.outcome == "not judged" and "no families are named" in families.sentence
+
+
+@pytest.mark.parametrize(
+    ("challenger", "champion", "standing", "outcomes"),
+    [  # outcomes of the check: by default, if a better one is required, if the data are the same
+        ([1] * 100, [1] * 100, "not better", ("passed", "failed", "failed")),
+        ([1] * 95 + [0] * 5, [1] * 90 + [0] * 10, "not better", ("passed", "failed", "failed")),
+        ([1] * 96 + [0] * 4, [1] * 90 + [0] * 10, "better", ("passed", "passed", "passed")),
+        ([1] * 90 + [0] * 10, [1] * 96 + [0] * 4, "not better", ("passed", "failed", "failed")),
+    ],
+)
+def test_a_version_must_be_better_if_that_is_required_or_the_data_are_the_same(
+    challenger: list[int], champion: list[int], standing: str, outcomes: tuple[str, str, str]
+) -> None:
+    models = (scored_images(challenger), scored_images(champion))
+    for (requires, same_data), outcome in zip(
+        (("not_worse", False), ("better", False), ("not_worse", True)), outcomes, strict=True
+    ):
+        check = check_comparison(*models, promote_params(requires=requires), same_data)[-1]
+        assert (check.name, check.outcome) == ("better", outcome)
+        assert check.sentence.startswith(f"{standing} than the champion (p ")
+
+
+def with_confidence(confidence: list[float], unsure_below: float | None) -> ScoredImages:
+    """Return right predictions with the given confidences."""
+    scored = scored_images([1] * len(confidence))
+    sure = np.array(confidence, np.float32)
+    return replace(scored, probabilities=np.stack([sure, 1 - sure], axis=1), unsure_below=unsure_below)
+
+
+def test_a_model_that_is_sure_of_fewer_images_than_the_champion_fails() -> None:
+    champion, challenger = with_confidence([0.9] * 9 + [0.6], 0.8), with_confidence([0.9] * 7 + [0.6] * 3, 0.8)
+    for limit, outcome in ((0.1, "failed"), (0.2, "passed")):
+        params = promote_params(max_coverage_fall=limit)
+        check = check_comparison(challenger, champion, params, same_data=False)[3]
+        assert (check.name, check.value, check.outcome) == ("coverage_fall", pytest.approx(0.2), outcome)
+    assert "it is sure of 70.0% of the images, the champion of 90.0%; the share may fall by 20.0%" in check.sentence
+    older = with_confidence([0.9] * 10, None)
+    assert check_comparison(challenger, older, params, same_data=False)[3].outcome == "not judged"
+
+
+@pytest.mark.parametrize(
+    ("now", "share", "words"),
+    [
+        ({"a": 50, "b": 50}, 0.0, "as many images as the 100 images of the champion's data"),
+        ({"a": 90, "b": 60, "c": 9}, 0.0, "59 more than the 100 images of the champion's data, class c new"),
+        ({"a": 50, "b": 30}, 0.2, "20 fewer than the 100 images of the champion's data"),
+        ({"a": 200}, 1.0, "100 more than the 100 images of the champion's data, class b gone"),
+    ],
+)
+def test_data_that_shrank_since_the_champion_is_told_and_refused(
+    now: dict[str, int], share: float, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"new": now, "old": {"a": 50, "b": 50}}
+    labels = {name: [label for label, n in each.items() for _ in range(n)] for name, each in counts.items()}
+    monkeypatch.setattr(shrinkage, "read_splits", lambda version: pd.DataFrame({"label": labels[version]}))
+    check = shrinkage.check_shrinkage("new", "old", promote_params(max_shrinkage=0.1))
+    assert check.value == pytest.approx(share) and check.passed == (share <= 0.1)
+    assert check.sentence == f"{words}; images may be fewer by 10.0%"
 
 
 def checkerboard() -> Image.Image:
@@ -236,7 +304,7 @@ def test_robustness_checks_work_without_docstrings() -> None:
 LENIENT = {
     "min_accuracy": 0.0, "min_macro_f1": 0.0, "min_class_recall": 0.0, "max_calibration_error": 1.0,
     "max_latency_ms": 1e6, "max_size_mb": 1e6, "min_slice_accuracy": 0.0, "max_disturbed_fall": 1.0, "min_images": 1,
-    "significance": 0.0, "margin": 1.0, "max_class_fall": 1.0,
+    "significance": 0.0, "margin": 1.0, "max_class_fall": 1.0, "max_coverage_fall": 1.0, "requires": "not_worse",
 }  # fmt: skip
 IMPOSSIBLE = {  # by key: a threshold that fails its checks, and which these are
     "min_accuracy": (1.1, {"accuracy"}),
@@ -251,6 +319,7 @@ IMPOSSIBLE = {  # by key: a threshold that fails its checks, and which these are
     "significance": (1.5, {"mcnemar"}),
     "margin": (-1.5, {"difference"}),
     "max_class_fall": (-1.6, {"class_fall"}),
+    "max_coverage_fall": (-1.7, {"coverage_fall"}),
 }
 
 
@@ -269,14 +338,14 @@ def test_every_threshold_decides_on_the_checks_of_its_key_and_on_no_others() -> 
             *check_budgets(classifier, challenger, params, evaluation),
             *check_slices(challenger, params),
             *check_robustness(classifier, challenger, params),
-            *check_comparison(challenger, champion, params),
+            *check_comparison(challenger, champion, params, same_data=False),
             check_image_count(len(challenger.table), params, ""),
         ]
         failed = [check for check in checks if not check.passed]
         assert {check.name for check in failed} == names, key
         assert {check.threshold_key for check in failed} == {f"promote.{key}"}
         assert {check.threshold for check in failed} == {-threshold if key == "margin" else threshold}
-        assert {check.name for check in checks} == set().union(*(names for _, names in IMPOSSIBLE.values()))
+        assert {check.name for check in checks} == {"better"}.union(*(names for _, names in IMPOSSIBLE.values()))
 
 
 def test_the_latency_is_the_median_of_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,5 +358,6 @@ def test_the_latency_is_the_median_of_all_runs(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_threshold_in_params_belongs_to_a_check() -> None:
-    assert {*IMPOSSIBLE, "automatic", "families", "min_slice_images"} == {*PromoteParams.__dataclass_fields__}
+    others = {"automatic", "requires", "families", "min_slice_images", "max_shrinkage"}
+    assert {*IMPOSSIBLE} | others == {*PromoteParams.__dataclass_fields__}
     assert Check("formats", 0, 1, False, "").threshold_key is None

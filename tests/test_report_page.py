@@ -55,7 +55,9 @@ def render_with(record: VersionRecord, **changes) -> str:
 def test_the_header_shows_accuracy_and_verdict(html: str, record: VersionRecord) -> None:
     assert record.metrics["accuracy"] == 1 and record.metrics["images"] == 60
     assert "<h1>100.0% of 60 held-out images are right</h1>" in html
-    assert '<p class="verdict">It passed the gate and became the champion.</p>' in html
+    assert (
+        '<p class="verdict">It passed the gate, better than the champion before, and became the champion.</p>' in html
+    )
 
 
 def test_every_check_of_the_blessing_is_a_row_with_its_figures(html: str) -> None:
@@ -159,7 +161,7 @@ def test_the_run_keeps_the_page_and_the_chart_of_slices_and_the_version_links_th
     link = f"[Report](#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/report.html)"
     day, _, verdict = version.description.partition(": ")
     assert day == version.tags["gate.moment"][:10]
-    assert verdict == f"It passed the gate and became the champion. {link}"
+    assert verdict == f"It passed the gate, better than the champion before, and became the champion. {link}"
 
 
 def test_the_champions_page_is_rebuilt_unchanged(html: str, record: VersionRecord) -> None:

@@ -88,7 +88,10 @@ def test_garbage_collection_is_enabled_again_after_importing_mlflow(served: Path
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("models:/served@chmpion", "no version of served is chmpion: landuse promote judges the one registered last"),
+        (
+            "models:/served@chmpion",
+            "no version of served is chmpion: version 1 is the challenger: landuse promote judges it, --model",
+        ),
         ("models:/served/99", "served has no version 99 in the registry"),
         ("models:/nobody@champion", "the registry has no model nobody: dvc repro registers one"),
         ("models:/served", "name a model as models:/NAME@ALIAS, models:/NAME/VERSION or a folder"),

@@ -27,7 +27,7 @@ from landuse.params import ExtractParams, TrainParams, load_params
 from landuse.split import split
 from landuse.train import train
 from landuse.train.batches import BatchLoader, make_loader
-from landuse.train.calibration import UNREACHABLE
+from landuse.train.calibration import confidence_threshold
 from landuse.train.export import KERAS_FILE, check_conversion
 from landuse.train.loop import TrainingLoop, learning_rates
 from landuse.tune.study import refuse_uncached
@@ -300,5 +300,6 @@ def test_the_int8_model_is_smaller_and_has_its_own_accuracy_and_threshold(traine
     accuracies = {"accuracy": correct[0].mean(), "int8_accuracy": correct[1].mean()}
     assert classifier.card["validation"] == {"images": 9} | accuracies
     confidence = quantized.max(axis=1)
-    reached = [value for value in confidence if correct[1][confidence >= value].mean() >= 0.99]
-    assert Classifier(MODEL, int8=True).unsure_below == min(reached, default=UNREACHABLE)
+    threshold = confidence_threshold(confidence, correct[1], 0.99)
+    assert Classifier(MODEL, int8=True).unsure_below == threshold.confidence
+    assert classifier.card["int8_sure_accuracy_at_least"] == threshold.accuracy_at_least

@@ -79,7 +79,7 @@ def test_a_study_returns_values_and_logs_runs_and_pictures(trained_copy: Path) -
     assert parent.data.metrics["best_validation_accuracy"] == max(scores)
     pictures = {file.path for file in mlflow.MlflowClient().list_artifacts(parent.info.run_id, "pictures")}
     assert "pictures/parallel_coordinates.png" in pictures
-    assert "0 of 4 trials" in reports[0] and "is the best" in reports[-1]
+    assert "0 of 4 trials" in reports[0] and "is the best" in reports[-3]
 
 
 def test_the_current_values_are_tried_first_and_compared_with_the_best(trained_copy: Path) -> None:

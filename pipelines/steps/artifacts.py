@@ -68,7 +68,8 @@ class StageMonitor:
 def show_validation(folder: Path) -> None:
     """Create a table of the validation results, one row per expectation."""
     verdict = read_record(folder / VALIDATION)
-    show_expectations(verdict, f"{verdict['images']} images, {verdict['warnings']} warnings")
+    warnings = f"{verdict['warnings']} warning{'s' * (verdict['warnings'] != 1)}"
+    show_expectations(verdict, f"{verdict['images']} images, {warnings}")
 
 
 def show_refused_images(complaint: str) -> None:
@@ -103,24 +104,25 @@ def show_verdict(blessing: dict[str, Any]) -> None:
     """Create a table of the gate's checks, one row per check."""
     rows = [
         {
-            "check": check["name"],
-            "verdict": "passed" if check["passed"] else "failed",
-            "value": check["value"],
-            "threshold": check["threshold"],
-            "why": check["sentence"],
+            "check": check.name,
+            "verdict": check.outcome,
+            "value": check.value,
+            "threshold": check.threshold,
+            "why": check.sentence,
         }
-        for check in blessing["checks"]
+        for check in Blessing.from_dict(blessing).checks
     ]
     create_table_artifact(rows, key="gate", description=describe_verdict(blessing))
 
 
 def describe_verdict(blessing: dict[str, Any]) -> str:
-    """Describe in one line whether the version was promoted, and why."""
-    failed = [check.explanation for check in Blessing.from_dict(blessing).failures()]
-    why = "; ".join(failed) or f"all {len(blessing['checks'])} checks passed"
-    name = f"{blessing['model']} version {blessing['version']}"
-    if blessing["promoted"]:
-        forced = f"forced because {blessing['reason']}; " if blessing["forced"] else ""
+    """Describe in one line whether the version was promoted, how it stands beside the champion before, and why."""
+    judged = Blessing.from_dict(blessing)
+    standing = f"{judged.standing} before; " if judged.standing and not judged.failures() else ""
+    why = "; ".join(check.explanation for check in judged.failures()) or f"{standing}{judged.count_passed()}"
+    name = f"{judged.model} version {judged.version}"
+    if judged.promoted:
+        forced = f"forced because {judged.reason}; " if judged.forced else ""
         return f"{name} is the champion: {forced}{why}"
     return f"{name} stays challenger: {why}"
 

@@ -57,8 +57,22 @@ def load_params() -> "Params":
 Arrival = Annotated[str | None, typer.Argument(help="An archive or folder to use instead of `data.source`.")]
 
 
+def show_version(wanted: bool) -> None:
+    """Print the version of landuse and exit, if wanted."""
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"landuse {version('landuse')}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+]
+
+
 @app.callback()
-def recover() -> None:
+def recover(version: VersionOption = False) -> None:
     """Recover from a command that was killed."""
     from landuse.recovery import recover_interrupted
 

@@ -139,8 +139,8 @@ def test_the_monitor_knows_whether_dvc_ran_or_skipped_the_stage() -> None:
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        (blessing(), "landuse version 4 is the champion: all 3 checks passed"),
-        (blessing(promoted=False), "landuse version 4 stays challenger: all 3 checks passed"),
+        (blessing(), "landuse version 4 is the champion: 3 of 3 checks passed"),
+        (blessing(promoted=False), "landuse version 4 stays challenger: 3 of 3 checks passed"),
         (
             blessing(("accuracy", "size_mb")),
             "landuse version 4 stays challenger: accuracy has its reason (promote.min_accuracy); "

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
+from importlib.metadata import version
 from pathlib import Path
 from select import select
 from typing import Any
@@ -162,6 +163,11 @@ def test_an_error_names_a_file_as_the_request_did(predictor: Predictor, tmp_path
 def test_mlflows_paths_are_served_and_every_reply_has_the_version(url: str, path: str) -> None:
     reply = fetch(url, path)
     assert reply.status == 200 and reply.version.startswith("sha256:")
+
+
+def test_the_version_names_the_model_and_the_packages(url: str) -> None:
+    reply = fetch(url, "/version")
+    assert reply.content == {"model": reply.version, "landuse": version("landuse"), "mlflow": version("mlflow-skinny")}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from landuse.gate.comparison import check_comparison
 from landuse.gate.consistency import check_formats, check_fresh_process
 from landuse.gate.robustness import check_robustness
 from landuse.gate.scoring import PairedComparison, ScoredImages, compare_on_unseen, data_unchanged, score_version
+from landuse.gate.shrinkage import check_shrinkage
 from landuse.gate.slices import check_slices
 from landuse.gate.thresholds import check_budgets, check_scores
 from landuse.params import EvaluateParams, PromoteParams
@@ -42,7 +43,7 @@ def judge(
         model=version.name,
         version=str(version.version),
         champion=None if champion is None else str(champion.version),
-        verdict="passed" if all(check.passed for check in checks) else "refused",
+        verdict="refused" if any(check.failed for check in checks) else "passed",
         promoted=False,
         forced=False,
         reason=None,
@@ -72,14 +73,15 @@ def run_checks(
             note = f"there is no champion to compare with; {count} held-out images count"
             yield check_image_count(count, params, note)
         else:
-            yield from check_against_champion(champion, scored, params, Path(folder, "champion"))
+            yield from check_against_champion(version, champion, scored, params, Path(folder, "champion"))
 
 
 def check_against_champion(
-    champion: ModelVersion, scored: ScoredImages, params: PromoteParams, folder: Path
+    version: ModelVersion, champion: ModelVersion, scored: ScoredImages, params: PromoteParams, folder: Path
 ) -> Iterator[Check]:
     """Score the champion now, on held-out images that it was not trained on, and check the difference."""
     try:
+        yield check_shrinkage(version, champion, params)
         pair = compare_on_unseen(champion, scored, folder)
     except Unavailable:
         raise
@@ -89,7 +91,8 @@ def check_against_champion(
     count = len(pair.challenger.table)
     counted = f"{count} of {len(scored.table)} held-out images count{describe_left_out(pair)}"
     yield check_image_count(count, params, f"compared with the champion, version {champion.version}; {counted}")
-    yield from check_comparison(pair.challenger, pair.opponent, params)
+    same_data = version.tags["data.md5"] == champion.tags.get("data.md5")
+    yield from check_comparison(pair.challenger, pair.opponent, params, same_data)
 
 
 def describe_left_out(pair: PairedComparison) -> str:

@@ -21,7 +21,10 @@ THRESHOLD_KEYS = {  # by check name or its prefix: the key of params.yaml with t
     "mcnemar": "significance",
     "difference": "margin",
     "class_fall": "max_class_fall",
+    "coverage_fall": "max_coverage_fall",
+    "shrinkage": "max_shrinkage",
 }
+COMPARISONS = frozenset({"mcnemar", "difference", "class_fall", "coverage_fall"})
 DIGITS = 9  # decimals compared: 0.8 - 0.6 counts as exactly 0.2
 
 
@@ -29,7 +32,8 @@ DIGITS = 9  # decimals compared: 0.8 - 0.6 counts as exactly 0.2
 class Check:
     """Result of one check. `value` and `threshold` are None if the check has no number to compare.
 
-    `detail` holds the individual figures if the sentence summarizes several.
+    `detail` holds the individual figures if the sentence summarizes several. A check that is not `judged` had nothing
+    to judge: it has neither passed nor failed.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Check:
     passed: bool
     sentence: str
     detail: dict[str, Any] = field(default_factory=dict)
+    judged: bool = True
 
     @classmethod
     def at_least(
@@ -55,6 +60,23 @@ class Check:
         passed = round(float(value), DIGITS) <= threshold
         return cls(name, json_number(value), float(threshold), passed, sentence, detail or {})
 
+    @classmethod
+    def without_object(cls, name: str, why: str, detail: dict[str, Any] | None = None) -> Self:
+        """Create a check that has nothing to judge."""
+        return cls(name, None, None, False, f"not judged: {why}", detail or {}, judged=False)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was judged and did not pass."""
+        return self.judged and not self.passed
+
+    @property
+    def outcome(self) -> Literal["passed", "failed", "not judged"]:
+        """The outcome in words."""
+        if not self.judged:
+            return "not judged"
+        return "passed" if self.passed else "failed"
+
     @property
     def threshold_key(self) -> str | None:
         """Path of its threshold in params.yaml, or None if it is not configurable."""
@@ -67,7 +89,8 @@ class Check:
         return f"{self.sentence} ({self.threshold_key})" if self.threshold_key else self.sentence
 
     def __str__(self) -> str:
-        return f"{'passed ' if self.passed else 'FAILED '} {self.name:<18} {self.sentence}"
+        mark = self.outcome.upper() if self.failed else self.outcome.replace("not judged", "-")
+        return f"{mark:<8}{self.name:<18} {self.sentence}"
 
 
 def json_number(value: float) -> float | None:
@@ -108,7 +131,22 @@ class Blessing:
 
     def failures(self) -> list[Check]:
         """Return the checks that failed."""
-        return [check for check in self.checks if not check.passed]
+        return [check for check in self.checks if check.failed]
+
+    @property
+    def standing(self) -> str | None:
+        """How the version stands beside the champion, in words; None if they were not compared."""
+        compared = [check for check in self.checks if check.name in COMPARISONS]
+        if not compared:
+            return None
+        if any(check.failed for check in compared):
+            return "perhaps worse than the champion"
+        return "better than the champion" if self.detail("better").get("better") else "not worse than the champion"
+
+    def count_passed(self) -> str:
+        """Count the checks that passed, and those that had nothing to judge."""
+        passed, idle = (sum(check.outcome == outcome for check in self.checks) for outcome in ("passed", "not judged"))
+        return f"{passed} of {len(self.checks)} checks passed" + (f", {idle} had nothing to judge" if idle else "")
 
     def summarize_failures(self) -> str:
         """Describe the first failure with the key of its threshold, and count the others."""

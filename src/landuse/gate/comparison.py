@@ -18,10 +18,13 @@ SEED = 1
 QUANTILES = (0.025, 0.975)
 
 
-def check_comparison(challenger: ScoredImages, champion: ScoredImages, params: PromoteParams) -> list[Check]:
-    """Check McNemar's test, the interval of the accuracy difference, and the largest drop of a class's recall.
+def check_comparison(
+    challenger: ScoredImages, champion: ScoredImages, params: PromoteParams, same_data: bool
+) -> list[Check]:
+    """Check that a version is not worse than the champion, nor less sure, and whether it is better.
 
-    Both models must have been scored on the same images.
+    Both models must have been scored on the same images. With `same_data`, the champion was trained on the data of the
+    version: then only a better one replaces it, or equal models would replace each other for ever.
     """
     result = paired_difference(challenger, champion)
     significant = result.losses > result.wins and result.p_value < params.significance
@@ -36,7 +39,31 @@ def check_comparison(challenger: ScoredImages, champion: ScoredImages, params: P
         Check("mcnemar", result.p_value, params.significance, not significant, tally, counts),
         Check.at_least("difference", result.low, -params.margin, lead, scores | ends),
         check_class_fall(challenger, champion, params),
+        check_coverage(challenger, champion, params),
+        check_better(result, params, same_data),
     ]
+
+
+def check_better(result: "PairedDifference", params: PromoteParams, same_data: bool) -> Check:
+    """Check that a version is better than the champion by McNemar's test, if it must be."""
+    better = result.wins > result.losses and result.p_value < params.significance
+    need = "it must be (promote.requires)" if params.requires == "better" else "not worse is enough (promote.requires)"
+    if same_data:
+        need = "it must be, as the champion was trained on the same data"
+    sentence = f"{'better' if better else 'not better'} than the champion ({format_p_value(result.p_value)}); {need}"
+    passed = better or not (same_data or params.requires == "better")
+    return Check("better", json_number(result.p_value), params.significance, passed, sentence, {"better": better})
+
+
+def check_coverage(challenger: ScoredImages, champion: ScoredImages, params: PromoteParams) -> Check:
+    """Check how far the share of images falls that the model is sure of."""
+    now, before = challenger.coverage, champion.coverage
+    if now is None or before is None:
+        return Check.without_object("coverage_fall", "a model without a confidence below which it is unsure")
+    sentence = f"it is sure of {now:.1%} of the images, the champion of {before:.1%}"
+    most = f"the share may fall by {params.max_coverage_fall:.1%}"
+    shares = {"this": now, "champion": before}
+    return Check.at_most("coverage_fall", before - now, params.max_coverage_fall, f"{sentence}; {most}", shares)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -30,13 +30,15 @@ class ScoredImages:
     """Labelled images and a model's predictions for them, row by row.
 
     `table` has one row per image: path, label, group, sha256 and both hashes. `actual` [images] holds indices into
-    `labels`; `probabilities` is [images, classes].
+    `labels`; `probabilities` is [images, classes]. Answers below the confidence `unsure_below` are unsure; models from
+    before it existed have none.
     """
 
     table: pd.DataFrame
     labels: list[str]
     actual: NDArray[np.intp]
     probabilities: NDArray[np.float32]
+    unsure_below: float | None = None
 
     @property
     def images(self) -> list[Path]:
@@ -59,9 +61,16 @@ class ScoredImages:
         """Recall by label; NaN for a class without images."""
         return pd.Series(self.correct).groupby(np.array(self.labels)[self.actual]).mean().reindex(self.labels)
 
+    @property
+    def coverage(self) -> float | None:
+        """Share of the images whose answer is sure; None if the model does not tell."""
+        if self.unsure_below is None:
+            return None
+        return float((self.probabilities.max(axis=1) >= self.unsure_below).mean())
+
     def select(self, mask: NDArray[np.bool_]) -> Self:
         """Select some images by a mask [images]."""
-        return type(self)(self.table[mask], self.labels, self.actual[mask], self.probabilities[mask])
+        return replace(self, table=self.table[mask], actual=self.actual[mask], probabilities=self.probabilities[mask])
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,7 @@ def score_images(classifier: Classifier, table: pd.DataFrame) -> ScoredImages:
     probabilities = np.stack(list(classifier.probabilities_of(DATA / path for path in table["path"])))
     if not np.isfinite(probabilities).all():
         raise LanduseError("the model answers with values that are no numbers: train another")
-    return ScoredImages(table, classifier.labels, actual, probabilities)
+    return ScoredImages(table, classifier.labels, actual, probabilities, classifier.unsure_below)
 
 
 def score_version(version: ModelVersion, folder: Path) -> tuple[Classifier, ScoredImages]:

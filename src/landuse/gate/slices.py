@@ -56,9 +56,10 @@ def check_slicing(name: str, slices: Slices, correct: NDArray[np.bool_], params:
     judged = {part: mask for part, mask in slices.items() if mask.sum() >= params.min_slice_images}
     accuracies = {part: float(correct[mask].mean()) for part, mask in judged.items()}
     detail = {part: slice_figures(correct[mask]) for part, mask in slices.items() if mask.any()}
+    if not slices:
+        return Check.without_object(name, "no families are named (promote.families)")
     if not accuracies:
-        too_few = f"not judged: no slice has {params.min_slice_images} images"
-        return Check(name, None, params.min_slice_accuracy, True, too_few, detail)
+        return Check.without_object(name, f"no slice has {params.min_slice_images} images", detail)
     worst = min(accuracies, key=accuracies.__getitem__)
     each = ", ".join(describe_slice(part, mask, accuracies) for part, mask in slices.items())
     sentence = f"{each}; {params.min_slice_accuracy:.1%} at least"

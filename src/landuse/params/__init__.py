@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -133,6 +133,7 @@ class PromoteParams:
     """Thresholds a version must meet to become champion."""
 
     automatic: Annotated[bool, Field(strict=True)]
+    requires: Literal["not_worse", "better"]
     min_images: Count
     min_accuracy: Share
     min_macro_f1: Share
@@ -145,6 +146,8 @@ class PromoteParams:
     margin: Share
     significance: Share
     max_class_fall: Share
+    max_coverage_fall: Share
+    max_shrinkage: Share
     max_latency_ms: Annotated[Number, Field(gt=0)]
     max_size_mb: Annotated[Number, Field(gt=0)]
 

@@ -139,10 +139,11 @@ def run_stages(project: Path, environment: Mapping[str, str], *arguments: str) -
     Their output is shown. They use this Python's commands and the copy's code, and do not outlive this function.
     """
     path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    own = {"PATH": path, "PYTHONPATH": str(project.absolute() / "src"), "PYTHONUNBUFFERED": "1"}
     stages = subprocess.Popen(
         [*DVC, "repro", *arguments],
         cwd=project,
-        env={**environment, "PATH": path, "PYTHONPATH": str(project.absolute() / "src")},
+        env={**environment, **own},
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )

@@ -3,6 +3,8 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pandas as pd
+
 from landuse import registry
 from landuse.gate.comparison import format_p_value, paired_difference
 from landuse.gate.scoring import ScoredImages, compare_on_unseen, data_unchanged, score_version
@@ -28,15 +30,12 @@ def compare(name: str, first: str, second: str, evaluation: EvaluateParams) -> s
 
 
 def score_rows(before: ScoredImages, after: ScoredImages, evaluation: EvaluateParams) -> list[tuple[str, str, str]]:
-    """Return name and both values of every metric, and of the recall of every class where it differs."""
+    """Return name and both values of every metric, and of the recall of every class that has images."""
     bins = evaluation.calibration_bins
     first, second = (classification_metrics(model.actual, model.probabilities, bins) for model in (before, after))
     metrics = [(name.replace("_", " "), f"{first[name]:.4f}", f"{second[name]:.4f}") for name in first]
-    differs = after.recall.notna() & (before.recall != after.recall)
-    changed = [label for label in after.labels if differs[label]]
-    return metrics + [
-        (f"recall {label}", f"{before.recall[label]:.4f}", f"{after.recall[label]:.4f}") for label in changed
-    ]
+    recalls = pd.DataFrame({"before": before.recall, "after": after.recall}).dropna()
+    return metrics + [(f"recall {row.Index}", f"{row.before:.4f}", f"{row.after:.4f}") for row in recalls.itertuples()]
 
 
 def describe_difference(before: ScoredImages, after: ScoredImages) -> tuple[str, str]:

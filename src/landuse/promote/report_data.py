@@ -29,7 +29,13 @@ def verdict(blessing: Blessing) -> str:
     """Return the verdict of the gate and its outcome as one sentence."""
     failures = blessing.failures()
     if not failures:
-        return "It passed the gate" + (" and became the champion." if blessing.promoted else "; nothing was moved.")
+        standing = f", {blessing.standing}" if blessing.standing else ""
+        end = (
+            f"{' before,' if standing else ''} and became the champion."
+            if blessing.promoted
+            else "; nothing was moved."
+        )
+        return f"It passed the gate{standing}{end}"
     if blessing.promoted:
         return f"The gate refused it ({failures[0].explanation}), and it was made champion by force: {blessing.reason}."
     return f"The gate refused it: {failures[0].explanation}."
@@ -116,7 +122,8 @@ def validation_summary(validation: dict[str, Any]) -> str:
     if "expectations" not in validation:
         return NOT_RECORDED
     checked = f"{validation['images']:,} images, {len(validation['expectations'])} expectations"
-    return f"{'passed' if validation['success'] else 'failed'}: {checked}, {validation['warnings']} warnings"
+    warnings = f"{validation['warnings']} warning{'s' * (validation['warnings'] != 1)}"
+    return f"{'passed' if validation['success'] else 'failed'}: {checked}, {warnings}"
 
 
 def unmet_expectations(record: VersionRecord) -> Rows:
@@ -201,10 +208,18 @@ def confidence_facts(record: VersionRecord, blessing: Blessing) -> Rows:
     return [
         ("Calibration error", format_number(check_value(blessing, "calibration_error"))),
         ("Marked unsure", format_figure(card.get("unsure_below"), "below a confidence of {:.1%}")),
+        ("Promised of the others", promised_accuracy(card)),
         ("Coverage", format_figure(metrics.get("coverage"), "{:.1%} of the held-out images")),
         ("Selective accuracy", format_figure(metrics.get("sure_accuracy"), "{:.1%}")),
         ("Temperature", format_figure(card.get("temperature"), "{:.3f}, fitted on validation images")),
     ]
+
+
+def promised_accuracy(card: dict[str, Any]) -> str:
+    """Tell how accurate answers that are not marked unsure are at least."""
+    if "sure_accuracy_at_least" not in card:
+        return NOT_RECORDED
+    return f"at least {card['sure_accuracy_at_least']:.1%} right (95 % bound on {card['validation']['images']} images)"
 
 
 def format_figure(figure: float | None, template: str) -> str:

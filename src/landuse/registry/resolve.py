@@ -127,10 +127,18 @@ def resolve(model: str) -> tuple[str, str]:
     name, alias, number = match.groups()
     with connect() as uri:
         registry.refuse_missing_store(uri)
-        number = number or registry.aliases(name).get(alias)
+        aliases = registry.aliases(name)
+        number = number or aliases.get(alias)
         if number is None:
-            raise LanduseError(
-                f"no version of {name} is {alias}: landuse promote judges the one registered last, "
-                "landuse history and landuse info show which there are"
-            )
+            raise LanduseError(f"no version of {name} is {alias}: {remedy_for_alias(name, aliases)}")
     return name, number
+
+
+def remedy_for_alias(name: str, aliases: dict[str, str]) -> str:
+    """Suggest what to do if no version has an alias: judge the challenger, or use it as it is."""
+    from landuse.registry import CHALLENGER
+
+    if number := aliases.get(CHALLENGER):
+        use = f"--model models:/{name}@{CHALLENGER} uses it as it is"
+        return f"version {number} is the challenger: landuse promote judges it, {use}"
+    return "dvc repro registers one as challenger; landuse history and landuse info show which there are"

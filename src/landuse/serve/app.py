@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,8 @@ from landuse.core.origins import OriginCheck
 from landuse.serve.middleware import INVOCATIONS, RequestMiddleware
 from landuse.serve.predictor import Predictor, ScoringModel
 
-SCORING_PATHS = (INVOCATIONS, "/ping", "/health", "/version")
+SCORING_PATHS = (INVOCATIONS, "/ping", "/health")
+PACKAGES = {"landuse": "landuse", "mlflow": "mlflow-skinny"}  # by the name in the answer
 THREADS = 64  # for requests in progress or waiting: more than the large images that may wait
 PAGE = Path(__file__).with_name("page.html")
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -56,6 +58,11 @@ class Endpoints:
         except LanduseError as error:
             return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}, 400)
 
+    async def version(self, _: Request) -> Response:
+        """Return which version answers, and those of landuse and MLflow."""
+        packages = {package: metadata.version(name) for package, name in PACKAGES.items()}
+        return JSONResponse({"model": self.predictor.model.version} | packages)
+
     async def metrics(self, _: Request) -> Response:
         """Return the metrics in Prometheus's text format."""
         return Response(self.predictor.metrics.render(), media_type=CONTENT_TYPE_LATEST)
@@ -69,6 +76,7 @@ def build_app(predictor: Predictor, workers: Sequence[Worker], url: str, host: s
     routes = [
         Route("/", endpoints.page),
         Route("/predict", endpoints.predict, methods=["POST"]),
+        Route("/version", endpoints.version),
         Route("/metrics", endpoints.metrics),
         *(Route(path, scoring) for path in SCORING_PATHS),
     ]

@@ -3,6 +3,8 @@
 Both use validation images only, so that the test images stay unseen.
 """
 
+from typing import NamedTuple
+
 import keras
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from landuse.ml.network import HEAD
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
+BOUND_LEVEL = 0.95
 UNREACHABLE = float(np.nextafter(np.float32(1), np.float32(2)))  # the threshold that no confidence reaches
 
 
@@ -18,18 +21,20 @@ def calibrate(
 ) -> dict[str, float]:
     """Divide the weights of the head by the best temperature, in place, so that every export is calibrated.
 
-    Takes logits and one-hot labels [images, classes]. Returns `accuracy`, `temperature` and `unsure_below`, the lowest
-    confidence at or above which at least `target_accuracy` of the images are correct.
+    Takes logits and one-hot labels [images, classes]. Returns `accuracy`, `temperature`, and the threshold of
+    `confidence_threshold` as `unsure_below` and `sure_accuracy_at_least`.
     """
     temperature = fit_temperature(logits, labels)
     head = network.get_layer(HEAD)
     head.set_weights([weight / temperature for weight in head.get_weights()])
     probabilities = scaled_softmax(logits, temperature)
     correct = probabilities.argmax(axis=1) == labels.argmax(axis=1)
+    threshold = confidence_threshold(probabilities.max(axis=1), correct, target_accuracy)
     return {
         "accuracy": float(correct.mean()),
         "temperature": temperature,
-        "unsure_below": confidence_threshold(probabilities.max(axis=1), correct, target_accuracy),
+        "unsure_below": threshold.confidence,
+        "sure_accuracy_at_least": threshold.accuracy_at_least,
     }
 
 
@@ -59,13 +64,29 @@ def scaled_softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[n
     return softmax(logits.astype(float) / temperature, axis=1)
 
 
-def confidence_threshold(confidence: NDArray[np.floating], correct: NDArray[np.bool_], target: float) -> float:
-    """Return the lowest confidence such that, of the images at or above it, at least the target share is correct.
+class Threshold(NamedTuple):
+    """The confidence below which answers are unsure, and the accuracy that those above it have at least."""
 
-    Returns `UNREACHABLE` if there is none.
+    confidence: float
+    accuracy_at_least: float
+
+
+def confidence_threshold(confidence: NDArray[np.floating], correct: NDArray[np.bool_], target: float) -> Threshold:
+    """Return the lowest confidence from which on the accuracy reaches the target, and so does its lower bound.
+
+    The bound is the one-sided 95 % bound of Clopper and Pearson (1934) on these images. If it reaches the target
+    nowhere, because they are too few, the confidence with the highest bound is taken. Returns `UNREACHABLE` if not
+    even the accuracy reaches the target.
     """
+    from scipy.stats import beta
+
     order = np.argsort(-confidence)
     negated = -confidence[order]
     accepted = np.searchsorted(negated, negated, side="right")
-    reached = np.cumsum(correct[order])[accepted - 1] >= target * accepted
-    return float(-negated[reached].max()) if reached.any() else UNREACHABLE
+    right = np.cumsum(correct[order])[accepted - 1]
+    reached = np.flatnonzero(right >= target * accepted)
+    if not len(reached):
+        return Threshold(UNREACHABLE, 0.0)
+    bounds = np.asarray(beta.ppf(1 - BOUND_LEVEL, right[reached], accepted[reached] - right[reached] + 1))
+    last = np.flatnonzero(bounds >= min(target, bounds.max()))[-1]
+    return Threshold(float(-negated[reached[last]]), float(bounds[last]))

@@ -59,7 +59,9 @@ def export(network: keras.Model, facts: dict[str, Any], splits: pd.DataFrame, ta
     (MODEL / MODEL_FILE).write_bytes(flatbuffer)
     (MODEL / INT8_FILE).write_bytes(to_int8(flatbuffer, calibration_images))
     confidence, correct = int8_predictions(rows["validation"], card)
-    card[unsure_key(int8=True)] = confidence_threshold(confidence, correct, target_accuracy)
+    threshold = confidence_threshold(confidence, correct, target_accuracy)
+    card[unsure_key(int8=True)] = threshold.confidence
+    card["int8_sure_accuracy_at_least"] = threshold.accuracy_at_least
     card["validation"] = {
         "images": len(rows["validation"]),
         "accuracy": facts["accuracy"],
@@ -100,6 +102,7 @@ def model_card(network: keras.Model, facts: dict[str, Any], labels: list[str]) -
         "image_size": facts["params"]["image_size"],
         "preprocessing": PREPROCESSING,
         unsure_key(int8=False): facts["unsure_below"],
+        "sure_accuracy_at_least": facts["sure_accuracy_at_least"],
         "temperature": facts["temperature"],
         "backbone": facts["params"]["backbone"],
         "alpha": facts["params"]["alpha"],

@@ -68,6 +68,8 @@ def best_values(study: optuna.Study, current: dict[str, Any], report: Callable[[
     comparison = "" if score is None else f", {score:.4f} with the current values"
     report(f"trial {best.number} is the best: validation accuracy {best.value:.4f}{comparison}")
     values: dict[str, Any] = best.user_attrs[VALUES]
+    for key, value in values.items():
+        report(f"  {key:<16} {value!s:<10} now {current[key]}")
     return values
 
 
