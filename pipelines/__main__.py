@@ -258,7 +258,8 @@ def main() -> None:
         sanitize_environment()
         restrict_permissions()
         try:
-            os.environ.update(processes.environment())
+            if run is not next_steps:  # it reads the store that `landuse` uses, whether servers are up or not
+                os.environ.update(processes.environment())
             recover_interrupted()
             run()
             sys.stdout.flush()

@@ -14,7 +14,7 @@ WIDTH = 54
 
 
 def next_steps() -> str:
-    """Describe the verdict on the version that was judged last, and the commands that go on from there."""
+    """Describe why the version judged last is not the champion, if so, and the commands that go on from there."""
     blessing = Blessing.from_dict(read_record(BLESSING))
     with registry.existing_store():
         champion = registry.aliases(blessing.model).get("champion")
@@ -26,14 +26,13 @@ def next_steps() -> str:
     if SAMPLE.exists() and PARAMS.read_bytes() == SAMPLE.read_bytes():  # or edited params would be lost
         rows.append((f"cp {REAL_JOB} {PARAMS} && make run", "the real job: UC Merced Land Use"))
     steps = (f"  {command:<{WIDTH - 1}} {meaning}" for command, meaning in rows)
-    return "\n".join((describe(blessing, champion), f"The report: {REPORT.absolute()}", "", "What next:", *steps))
+    verdict = [] if blessing.version == champion else [describe_refusal(blessing, champion)]
+    return "\n".join((*verdict, f"The report: {REPORT.absolute()}", "", "What next:", *steps))
 
 
-def describe(blessing: Blessing, champion: str | None) -> str:
-    """Say what became of the version."""
+def describe_refusal(blessing: Blessing, champion: str | None) -> str:
+    """Say why a version is not the champion, and which one is."""
     name = f"{blessing.model} version {blessing.version}"
-    if blessing.version == champion:
-        return f"{name} is the champion."
     stays = f"version {champion} stays the champion" if champion else "there is no champion yet"
     reason = f": {blessing.summarize_failures()}" if blessing.failures() else ""
     return f"{name} is not the champion, {stays}{reason}."
