@@ -84,6 +84,8 @@ def test_every_step_is_a_section_of_the_params() -> None:
         "promote/compare",
         "tune",
         "study",
+        "init",
+        "thresholds",
     ),
 )
 def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
@@ -94,7 +96,20 @@ def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
 
 
 def test_every_step_is_a_verb_and_there_are_no_unknown_verbs() -> None:
-    verbs = ["fetch", "ingest", *STAGES, "tune", "study", "promote", *REGISTRY_VERBS, "predict", "serve", "export"]
+    verbs = [
+        "fetch",
+        "ingest",
+        "init",
+        *STAGES,
+        "tune",
+        "study",
+        "promote",
+        "thresholds",
+        *REGISTRY_VERBS,
+        "predict",
+        "serve",
+        "export",
+    ]
     verbs += ["info", "flow"]
     assert list(typer.main.get_command(app).commands) == verbs
 

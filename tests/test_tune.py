@@ -20,9 +20,9 @@ from landuse import tune as tune_module
 from landuse.core.errors import LanduseError
 from landuse.core.paths import PARAMS, TUNE
 from landuse.params import ExtractParams, Range, TrainParams, TuneParams, load_params
+from landuse.params.editor import apply, replace_values
 from landuse.tune import study as study_module
 from landuse.tune import tune
-from landuse.tune.apply import apply, replace_values
 from landuse.tune.plots import plot_study
 from landuse.tune.study import PruningCallback, count_ended, open_study, suggest
 
@@ -311,19 +311,19 @@ def test_a_value_shared_by_a_yaml_anchor_is_not_changed(project: Path, plain: st
     PARAMS.write_text(text, "utf-8")
     advice = "by anchors, so it was not changed: write under train learning_rate: 0.5, dr"
     with pytest.raises(LanduseError, match=advice):
-        apply({"learning_rate": 0.5, "dropout": 0.1})
+        apply({"train": {"learning_rate": 0.5, "dropout": 0.1}})
     assert PARAMS.read_text("utf-8") == text
 
 
 def test_line_endings_are_kept(project: Path) -> None:
     PARAMS.write_bytes(PARAMS.read_bytes().replace(b"\n", b"\r\n"))
-    apply({"learning_rate": 0.0123})
+    apply({"train": {"learning_rate": 0.0123}})
     assert b"0.0123" in PARAMS.read_bytes() and PARAMS.read_bytes().count(b"\n") == PARAMS.read_bytes().count(b"\r\n")
 
 
 def test_values_of_any_length_are_replaced_in_a_flow_mapping() -> None:
     text = "train: {dropout: 0.2, seed: 1} # both\nother: {dropout: 0.2}\n"
-    assert yaml.safe_load(replace_values(text, {"dropout": 0.12345, "seed": 22})) == {
+    assert yaml.safe_load(replace_values(text, "train", {"dropout": 0.12345, "seed": 22})) == {
         "train": {"dropout": 0.12345, "seed": 22},
         "other": {"dropout": 0.2},
     }
@@ -331,7 +331,7 @@ def test_values_of_any_length_are_replaced_in_a_flow_mapping() -> None:
 
 def test_an_equal_number_keeps_its_notation() -> None:
     text = "train:\n  mixup: 0  # none\n  learning_rate: 1e-3\n  dropout: 0.1\n"
-    assert replace_values(text, {"mixup": 0.0, "dropout": 0.1}) == text
+    assert replace_values(text, "train", {"mixup": 0.0, "dropout": 0.1}) == text
 
 
 def test_a_full_disk_leaves_params_yaml_unchanged(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +341,7 @@ def test_a_full_disk_leaves_params_yaml_unchanged(project: Path, monkeypatch: py
     before, files = PARAMS.read_bytes(), set(Path().iterdir())
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        apply({"learning_rate": 0.0123})
+        apply({"train": {"learning_rate": 0.0123}})
     assert PARAMS.read_bytes() == before and set(Path().iterdir()) == files
 
 

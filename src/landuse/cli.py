@@ -97,6 +97,19 @@ def ingest(arrival: Arrival = None) -> None:
     echo(ingest(params.data, params.validate, arrival))
 
 
+@app.command(rich_help_panel="Data")
+def init(
+    source: Annotated[str, typer.Argument(metavar="FOLDER|ARCHIVE", help="Your images, as <class>/<image>.")],
+    name: Annotated[str | None, typer.Option(help="Of the model in the registry; default: that of the folder.")] = None,
+    weights: Annotated[str, typer.Option(help="imagenet, a file in weights/, or an absolute path.")] = "imagenet",
+    force: Annotated[bool, typer.Option("--force", help="Replace a params.yaml that was edited.")] = False,
+) -> None:
+    """Look at your images, and write a params.yaml that fits them."""
+    from landuse.init import init
+
+    echo(init(source, name, weights, force))
+
+
 @contextmanager
 def running(stage: str) -> Iterator["Params"]:
     """Context in which a stage runs, with the params; refuses results if their inputs change meanwhile."""
@@ -169,14 +182,14 @@ def tune(
 ) -> None:
     """Search for better values of `train` on the cached features, with as many trials as params.yaml says."""
     params = load_params()
+    from landuse.params.editor import apply
     from landuse.tune import tune
-    from landuse.tune.apply import apply
 
     values = tune(params.train, params.tune, params.extract, echo)
     if values.items() <= asdict(params.train).items():
         echo("params.yaml has these values already")
     else:
-        echo(apply(values) if write else "landuse tune --apply writes it into params.yaml")
+        echo(apply({"train": values}) if write else "landuse tune --apply writes it into params.yaml")
 
 
 @app.command(rich_help_panel="Data")
@@ -207,6 +220,21 @@ def promote(
     blessing = promote(params.promote, params.evaluate, name, version, reason=reason, dry_run=dry_run, notify=echo)
     outcome = "is the champion" if blessing.promoted else f"{blessing.verdict}; nothing was moved"
     echo(f"{name} version {blessing.version} {outcome}")
+
+
+@app.command(rich_help_panel=CHAMPION)
+def thresholds(
+    write: Annotated[bool, typer.Option("--apply", help="Write them into params.yaml.")] = False,
+) -> None:
+    """Propose limits for the gate from the version that was judged last, and show why."""
+    params = load_params()
+    from landuse.params.editor import apply
+    from landuse.thresholds import thresholds
+
+    proposals = thresholds(params.promote)
+    echo("\n".join(map(str, proposals)))
+    values = {proposal.key: proposal.proposed for proposal in proposals}
+    echo(apply({"promote": values}) if write else "landuse thresholds --apply writes them into params.yaml")
 
 
 @app.command(rich_help_panel=CHAMPION)

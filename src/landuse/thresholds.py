@@ -1,0 +1,82 @@
+"""Thresholds: propose limits of the gate from what the version judged last reached, and how uncertain that is."""
+
+from math import ceil, floor, sqrt
+from typing import NamedTuple
+
+from landuse.core.errors import LanduseError
+from landuse.core.files import read_record, read_table
+from landuse.core.paths import BLESSING, METRICS, PER_CLASS
+from landuse.gate.blessing import Blessing
+from landuse.params import PromoteParams
+
+ERRORS = 2.5  # standard errors between what was measured and the limit
+DISAGREEMENT = 0.1  # share of images whose answer a small change of the image usually turns
+SLOWER, LARGER = 3, 1.5  # other machines are slower, and other backbones larger
+
+
+class Proposal(NamedTuple):
+    """A limit of the gate: its key in `promote`, its present and its proposed value, and why."""
+
+    key: str
+    now: float
+    proposed: float
+    why: str
+
+    def __str__(self) -> str:
+        return f"promote.{self.key:<24} {self.now:<8g} -> {self.proposed:<8g} {self.why}"
+
+
+def thresholds(params: PromoteParams) -> list[Proposal]:
+    """Return a proposal for each absolute limit. Raises LanduseError if no version was judged, or it has no figures."""
+    if not BLESSING.exists():
+        raise LanduseError(f"{BLESSING} is not there yet: landuse promote judges a version, whatever comes out")
+    blessing, images = Blessing.from_dict(read_record(BLESSING)), int(read_record(METRICS)["images"])
+    measured = {check.name: check.value for check in blessing.checks if check.judged and check.value is not None}
+    missing = sorted({"accuracy", "macro_f1", "class_recall", "calibration_error"} - {*measured})
+    if missing:
+        raise LanduseError(f"{BLESSING} has no {missing[0]}: landuse promote judges the version anew")
+    few = int(read_table(PER_CLASS)["support"].min())
+    drops = [value for name, value in measured.items() if name.startswith("robust_")]
+    proposals = {
+        "min_accuracy": lowest(measured["accuracy"], images),
+        "min_macro_f1": lowest(measured["macro_f1"], images),
+        "min_class_recall": lowest(measured["class_recall"], few),
+        "max_calibration_error": (
+            ceil(100 * (2 * measured["calibration_error"] + 0.02)) / 100,
+            f"twice the {measured['calibration_error']:.3f} measured, and 0.02",
+        ),
+        "max_disturbed_fall": (
+            ceil(100 * (max(drops) + ERRORS * sqrt(DISAGREEMENT / images))) / 100,
+            f"the largest fall was {max(drops):.1%}; {ERRORS} standard errors on {images} images more",
+        ),
+        "max_latency_ms": (
+            10 * ceil(SLOWER * measured["latency_ms"] / 10),
+            f"{SLOWER} times {measured['latency_ms']:.1f} ms",
+        ),
+        "max_size_mb": (ceil(LARGER * measured["size_mb"]), f"{LARGER} times {measured['size_mb']:.1f} MB"),
+    }
+    if slices := worst_slice(blessing):
+        proposals["min_slice_accuracy"] = lowest(*slices)
+    return [Proposal(key, getattr(params, key), value, why) for key, (value, why) in proposals.items()]
+
+
+def worst_slice(blessing: Blessing) -> tuple[float, int] | None:
+    """Return accuracy and images of the slice with the lowest limit to expect; None if no slice was judged."""
+    slices = [
+        (figures["accuracy"], int(figures["images"]))
+        for check in blessing.checks
+        if check.name.startswith("slice_") and check.judged
+        for figures in check.detail.values()
+    ]
+    return min(slices, key=lambda pair: lowest(*pair)[0], default=None)
+
+
+def lowest(share: float, images: int) -> tuple[float, str]:
+    """Return a limit below a measured share, to two decimals, and why.
+
+    The standard error is that of one more right and one more wrong image, so that it is never zero.
+    """
+    middle = (share * images + 1) / (images + 2)
+    error = sqrt(middle * (1 - middle) / images)
+    limit = max(0.0, floor(100 * (share - ERRORS * error)) / 100)
+    return limit, f"{share:.1%} on {images} images, less {ERRORS} standard errors of {error:.1%}"
