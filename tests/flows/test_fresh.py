@@ -145,7 +145,7 @@ def test_the_webhook_is_notified_of_a_promotion_a_refusal_and_a_failure(
     fresh.work.ok(sys.executable, "-c", SAVE_WEBHOOK_BLOCK, address, **api)
     fresh.work.change(lambda params: params["pipelines"].update(notify="custom-webhook/team"))
     before = champion(fresh)
-    fresh.wait_until_completed(fresh.trigger("promotion"))
+    fresh.wait_until_completed(fresh.trigger("promotion", force=True, reason="a test"))  # it is of the same data
     assert "is the champion" in webhook.received[-1] and champion(fresh) == challenger(fresh) != before
     fresh.work.change(lambda params: params["promote"].update(min_accuracy=1.0))
     refused = fresh.wait_until_completed(fresh.trigger("promotion", version=before))

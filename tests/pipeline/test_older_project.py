@@ -35,6 +35,8 @@ RENAMED = {
     },
 }
 
+ADDED = {"requires": "not_worse", "max_coverage_fall": 0.1, "max_shrinkage": 0.1}  # to the section promote
+
 
 @pytest.fixture(scope="module")
 def updated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
@@ -73,9 +75,10 @@ def update(work: Workspace) -> None:
 
 
 def rename_keys(params: dict) -> None:
-    """Give the keys of params.yaml their new names."""
+    """Give the keys of params.yaml their new names, and add those that are new."""
     for section, names in RENAMED.items():
         params[section] = {names.get(key, key): value for key, value in params[section].items()}
+    params["promote"] |= ADDED
 
 
 def test_old_keys_are_refused_with_their_new_names(updated: Workspace) -> None:
@@ -83,6 +86,8 @@ def test_old_keys_are_refused_with_their_new_names(updated: Workspace) -> None:
     for section, names in RENAMED.items():
         for old, new in names.items():
             assert f"{section}.{old}: renamed to {section}.{new}" in complaint
+    for key in ADDED:
+        assert f"promote.{key}: missing; presets/sample.yaml shows every key" in complaint
 
 
 @pytest.fixture(scope="module")
