@@ -13,6 +13,7 @@ from landuse.report.style import to_svg
 from landuse.study.results import NetworkResult
 
 SIGNIFICANCE = 0.05
+FIGURES = {"accuracies": charts.accuracies, "differences": charts.differences, "trade_off": charts.trade_off}
 
 
 def render(networks: pd.DataFrame, results: list[NetworkResult], drawn: bool) -> str:
@@ -35,9 +36,6 @@ def render(networks: pd.DataFrame, results: list[NetworkResult], drawn: bool) ->
         drawn=drawn,
         figures={name: Markup(to_svg(figure, name)) for name, figure in plots.items()},
     )
-
-
-FIGURES = {"accuracies": charts.accuracies, "differences": charts.differences, "trade_off": charts.trade_off}
 
 
 def decimal(value: float, digits: int) -> str:
