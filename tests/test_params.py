@@ -264,24 +264,25 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(tmp_path: Path, share
 @pytest.mark.parametrize(
     ("networks", "message"),
     [
-        ([{}], "study.networks = [{}]: List should have at least 2 items after validation, not 1"),
+        ([{}], "study.networks: name at least two networks to compare"),
         ([{}, {"backbone": "resnet"}], "study.networks.1.backbone = 'resnet': Input should be one of mobilenet_v2, "),
         ([{}, {"image_size": 100}], "study.networks.1.image_size = 100: Input should be a multiple of 32"),
         ([{}, {"views": 2}], "study.networks.1.views: unknown key (allowed: backbone, alpha, image_size, "),
         ([{}, {"backbone": "mobilenet", "unfreeze_from": "block_14"}], "block_14: mobilenet ends at block_13"),
-        ([{}, {"weights": "none"}], "study.networks[1].weights = none: an untrained backbone needs study.networks[1]."),
+        ([{}, {"weights": "none"}], "study.networks.1.weights = none: an untrained backbone needs study.networks.1."),
         (
             [{}, {"alpha": 0.6, "weights": "imagenet"}],
-            "study.networks[1].alpha = 0.6: Keras has ImageNet weights of mobilenet_v2 for 0.35, 0.5, 0.75, 1.0, 1.3",
+            "study.networks.1.alpha = 0.6: Keras has ImageNet weights of mobilenet_v2 for 0.35, 0.5, 0.75, 1.0, 1.3",
         ),
         (
             [{}, {"backbone": "efficientnetv2-b0", "alpha": 0.5}],
-            "study.networks[1].alpha = 0.5: efficientnetv2-b0 has one width only, 1.0",
+            "study.networks.1.alpha = 0.5: efficientnetv2-b0 has one width only, 1.0",
         ),
     ],
 )
 def test_a_study_of_networks_that_do_not_exist_is_refused(tmp_path: Path, networks: list[dict], message: str) -> None:
-    assert message in refusal(changed(tmp_path / "params.yaml", "study.networks", networks))
+    complaint = refusal(changed(tmp_path / "params.yaml", "study.networks", networks))
+    assert message in complaint and ("at least" in message or "at least" not in complaint)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -61,7 +61,8 @@ def test_the_params_of_a_network_are_those_of_the_project_but_for_its_settings(p
         ([{"backbone": "a"}, {"backbone": "b", "alpha": 0.5}], ["a", "b"]),
         ([{}, {"alpha": 0.5}], ["net 1.0", "net 0.5"]),
         ([{"backbone": "a"}, {"backbone": "a", "image_size": 96}, {"backbone": "b"}], ["a 224", "a 96", "b 224"]),
-        ([{}, {"weights": "other.h5"}], ["net first.h5", "net other.h5"]),
+        ([{}, {"weights": "/home/jo/other.h5"}], ["net first.h5", "net other.h5"]),
+        ([{"weights": "/a/same.h5"}, {"weights": "/b/same.h5"}], ["net /a/same.h5", "net /b/same.h5"]),
     ],
 )
 def test_networks_are_named_by_what_tells_them_apart(changes: list[dict], names: list[str]) -> None:
@@ -71,7 +72,7 @@ def test_networks_are_named_by_what_tells_them_apart(changes: list[dict], names:
 
 def test_the_same_network_written_in_two_ways_is_refused() -> None:
     params = with_networks(NetworkParams(), NetworkParams(backbone="mobilenet"), NetworkParams(alpha=1.0))
-    with pytest.raises(LanduseError, match=r"study.networks\[2\] is the same network as study.networks\[0\]"):
+    with pytest.raises(LanduseError, match=r"study.networks.2 is the same network as study.networks.0"):
         resolve_networks(params)
 
 
@@ -140,8 +141,11 @@ def test_near_duplicates_count_once_in_a_comparison(tmp_path: Path) -> None:
 def test_the_page_says_in_words_which_network_is_better(rows: pd.DataFrame, results: list[NetworkResult]) -> None:
     better = r"&lt;b&gt;second is 10.0 points more accurate than first \(95 % interval \+\d.* McNemar p = 0.002\)"
     assert re.search(better, render(rows, results, drawn=False))
-    assert "cannot be told apart: +10.0 points" in render(rows.assign(p_value=0.2), results, drawn=False)
-    assert "is 10.0 points less accurate" in render(rows.assign(difference=-0.1), results, drawn=False)
+    chance = rows.assign(p_value=0.2, difference_low=-0.01)
+    assert "cannot be told apart: +10.0 points" in render(chance, results, drawn=False)
+    assert "Interval and test disagree about" in render(rows.assign(p_value=0.2), results, drawn=False)
+    worse = rows.assign(difference=-0.1, difference_low=-0.2, difference_high=-0.01)
+    assert "is 10.0 points less accurate" in render(worse, results, drawn=False)
 
 
 def test_the_page_is_small_loads_nothing_and_escapes_names(rows: pd.DataFrame, results: list[NetworkResult]) -> None:

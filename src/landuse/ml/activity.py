@@ -17,7 +17,7 @@ from landuse.ml.classifier import DEAD
 from landuse.ml.images import cores, parallel_map, read_image
 
 DEPTHWISE, ACTIVATION = "DEPTHWISE_CONV_2D", "HARD_SWISH"
-SILENT = 1e-5  # largest difference within the output of a silent channel; ReLU6 cuts it to 0 … 6
+SILENT = 1e-5  # largest difference within the output of a silent channel, where ReLU6 leaves 0 to 6
 SILENT_INT8 = 0  # the same in int8, in steps of the quantization
 
 
@@ -32,7 +32,7 @@ def silent_channels(model: Path, images: list[Path], image_size: int) -> list[ND
     """Return which channels [channels] are silent on these images, for each depthwise layer in the network's order.
 
     BatchNorm and activation (ReLU, ReLU6, hard swish) belong to a layer. Raises LanduseError if an image cannot be
-    read.
+    read. The swish of EfficientNet is not watched, only what goes into it.
     """
     flatbuffer = model.read_bytes()
     parts = [images[start :: cores()] for start in range(min(cores(), len(images)))]

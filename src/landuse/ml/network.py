@@ -2,10 +2,9 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from landuse.core.errors import LanduseError, one_line
 from landuse.core.files import require
-from landuse.core.paths import WEIGHTS
+from landuse.ml.weights import describe_misfit, weights_file
 from landuse.params import ExtractParams
 from landuse.params.backbones import BACKBONES
 
@@ -41,11 +40,6 @@ def training_precision() -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(usual)
-
-
-def weights_file(name: str) -> Path:
-    """Return the path of `extract.weights`, which names a file in `weights/` or an absolute path."""
-    return WEIGHTS / name
 
 
 def build_backbone(params: ExtractParams) -> keras.Model:
@@ -81,27 +75,8 @@ def weights_remedy(params: ExtractParams) -> str:
     """Suggest a remedy for weights that could not be loaded."""
     if params.weights == "imagenet":
         return "cannot be downloaded; go online once, use a width and size Keras publishes, or name a weights file"
-    if weights_file(params.weights).is_dir():
-        return f"{weights_file(params.weights)} is a folder; name a file in it"
-    if not weights_file(params.weights).is_file():
-        return f"{weights_file(params.weights)} does not exist; name a file in weights/, an absolute path, or none"
-    owner = backbone_of_weights(weights_file(params.weights))
-    if owner not in (None, params.backbone):
-        return f"holds weights of {owner}, and extract.backbone = {params.backbone}; change one of the two"
-    return f"does not fit {params.backbone} with extract.alpha = {params.alpha}; change one of the two"
-
-
-def backbone_of_weights(file: Path) -> str | None:
-    """Return the backbone that the weights in a file belong to, by its depthwise layers; None if it is none of ours."""
-    kernels = 0
-
-    def count(_: str, item: object) -> None:
-        nonlocal kernels
-        kernels += isinstance(item, h5py.Dataset) and len(item.shape) == 4 and item.shape[0] > 1 == item.shape[3]
-
-    with suppress(OSError), h5py.File(file) as weights:
-        weights.visititems(count)
-    return next((name for name, spec in BACKBONES.items() if spec.depthwise == kernels), None)
+    misfit = describe_misfit(params.weights, params.backbone)
+    return misfit or f"does not fit {params.backbone} with extract.alpha = {params.alpha}; change one of the two"
 
 
 def block_input(backbone: keras.Model, block: str) -> keras.KerasTensor:

@@ -250,7 +250,7 @@ class Params:
     @model_validator(mode="after")
     def check_networks_of_the_study(self) -> Self:
         for number, network in enumerate(self.study.networks):
-            check_network(*self.with_network(network), *2 * (f"study.networks[{number}].",))
+            check_network(*self.with_network(network), *2 * (f"study.networks.{number}.",))
         return self
 
     @model_validator(mode="after")

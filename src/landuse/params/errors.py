@@ -46,7 +46,7 @@ def root_causes(problems: list[ErrorDetails]) -> list[ErrorDetails]:
 
     A list is too short because one of its entries is wrong; a key is missing because it has its old name.
     """
-    wrong = {problem["loc"][:-1] for problem in problems}
+    wrong = {problem["loc"][:end] for problem in problems for end in range(1, len(problem["loc"]))}
     unknown = {key_of(problem) for problem in problems if problem["type"] == "unexpected_keyword_argument"}
     new_names = {RENAMED[key] for key in unknown & RENAMED.keys()}
     return [
@@ -75,6 +75,8 @@ def explain(problem: ErrorDetails, params: type["DataclassInstance"]) -> str:
         return f"{key}: unknown key{suggestion(keys[-1], owning_class(keys, params))}"
     if problem["type"] == "missing":
         return f"{key}: missing; presets/sample.yaml shows every key"
+    if problem["type"] == "too_short" and keys == NETWORKS:
+        return f"{key}: name at least two networks to compare"
     if problem["type"] == "string_pattern_mismatch":
         return f"{key} = {problem['input']!r}: String should be {PATTERN_DESCRIPTIONS[problem['ctx']['pattern']]}"
     if problem["type"] == "string_type" and isinstance(problem["input"], NEED_QUOTES):

@@ -82,11 +82,14 @@ def copy_project(folder: Path) -> Path:
     names += run_command("git", "ls-files", "--others", "--exclude-standard", "-z", "--", *DEPENDENCIES)
     for name in filter(None, names.split("\0")):
         source, target = Path(name), project / name
+        if target.is_symlink() or target.is_file():
+            target.unlink()
         if source.is_dir() and not source.is_symlink():
-            continue  # a nested repository
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
+            continue  # a nested repository, or a folder in place of a link, whose files are in the list
+        if not target.parent.resolve().is_relative_to(folder.resolve()):
+            raise LanduseError(f"{name} lies behind a link that leaves the project: commit the change, or undo it")
         if os.path.lexists(source):
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
     configure_worktree(project)
     run_command(*DVC, "checkout", "--quiet", str(DATA), folder=project)

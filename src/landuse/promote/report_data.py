@@ -189,9 +189,15 @@ def network_facts(record: VersionRecord) -> Rows:
         ("Network", f"{card['backbone']}, width {card['alpha']:g}, {card['image_size']} × {card['image_size']} pixels"),
         ("Trained", trained),
         ("Views averaged", str(card.get("averaged_views", 1))),
-        ("Dead kernels", format_figure(card.get("dead_kernels"), "{:.1%} by their weights")),
+        ("Dead kernels", dead_kernels(card, record.metrics)),
         ("Silent kernels", silent_kernels(record.metrics)),
     ]
+
+
+def dead_kernels(card: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """Tell the share of depthwise filters whose weights are next to nothing, in float32 and in int8."""
+    in_int8 = f", {metrics['dead_kernels_int8']:.1%} in int8" if "dead_kernels_int8" in metrics else ""
+    return format_figure(card.get("dead_kernels"), "{:.1%} by their weights") + in_int8
 
 
 def silent_kernels(metrics: dict[str, Any]) -> str:

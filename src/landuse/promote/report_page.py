@@ -48,7 +48,10 @@ def figures(record: VersionRecord, blessing: Blessing, params: EvaluateParams) -
         "per_class": (record.per_class, charts.per_class),
         "slices": (report_data.slice_table(blessing), charts.slices),
         "curves": (record.history, charts.curves),
-        "dead_kernels": (record.card.get("depthwise_filters"), charts.dead_kernels),
+        "dead_kernels": (
+            record.card.get("depthwise_filters"),
+            partial(charts.dead_kernels, counts=record.metrics.get("depthwise", ())),
+        ),
         "silent_kernels": (record.metrics if "depthwise" in record.metrics else None, charts.silent_kernels),
     }
     return {name: plot(recorded) for name, (recorded, plot) in plots.items() if recorded is not None}

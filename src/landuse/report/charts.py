@@ -1,7 +1,7 @@
 """Charts of the tables of train, evaluate and promote."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,10 +122,15 @@ def reliability(predictions: pd.DataFrame, bins: int) -> Figure:
 
 
 @rc_context(STYLE)
-def dead_kernels(filters: dict[str, dict[str, Any]]) -> Figure:
-    """Plot the weakest and the median depthwise filter of every block, and the limit below which one is dead."""
+def dead_kernels(filters: dict[str, dict[str, Any]], counts: Sequence[dict[str, Any]] = ()) -> Figure:
+    """Plot the weakest and the median depthwise filter of every block, and the limit below which one is dead.
+
+    With the `counts` of the evaluation, blocks with dead filters tell how many there are in float32 and in int8.
+    """
     rows = pd.DataFrame(filters).T
-    dead, total = int(rows["dead"].sum()), int(rows["filters"].sum())
+    dead, total = f"{int(rows['dead'].sum())}", int(rows["filters"].sum())
+    if counts:
+        dead += f" ({sum(block['dead_int8'] for block in counts)} in int8)"
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     places, weakest = range(len(rows)), rows["weakest"].clip(lower=MIN_SHOWN)
@@ -137,6 +142,9 @@ def dead_kernels(filters: dict[str, dict[str, Any]]) -> Figure:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(places, short_names(rows.index))
+    for place, block in enumerate(counts):
+        if block["dead"] or block["dead_int8"]:
+            axes.annotate(f"{block['dead']}/{block['dead_int8']}", (place, DEAD), ha="center", color=WRONG, fontsize=8)
     format_axes(axes, f"largest weight of a depthwise filter, by block; {dead} of {total:,} dead", along="y")
     axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     return figure

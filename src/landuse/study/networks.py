@@ -1,6 +1,7 @@
 """The networks of a study: their settings, and the params file with which each is trained."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -8,6 +9,7 @@ import yaml
 from landuse.core.addresses import public_values
 from landuse.core.errors import LanduseError
 from landuse.core.paths import PARAMS
+from landuse.ml.weights import describe_misfit
 from landuse.params import Params
 
 
@@ -39,7 +41,7 @@ def resolve_networks(params: Params) -> list[Network]:
     for number, each in enumerate(settings):
         if each in settings[:number]:
             raise LanduseError(
-                f"study.networks[{number}] is the same network as study.networks[{settings.index(each)}], "
+                f"study.networks.{number} is the same network as study.networks.{settings.index(each)}, "
                 "with what it takes from extract and train: remove one"
             )
     return [Network(name, each) for name, each in zip(network_names(settings), settings, strict=True)]
@@ -48,9 +50,18 @@ def resolve_networks(params: Params) -> list[Network]:
 def network_names(settings: list[dict[str, Any]]) -> list[str]:
     """Name each network by its backbone and, if these are not unique, by the further settings in which they differ."""
     names = [str(each["backbone"]) for each in settings]
-    for key in ("alpha", "image_size", "unfreeze_from", "weights"):
+    shown = [each | {"weights": Path(each["weights"]).name, "path": each["weights"]} for each in settings]
+    for key in ("alpha", "image_size", "unfreeze_from", "weights", "path"):
         if len({*names}) == len(names):
             break
-        if len({each[key] for each in settings}) > 1:
-            names = [f"{name} {each[key]}" for name, each in zip(names, settings, strict=True)]
+        if len({each[key] for each in shown}) > 1:
+            names = [f"{name} {each[key]}" for name, each in zip(names, shown, strict=True)]
     return names
+
+
+def refuse_unfit_weights(networks: list[Network]) -> None:
+    """Raise LanduseError if the weights of a network are missing or of another backbone, before any is trained."""
+    for number, network in enumerate(networks):
+        weights = network.settings["weights"]
+        if misfit := describe_misfit(weights, network.settings["backbone"]):
+            raise LanduseError(f"study.networks.{number}.weights = {weights}: {misfit}")

@@ -19,16 +19,11 @@ FIGURES = {"accuracies": charts.accuracies, "differences": charts.differences, "
 def render(networks: pd.DataFrame, results: list[NetworkResult], drawn: bool) -> str:
     """Render the table, and the results behind it in the same order, as HTML. `drawn` images are said to be so."""
     environment = page_environment(Path(__file__).parent)
-    environment.filters |= {
-        "p_value": format_p_value,
-        "thousands": "{:,.0f}".format,
-        "decimal": decimal,
-        "filename": filename,
-    }
+    environment.filters |= {"p_value": format_p_value, "thousands": "{:,.0f}".format, "decimal": decimal}
     plots = {name: plot(networks) for name, plot in FIGURES.items()}
     for number, result in enumerate(results):
         plots[f"silent_{number}"] = charts.silent_kernels(result.metrics)
-        plots[f"dead_{number}"] = charts.dead_kernels(result.card["depthwise_filters"])
+        plots[f"dead_{number}"] = charts.dead_kernels(result.card["depthwise_filters"], result.metrics["depthwise"])
     return environment.get_template("page.html").render(
         networks=networks.to_dict("records"),
         first=networks.iloc[0],
@@ -43,17 +38,15 @@ def decimal(value: float, digits: int) -> str:
     return "–" if pd.isna(value) else f"{value:,.{digits}f}"
 
 
-def filename(path: str) -> str:
-    """Return the last part of a path."""
-    return Path(path).name
-
-
 def compare_in_words(row: "pd.Series[Any]", first: "pd.Series[Any]") -> str:
-    """Say whether a network differs from the first one, by the 95 % interval and McNemar's test."""
-    points = 100 * row["difference"]
-    interval = f"95 % interval {100 * row['difference_low']:+.1f} to {100 * row['difference_high']:+.1f} points"
-    evidence = f"({interval}; McNemar {format_p_value(row['p_value'])})"
-    if row["p_value"] >= SIGNIFICANCE:
+    """Say whether a network differs from the first one: by the 95 % interval and by McNemar's test, or not at all."""
+    points, low, high = (100 * row[key] for key in ("difference", "difference_low", "difference_high"))
+    evidence = f"(95 % interval {low:+.1f} to {high:+.1f} points; McNemar {format_p_value(row['p_value'])})"
+    outside, significant = low > 0 or high < 0, row["p_value"] < SIGNIFICANCE
+    if outside != significant:
+        pair = f"{row['network']} and {first['network']}"
+        return f"Interval and test disagree about {pair}: {points:+.1f} points {evidence}."
+    if not significant:
         return f"{row['network']} and {first['network']} cannot be told apart: {points:+.1f} points {evidence}."
     side = "more" if points > 0 else "less"
     return f"{row['network']} is {abs(points):.1f} points {side} accurate than {first['network']} {evidence}."

@@ -86,7 +86,7 @@ def row(result: NetworkResult, first: NetworkResult, latency: float, int8_latenc
     int8_accuracy = float(result.int8_correct.mean())
     return {
         "network": result.network.name,
-        **result.network.settings,
+        **result.network.settings | {"weights": Path(result.network.settings["weights"]).name},
         "run": result.run_id,
         "images": metrics["images"],
         "accuracy": metrics["accuracy"],
@@ -122,8 +122,10 @@ def measure(models: Iterable[Path], images: list[Path], runs: int) -> list[tuple
     """Measure the median milliseconds per image of each model's float32 and int8 file, on one core."""
     classifiers = [Classifier(model, int8=int8) for model in models for int8 in (False, True)]
     times: list[list[float]] = [[] for _ in classifiers]
-    for _ in track(range(ROUNDS), ROUNDS, "latency"):
+    count = -(-runs // ROUNDS)
+    for start in track(range(0, ROUNDS * count, count), ROUNDS, "latency"):
+        ahead = start % len(images)
         for classifier, taken in zip(classifiers, times, strict=True):
-            taken += measure_latencies(classifier, images, -(-runs // ROUNDS)).tolist()
+            taken += measure_latencies(classifier, images[ahead:] + images[:ahead], count).tolist()
     medians = [float(np.median(taken)) for taken in times]
     return list(zip(medians[::2], medians[1::2], strict=True))

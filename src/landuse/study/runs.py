@@ -41,7 +41,10 @@ def study_run(networks: list[Network]) -> Iterator[str]:
 def adopt(run: Run, parent: str, network: Network, split_by: Network) -> None:
     """Put the run of a network's training below the parent run, and tag whose embeddings its split is based on."""
     tags = {PARENT_TAG: parent, NETWORK_TAG: network.name}
-    tags |= {} if network is split_by else {lineage.SPLIT_TAG: split_by.name}
+    if network is not split_by:
+        tags[lineage.SPLIT_TAG] = split_by.name
+    elif lineage.SPLIT_TAG in run.data.tags:  # of an earlier study, in which another network came first
+        MlflowClient().delete_tag(run.info.run_id, lineage.SPLIT_TAG)
     for key, value in tags.items():
         MlflowClient().set_tag(run.info.run_id, key, value)
 

@@ -27,6 +27,7 @@ class StudyCopy:
 
     def train(self, network: Network) -> None:
         """Train and evaluate a network, or fetch its results from DVC's run cache. Raises LanduseError if it fails."""
+        (self.folder / PARAMS).unlink()  # the user may have made a link of it
         (self.folder / PARAMS).write_text(network.params_text(), encoding="utf-8")
         if self.split is None:
             self.run(network, "evaluate")
