@@ -11,9 +11,12 @@ import pytest
 import tiny
 import yaml
 
-from landuse.core.errors import LanduseError
+from landuse.core.errors import LanduseError, Unavailable
+from landuse.core.paths import SERVICES
+from landuse.core.process import exclusive_lock
 from landuse.gate.scoring import ScoredImages
 from landuse.params import NetworkParams, Params, StudyParams, load_params
+from landuse.study import study
 from landuse.study.networks import Network, network_names, resolve_networks
 from landuse.study.page import render
 from landuse.study.results import NetworkResult, read_scored, table
@@ -82,6 +85,22 @@ def test_a_params_file_from_before_studies_is_asked_for_the_networks(project: Pa
     Path("params.yaml").write_text(yaml.safe_dump(content), "utf-8")
     with pytest.raises(LanduseError, match=r"study.networks is missing, the networks to compare; presets/ shows"):
         resolve_networks(load_params())
+
+
+def test_two_studies_at_once_are_refused(project: Path) -> None:
+    with exclusive_lock(SERVICES / "study.lock", "busy"), pytest.raises(Unavailable, match="another landuse study is"):
+        study(with_networks(NetworkParams(), NetworkParams(backbone="mobilenet")), False, print)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [("missing.h5", "weights/missing.h5 does not exist; name a file"), (tiny.WEIGHTS, "holds weights of mobilenet_v2")],
+)
+def test_weights_of_all_networks_are_looked_at_before_any_is_trained(project: Path, weights: str, words: str) -> None:
+    networks = with_networks(NetworkParams(), NetworkParams(backbone="mobilenet", weights=weights))
+    with pytest.raises(LanduseError, match=rf"study.networks.1.weights = .*: {words}"):
+        study(networks, False, print)
+    assert not SERVICES.exists()
 
 
 def scored(correct: list[bool], groups: list[int]) -> ScoredImages:

@@ -166,6 +166,24 @@ def test_a_copy_that_a_killed_flow_left_behind_is_replaced(committed: Path) -> N
 
 
 @pytest.mark.slow
+def test_a_link_that_became_a_folder_is_not_followed_out_of_the_copy(
+    committed: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside, link = tmp_path_factory.mktemp("outside"), Path("src/lib")
+    (outside / "f.py").write_text("original")
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(outside)
+    run_command("git", "add", "--all")
+    run_command("git", "commit", "--quiet", "--message", "A link")
+    link.unlink()
+    link.mkdir()
+    (link / "f.py").write_text("changed")
+    with workspace(FASTER) as folder:
+        assert (folder / link / "f.py").read_text() == "changed" and not (folder / link).is_symlink()
+    assert (outside / "f.py").read_text() == "original"
+
+
+@pytest.mark.slow
 def test_a_damaged_copy_is_replaced(committed: Path) -> None:
     copy_project(COPY)
     (COPY / ".git").unlink()

@@ -95,15 +95,18 @@ def test_a_study_that_was_stopped_goes_on_where_it_was(work: Workspace) -> None:
     assert len(runs(work)[0]) == 1 and len(rows(work)) == 3 and state(work) == before
 
 
-def test_weights_of_another_backbone_end_the_study_with_both_names(work: Workspace) -> None:
+def test_weights_of_another_backbone_are_refused_and_of_another_width_end_the_study(work: Workspace) -> None:
     compare(work, {"backbone": "mobilenet", "unfreeze_from": "head"})
+    misfit = (
+        f"study.networks.1.weights = {work.weights}: holds weights of mobilenet_v2, and extract.backbone = mobilenet"
+    )
+    assert misfit in work.refused("landuse", "study")
+    compare(work, {"alpha": 0.5, "unfreeze_from": "head"})
     before = state(work)
     done = work.run("landuse", "study")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert f"extract.weights = {work.weights}: holds weights of mobilenet_v2, and extract.backbone = mobilenet" in (
-        done.stdout + done.stderr
-    )
-    assert done.stderr.splitlines()[-1].startswith("landuse: mobilenet: a stage failed, as said above")
+    assert "does not fit mobilenet_v2 with extract.alpha = 0.5" in done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1].startswith("landuse: mobilenet_v2 0.5: a stage failed, as said above")
     assert state(work) == before
 
 
