@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from landuse.core import paths
-from landuse.promote.report_page import HERE
 from landuse.report import charts
+from landuse.report.page import STYLE
 
 WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
 MIN_CONTRAST = 4.5  # of text, by WCAG AA
@@ -76,7 +76,7 @@ def test_every_text_has_enough_contrast(view) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("color", ["good", "wrong"])
 def test_a_number_is_readable_on_the_fullest_cell_of_the_confusion_matrix(scheme: str, color: str) -> None:
-    variables = re.findall(r"--(\w+): light-dark\(#(\w{6}), #(\w{6})\)", (HERE / "page.css").read_text())
+    variables = re.findall(r"--(\w+): light-dark\(#(\w{6}), #(\w{6})\)", STYLE.read_text())
     levels = {
         name: [int(pair[SCHEMES.index(scheme)][at : at + 2], 16) for at in (0, 2, 4)] for name, *pair in variables
     }

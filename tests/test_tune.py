@@ -88,17 +88,19 @@ def test_the_current_values_are_tried_first_and_compared_with_the_best(trained_c
     with open_study(TRAIN, params(2)) as study:
         [first, _] = study.trials
     assert first.user_attrs["values"] == {"learning_rate": 0.02, "batch_size": 8}
-    assert reports[-1].endswith(f", {first.value:.4f} with the current values")
+    assert reports[-3].endswith(f", {first.value:.4f} with the current values")
+    assert [line.split()[0] for line in reports[-2:]] == ["learning_rate", "batch_size"]
+    assert reports[-2].endswith(" now 0.02") and reports[-1].endswith(" now 8")
 
 
 def test_current_values_are_tried_with_all_their_digits(trained_copy: Path) -> None:
     reports: list[str] = []
     current = {"learning_rate": 0.0212345, "batch_size": 8}
     assert tune(replace(TRAIN, **current), params(1), EXTRACT, reports.append) == current
-    assert reports[-1].endswith(" with the current values")
+    assert reports[-3].endswith(" with the current values")
     tune(replace(TRAIN, **current | {"batch_size": 4}), params(1), EXTRACT, reports.append)
-    assert reports[-3].startswith("1 of 1 trials are done") and "with the current values" not in reports[-1]
-    assert reports[-2] == "the current values were not tried: raise tune.trials"
+    assert reports[-5].startswith("1 of 1 trials are done") and "with the current values" not in reports[-3]
+    assert reports[-4] == "the current values were not tried: raise tune.trials"
 
 
 @pytest.mark.parametrize("outside", [{"learning_rate": 0.5}, {"batch_size": 16}])
@@ -107,7 +109,7 @@ def test_current_values_outside_the_search_space_are_not_tried(outside: dict, tr
     tune(replace(TRAIN, **{"learning_rate": 0.02, "batch_size": 8} | outside), params(1), EXTRACT, reports.append)
     with open_study(TRAIN, params(1)) as study:
         assert study.trials[0].user_attrs["values"] != {"learning_rate": 0.02, "batch_size": 8}
-    assert "current" not in reports[-1]
+    assert "current" not in reports[-3]
     [(key, value)] = outside.items()
     assert f"the current values cannot be tried: tune.space.{key} does not contain {value}" in reports
 
@@ -162,7 +164,7 @@ def test_an_interrupted_study_is_continued_and_a_complete_one_runs_no_trials(
     best = tune(TRAIN, params(4), EXTRACT, reports.append)
     assert reports[0].startswith("2 of 4 trials are done") and len(trial_runs(first.info.run_id)) == 4
     assert latest_parent().info.run_id == first.info.run_id and latest_parent().info.status == "FINISHED"
-    assert tune(TRAIN, params(4), EXTRACT, reports.append) == best and reports[-2].startswith("4 of 4")
+    assert tune(TRAIN, params(4), EXTRACT, reports.append) == best and reports[-4].startswith("4 of 4")
     with open_study(TRAIN, params(4)) as study:
         trials = [trial for trial in study.trials if "values" in trial.user_attrs]
     assert len({trial.params["learning_rate"] for trial in trials}) == len(trials) == 4, "no values are repeated"
@@ -278,14 +280,14 @@ def test_two_searches_do_not_run_at_once(trained_copy: Path) -> None:
 
 
 def test_a_small_value_is_written_as_a_yaml_number(project: Path) -> None:
-    apply({"learning_rate": 2e-05})
+    apply({"train": {"learning_rate": 2e-05}})
     assert yaml.safe_load(PARAMS.read_text("utf-8"))["train"]["learning_rate"] == 2e-05
-    assert apply({"learning_rate": 2e-05}) == ""
+    assert apply({"train": {"learning_rate": 2e-05}}) == ""
 
 
 def test_only_the_best_values_are_changed_in_params_yaml(project: Path) -> None:
     before = PARAMS.read_text("utf-8")
-    diff = apply({"learning_rate": 0.0123, "batch_size": 64, "label_smoothing": 0.1})
+    diff = apply({"train": {"learning_rate": 0.0123, "batch_size": 64, "label_smoothing": 0.1}})
     after = PARAMS.read_text("utf-8")
     assert load_params().train == replace(
         load_params(PRESET).train, learning_rate=0.0123, batch_size=64, label_smoothing=0.1

@@ -43,6 +43,8 @@ def with_title(text: str, path: Path) -> str:
 
 def refuse_edited(force: bool) -> None:
     """Raise LanduseError if `params.yaml` is not the sample preset as it came, unless forced."""
+    if not TEMPLATE.exists():
+        raise LanduseError(f"{PARAMS} is not here: run landuse in the project's folder")
     if force or not PARAMS.exists() or PARAMS.read_bytes() == UNTOUCHED.read_bytes():
         return
     runs = ", and there are runs of it" if RUN.exists() else ""
