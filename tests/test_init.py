@@ -67,7 +67,9 @@ def test_edited_params_are_replaced_by_force_only(fresh: Path, tmp_path: Path) -
     folder = make_images(tmp_path / "images")
     init(str(folder), None, "imagenet", force=False)
     before = PARAMS.read_bytes()
-    with pytest.raises(LanduseError, match=r"params.yaml is not the one that came with the project: .*--force"):
+    with pytest.raises(
+        LanduseError, match=r"params.yaml is not the one that came with the project: commit it, then --force"
+    ):
         init(str(folder), "other", "imagenet", force=False)
     assert PARAMS.read_bytes() == before
     Path("artifacts").mkdir()
@@ -79,7 +81,9 @@ def test_edited_params_are_replaced_by_force_only(fresh: Path, tmp_path: Path) -
 
 
 def test_weights_that_do_not_exist_are_refused_before_anything_is_read(fresh: Path) -> None:
-    with pytest.raises(LanduseError, match="--weights mine.h5: there is no such file in weights/"):
+    with pytest.raises(
+        LanduseError, match="--weights mine.h5: weights/mine.h5 does not exist; name a file in weights/"
+    ):
         init("nowhere", None, "mine.h5", force=False)
 
 

@@ -1,4 +1,4 @@
-"""What `make run` says at its end: what the gate decided, and which commands make sense now."""
+"""The end of `make run`: what the gate decided, and which commands make sense now."""
 
 from pathlib import Path
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from landuse.core.errors import LanduseError
 from landuse.core.files import read_record, read_table
-from landuse.core.paths import BLESSING, METRICS, PER_CLASS
+from landuse.core.paths import BLESSING, METRICS, PER_CLASS, REGISTRATION
 from landuse.gate.blessing import Blessing
 from landuse.params import PromoteParams
 
@@ -27,10 +27,12 @@ class Proposal(NamedTuple):
 
 
 def thresholds(params: PromoteParams) -> list[Proposal]:
-    """Return a proposal for each absolute limit. Raises LanduseError if no version was judged, or it has no figures."""
+    """Return a proposal for each absolute limit. Raises LanduseError if there are no figures of a judged one."""
     if not BLESSING.exists():
         raise LanduseError(f"{BLESSING} is not there yet: landuse promote judges a version, whatever comes out")
-    blessing, images = Blessing.from_dict(read_record(BLESSING)), int(read_record(METRICS)["images"])
+    blessing = Blessing.from_dict(read_record(BLESSING))
+    refuse_other_version(blessing)
+    images = int(read_record(METRICS)["images"])
     measured = {check.name: check.value for check in blessing.checks if check.judged and check.value is not None}
     missing = sorted({"accuracy", "macro_f1", "class_recall", "calibration_error"} - {*measured})
     if missing:
@@ -58,6 +60,16 @@ def thresholds(params: PromoteParams) -> list[Proposal]:
     if slices := worst_slice(blessing):
         proposals["min_slice_accuracy"] = lowest(*slices)
     return [Proposal(key, getattr(params, key), value, why) for key, (value, why) in proposals.items()]
+
+
+def refuse_other_version(blessing: Blessing) -> None:
+    """Raise LanduseError if the metrics in `artifacts/` are of another version than the one judged last."""
+    registered = read_record(REGISTRATION)
+    if (registered["model"], registered["version"]) != (blessing.model, blessing.version):
+        raise LanduseError(
+            f"{METRICS} is of {registered['model']} version {registered['version']}, and {blessing.model} version "
+            f"{blessing.version} was judged last: landuse promote {registered['version']} judges the former"
+        )
 
 
 def worst_slice(blessing: Blessing) -> tuple[float, int] | None:

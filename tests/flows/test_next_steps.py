@@ -1,4 +1,4 @@
-"""What `make run` says at its end is true, and every command that it names can be run."""
+"""The end of `make run` is true, and every command that it names can be run."""
 
 import shutil
 from pathlib import Path

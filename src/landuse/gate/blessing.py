@@ -89,8 +89,8 @@ class Check:
         return f"{self.sentence} ({self.threshold_key})" if self.threshold_key else self.sentence
 
     def __str__(self) -> str:
-        mark = self.outcome.upper() if self.failed else self.outcome.replace("not judged", "-")
-        return f"{mark:<8}{self.name:<18} {self.sentence}"
+        mark = {"passed": "passed", "failed": "FAILED", "not judged": "-"}[self.outcome]
+        return f"{mark:<7} {self.name:<18} {self.sentence}"
 
 
 def json_number(value: float) -> float | None:

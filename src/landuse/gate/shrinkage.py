@@ -23,13 +23,9 @@ def check_shrinkage(version: ModelVersion, champion: ModelVersion, params: Promo
 
 def describe_change(now: "pd.Series[int]", before: "pd.Series[int]") -> str:
     """Tell how many images and which classes a data set has more or less, from its images by class."""
-    change = int(now.sum()) - int(before.sum())
-    total = f"{int(before.sum()):,} images of the champion's data"
-    parts = [
-        f"as many images as the {total}"
-        if not change
-        else f"{abs(change):,} {'more' if change > 0 else 'fewer'} than the {total}"
-    ]
+    change, total = int(now.sum()) - int(before.sum()), f"the {int(before.sum()):,} images of the champion's data"
+    amount = f"{abs(change):,} {'more' if change > 0 else 'fewer'} than" if change else "as many images as"
+    parts = [f"{amount} {total}"]
     for word, classes in (("gone", {*before.index} - {*now.index}), ("new", {*now.index} - {*before.index})):
         if classes:
             parts.append(f"{'class' if len(classes) == 1 else 'classes'} {', '.join(sorted(classes))} {word}")

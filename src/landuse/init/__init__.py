@@ -7,12 +7,14 @@ from unicodedata import normalize
 
 from landuse.core.errors import LanduseError, Refused
 from landuse.core.files import write_atomically
-from landuse.core.paths import PARAMS, RUN, WEIGHTS
+from landuse.core.paths import PARAMS, RUN
 from landuse.init.choices import Choice, choose
 from landuse.init.survey import survey
+from landuse.ml.weights import describe_misfit
 from landuse.params import load_params
 from landuse.params.editor import replace_all, to_yaml
 
+BACKBONE = "mobilenet_v2"  # of the template
 SHOWN = 34  # characters of a value
 TEMPLATE, UNTOUCHED = Path("presets/ucmerced.yaml"), Path("presets/sample.yaml")
 NEXT = "next: make run trains and judges a first model; then landuse thresholds proposes limits for the gate from it"
@@ -25,8 +27,8 @@ def init(source: str, name: str | None, weights: str, force: bool) -> str:
     the images cannot be learned from.
     """
     refuse_edited(force)
-    if weights != "imagenet" and not (WEIGHTS / weights).is_file():
-        raise LanduseError(f"--weights {weights}: there is no such file in {WEIGHTS}/; an absolute path will do, too")
+    if misfit := describe_misfit(weights, BACKBONE):
+        raise LanduseError(f"--weights {weights}: {misfit}")
     path = Path(source).expanduser()
     choices = choose(survey(path), source, name or model_name(path), weights)
     text = with_title(replace_all(TEMPLATE.read_text(encoding="utf-8"), changes(choices)), path)
@@ -48,9 +50,7 @@ def refuse_edited(force: bool) -> None:
     if force or not PARAMS.exists() or PARAMS.read_bytes() == UNTOUCHED.read_bytes():
         return
     runs = ", and there are runs of it" if RUN.exists() else ""
-    raise LanduseError(
-        f"{PARAMS} is not the one that came with the project{runs}: --force replaces it; git keeps the old"
-    )
+    raise LanduseError(f"{PARAMS} is not the one that came with the project{runs}: commit it, then --force replaces it")
 
 
 def model_name(path: Path) -> str:

@@ -21,7 +21,7 @@ MIN_IMAGES = 5  # of a class: fewer leave none for training, validation or test
 
 @dataclass
 class Survey:
-    """What was found: images by class, by mode of Pillow, and by width and height; other files are only counted."""
+    """The images found, counted by class, by mode of Pillow, and by width and height, and the number of other files."""
 
     classes: Counter[str] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)

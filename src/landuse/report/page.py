@@ -1,4 +1,4 @@
-"""What the self-contained HTML pages share: the template engine, and a style for light and dark screens."""
+"""Template engine and style of the self-contained HTML pages, for light and dark screens."""
 
 from pathlib import Path
 
