@@ -89,7 +89,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A committed clone with little to train, in which nothing ran; its copies have the same commit. Read-only."""
     folder = build_once(tmp_path_factory, "untouched", small_project)
-    return Workspace(folder / "project", folder / WEIGHTS)
+    return Workspace(folder / "project", folder / "project" / "weights" / WEIGHTS)
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +102,8 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, untouched: Workspace) ->
         work.ok("dvc", "repro")
         work.commit()
 
-    built = Workspace(build_once(tmp_path_factory, "pipeline", run_pipeline) / "project", untouched.weights)
+    folder = build_once(tmp_path_factory, "pipeline", run_pipeline) / "project"
+    built = Workspace(folder, folder / "weights" / WEIGHTS)
     return copy_project(built, tmp_path_factory.mktemp("pipeline") / "project")
 
 

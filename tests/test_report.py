@@ -120,6 +120,13 @@ def test_the_slices_keep_their_order_and_show_the_threshold() -> None:
     assert axes.lines[0].get_xdata() == [0.75, 0.75] and title(axes) == "accuracy by slice, at least 75%"
 
 
+def test_slices_that_were_not_judged_are_shown_without_a_threshold() -> None:
+    rows = [{"slice": name, "images": 2, "accuracy": 0.5, "threshold": None} for name in ("a", "b")]
+    axes = charts.slices(pd.DataFrame(rows)).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["50.0% of 2"] * 2
+    assert list(axes.lines) == [] and title(axes) == "accuracy by slice"
+
+
 def test_dead_filters_are_counted_and_all_zero_ones_are_shown() -> None:
     blocks = {"expanded_conv": (8, 0, 0.2, 0.9), "block_1": (24, 3, 0.0, 0.8)}
     names = ("filters", "dead", "weakest", "median")

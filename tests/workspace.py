@@ -116,18 +116,18 @@ def write_weights(path: Path, alpha: float) -> None:
 
 def small_project(folder: Path) -> Workspace:
     """Create a committed clone of the current project below a folder: the sample, with little to train."""
-    work = Workspace(folder / "project", folder / WEIGHTS)
-    write_weights(work.weights, alpha=0.35)
+    work = Workspace(folder / "project", folder / "project" / "weights" / WEIGHTS)
     clone(work.folder)
+    write_weights(work.weights, alpha=0.35)
     (work.folder / "params.yaml").write_bytes((ROOT / "presets" / "sample.yaml").read_bytes())
-    work.change(lambda params: make_small(params, work.weights))
+    work.change(lambda params: make_small(params, WEIGHTS))
     work.commit()
     return work
 
 
 def copy_project(work: Workspace, folder: Path) -> Workspace:
-    """Copy a project to a new folder, with its store's paths rewritten; the weights file is shared."""
-    return Workspace(copy_with_store(work.folder, folder), work.weights)
+    """Copy a project, with the weights in it, to a new folder, with its store's paths rewritten."""
+    return Workspace(copy_with_store(work.folder, folder), folder / work.weights.relative_to(work.folder))
 
 
 def clone(folder: Path) -> None:
@@ -140,8 +140,8 @@ def clone(folder: Path) -> None:
             copy2(ROOT / name, folder / name)
 
 
-def make_small(params: dict[str, Any], weights: Path) -> None:
+def make_small(params: dict[str, Any], weights: str) -> None:
     """Reduce the sample preset to little training, with the given weights."""
-    params["extract"] |= {"alpha": 0.35, "image_size": SIDE, "weights": str(weights), "views": 2}
+    params["extract"] |= {"alpha": 0.35, "image_size": SIDE, "weights": weights, "views": 2}
     params["train"] |= {"unfreeze_from": "block_16", "epochs": 6, "learning_rate": 0.01, "patience": 6}
     params["evaluate"]["latency_runs"] = 3

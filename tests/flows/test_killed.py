@@ -94,8 +94,8 @@ def test_after_a_kill_the_next_run_completes(fresh: Fresh, kill: Callable[[Fresh
     assert "RUNNING" not in after and after.count("FINISHED") == trained + 1
     registration = json.loads((fresh.work.folder / "artifacts" / "registration.json").read_text())
     with signed_in(fresh):
-        champion = MlflowClient(fresh.store, fresh.store).get_model_version_by_alias(registration["model"], "champion")
-    assert str(champion.version) == registration["version"]
+        newest = MlflowClient(fresh.store, fresh.store).get_model_version_by_alias(registration["model"], "challenger")
+    assert str(newest.version) == registration["version"]
     assert {fresh.wait_until_finished(each)["state_type"] for each in (first, second)} <= EXPECTED_STATES[kill], (
         "runs that were still waiting have run"
     )

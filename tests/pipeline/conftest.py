@@ -15,5 +15,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def work(whole_run: Workspace, tmp_path: Path) -> Workspace:
-    """A writable copy of the finished project; it shares the weights file with the original."""
+    """A writable copy of the finished project."""
     return copy_project(whole_run, tmp_path / "project")

@@ -61,12 +61,8 @@ def test_changed_weights_and_a_tampered_metric_are_reported(work: Workspace) -> 
     client = MlflowClient(work.store, work.store)
     client.set_model_version_tag(NAME, "1", "test.macro_f1", "0.9999")
     client.log_metric(client.get_model_version(NAME, "1").run_id, "dead_kernels", 0.5)
-    content = work.weights.read_bytes()
-    try:
-        blend_weights(work.weights)
-        done = work.run("landuse", "verify", "1")
-    finally:
-        work.weights.write_bytes(content)
+    blend_weights(work.weights)
+    done = work.run("landuse", "verify", "1")
     rows = verdicts(done.stdout)
     assert done.returncode == 3 and f"{NAME} version 1 came out differently: " in done.stderr
     assert done.stderr.rstrip().endswith("; so did what went in: weights")

@@ -50,7 +50,7 @@ def updated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     subprocess.run(["git", "clone", "--quiet", "--no-checkout", ROOT, work.folder], check=True)
     work.ok("git", "checkout", "--quiet", "--detach", EARLIER)
     (work.folder / "params.yaml").write_bytes((work.folder / "presets" / "sample.yaml").read_bytes())
-    work.change(lambda params: make_small(params, work.weights))
+    work.change(lambda params: make_small(params, str(work.weights)))
     work.commit()
     work.ok("landuse", "ingest")
     for seed in (1, 2):

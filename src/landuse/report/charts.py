@@ -75,15 +75,16 @@ def per_class(figures: pd.DataFrame) -> Figure:
 def slices(figures: pd.DataFrame) -> Figure:
     """Plot the accuracy of every slice, the first on top, and the threshold.
 
-    Columns are slice, images, accuracy and threshold.
+    Columns are slice, images, accuracy and threshold; that of slices that were not judged is missing.
     """
-    figures, threshold = figures[::-1], figures["threshold"].iloc[0]
+    figures, thresholds = figures[::-1], figures["threshold"].dropna()
     figure = Figure(figsize=(WIDTH, 1.1 + 0.26 * len(figures)), layout="constrained")
     axes = figure.subplots()
     texts = [f"{row.accuracy:.1%} of {row.images}" for row in figures.itertuples()]
     plot_bars(axes, figures["slice"], figures["accuracy"], texts)
-    axes.axvline(threshold, color=WRONG, linewidth=1, linestyle="--")
-    format_axes(axes, f"accuracy by slice, at least {threshold:.0%}", along="x")
+    for threshold in thresholds.unique():
+        axes.axvline(threshold, color=WRONG, linewidth=1, linestyle="--")
+    format_axes(axes, ", at least ".join(["accuracy by slice", *map("{:.0%}".format, thresholds.unique())]), along="x")
     axes.set_xlim(0, 1.3)
     return figure
 
