@@ -9,6 +9,7 @@ from landuse.core.files import read_record
 from landuse.core.paths import REGISTRATION
 from landuse.params import load_params
 from landuse.registry import audit_log
+from landuse.tracking.names import facts_of
 from pipelines.steps.commands import CommandFailed, retry_while_busy, run
 
 REASONS = {
@@ -57,7 +58,7 @@ def is_judged() -> bool:
     registration = read_record(REGISTRATION)
     name, number = registration["model"], registration["version"]
     with tracking.store():
-        verdict = registry.get_version(name, number).tags.get("gate.verdict")
+        verdict = facts_of(registry.get_version(name, number).tags).get("gate.verdict")
         was_champion = number in {entry.after for entry in audit_log.finished_entries(name)}
     waits = verdict == "passed" and load_params().promote.automatic and not was_champion
     return verdict is not None and not waits

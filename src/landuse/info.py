@@ -8,6 +8,7 @@ from landuse.core.files import read_record
 from landuse.core.paths import DATA, DATA_DVC, METRICS, REGISTRATION, RUN
 from landuse.project import lineage
 from landuse.project.dvc_repo import MODIFIED, data_status, repository
+from landuse.tracking.names import facts_of
 
 NOT_YET = "not there yet: run dvc repro"
 MISSING = f"; data/ is missing: dvc pull {DATA_DVC} brings it from the DVC remote, landuse ingest from its source"
@@ -22,20 +23,13 @@ def info() -> str:
     tags = lineage.tags()
     facts = {
         "data": f"{tags['data.md5']} ({tags['data.kind']}, from {tags['data.source']}){describe_data_change()}",
-        "code": describe_code(tags),
+        "code": lineage.describe_code(tags),
         "packages": ", ".join(f"{name} {version}" for name, version in lineage.versions().items()),
         "trained": describe_training(read_record(RUN)) if RUN.exists() else NOT_YET,
         "scored": describe_metrics(read_record(METRICS)) if METRICS.exists() else NOT_YET,
         "model": describe_version(read_record(REGISTRATION)) if REGISTRATION.exists() else NOT_YET,
     }
     return "\n".join(f"{name:<9} {line}" for name, line in facts.items())
-
-
-def describe_code(tags: dict[str, str]) -> str:
-    """Return the short commit, and whether the code differed from it."""
-    if tags["git.commit"] == "none":
-        return "in no commit"
-    return tags["git.commit"][:12] + (" with changes" if tags[lineage.DIRTY] == "true" else "")
 
 
 def describe_data_change() -> str:
@@ -52,7 +46,7 @@ def describe_data_change() -> str:
 def describe_training(record: dict[str, Any]) -> str:
     """Return on which data, from which weights, on which device and with which code the model was trained."""
     tags = record["tags"]
-    return f"on {tags['data.md5']}, weights {tags['weights']}, {tags['device']}, code {describe_code(tags)}"
+    return f"on {tags['data.md5']}, weights {tags['weights']}, {tags['device']}, code {lineage.describe_code(tags)}"
 
 
 def describe_metrics(metrics: dict[str, Any]) -> str:
@@ -66,7 +60,7 @@ def describe_version(registration: dict[str, str]) -> str:
     name, number, sha256 = registration["model"], registration["version"], registration[tracking.MODEL_TAG]
     with registry.existing_store() as uri:
         version = registry.find_version(name, number)
-        if version is None or version.tags.get(tracking.MODEL_TAG) != sha256:
+        if version is None or facts_of(version.tags).get(tracking.MODEL_TAG) != sha256:
             where = f"version {number} of {name} is not in the registry at {uri}"
             raise LanduseError(f"{where}: register it again with {registry.REREGISTER}")
         own_aliases = sorted(alias for alias, held_by in registry.aliases(name).items() if held_by == number)

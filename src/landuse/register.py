@@ -22,6 +22,7 @@ from landuse.params import RegisterParams
 from landuse.project import lineage
 from landuse.registry import CHALLENGER, FILES_TAG, copy_files, digest_of_files, find_version_of_model, set_alias
 from landuse.registry.provenance import COMMIT_TAG, PACKAGE, REQUIRED_PACKAGES
+from landuse.tracking import names
 
 
 def register(params: RegisterParams) -> ModelVersion:
@@ -45,7 +46,7 @@ def register(params: RegisterParams) -> ModelVersion:
 def reusable_version(name: str, sha256: str, run: mlflow.ActiveRun) -> ModelVersion | None:
     """Return the version with this model digest, or None if there is none or this run is better traceable."""
     version = find_version_of_model(name, sha256)
-    if version and version.tags.get(lineage.DIRTY) != "false" and run.data.tags.get(lineage.DIRTY) == "false":
+    if version and names.is_dirty(version.tags) and not names.is_dirty(run.data.tags):
         return None
     return version
 
@@ -54,10 +55,11 @@ def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.Active
     """Log the model to its run and create the next version, with lineage and headline metrics as tags."""
     metrics = read_record(METRICS)
     logged = log_model()
-    tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
-    tags |= {f"{metrics['subset']}.{score}": f"{metrics[score]:.4f}" for score in ("accuracy", "macro_f1")}
-    tags |= {tracking.MODEL_TAG: sha256, FILES_TAG: digest_of_logged(logged.model_id)}
-    tags |= {COMMIT_TAG: lineage.git("rev-parse", "HEAD") or "none"}
+    facts = {key: value for key, value in names.facts_of(run.data.tags).items() if not key.startswith("process.")}
+    facts |= {tracking.MODEL_TAG: sha256, FILES_TAG: digest_of_logged(logged.model_id)}
+    facts |= {COMMIT_TAG: lineage.git("rev-parse", "HEAD") or "none"}
+    facts |= {f"{metrics['subset']}.{score}": f"{metrics[score]:.4f}" for score in ("accuracy", "macro_f1")}
+    tags = {"accuracy": f"{metrics['accuracy']:.4f}"} | names.tags_for_people(facts) | names.record_tag(facts)
     create_name(client, name)
     mine = client.create_model_version(name, logged.model_uri, run.info.run_id, tags=tags, model_id=logged.model_id)
     return withdraw_for_older(client, mine, logged.model_id) or mine
@@ -68,7 +70,7 @@ def withdraw_for_older(client: MlflowClient, mine: ModelVersion, model_id: str) 
 
     Each machine adds its version before it searches, and the registry numbers them: the younger always sees the older.
     """
-    older = find_version_of_model(mine.name, mine.tags[tracking.MODEL_TAG])
+    older = find_version_of_model(mine.name, names.facts_of(mine.tags)[tracking.MODEL_TAG])
     if older is None or str(older.version) == str(mine.version):
         return None
     client.delete_model_version(mine.name, mine.version)

@@ -18,6 +18,7 @@ from landuse.gate.slices import check_slices
 from landuse.gate.thresholds import check_budgets, check_scores
 from landuse.params import EvaluateParams, PromoteParams
 from landuse.registry import MODEL_FOLDER, audit_log
+from landuse.tracking.names import facts_of
 
 OnCheck = Callable[[Check], None]
 
@@ -48,7 +49,7 @@ def judge(
         forced=False,
         reason=None,
         moment=datetime.now(UTC).isoformat(timespec="seconds"),
-        data=version.tags["data.md5"],
+        data=facts_of(version.tags)["data.md5"],
         compared_on=next((int(check.value or 0) for check in checks if check.name == "images"), 0),
         checks=tuple(checks),
     )
@@ -91,7 +92,7 @@ def check_against_champion(
     count = len(pair.challenger.table)
     counted = f"{count} of {len(scored.table)} held-out images count{describe_left_out(pair)}"
     yield check_image_count(count, params, f"compared with the champion, version {champion.version}; {counted}")
-    same_data = version.tags["data.md5"] == champion.tags.get("data.md5")
+    same_data = facts_of(version.tags)["data.md5"] == facts_of(champion.tags).get("data.md5")
     yield from check_comparison(pair.challenger, pair.opponent, params, same_data)
 
 

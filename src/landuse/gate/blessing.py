@@ -143,6 +143,16 @@ class Blessing:
             return "perhaps worse than the champion"
         return "better than the champion" if self.detail("better").get("better") else "not worse than the champion"
 
+    @property
+    def summary(self) -> str:
+        """Verdict, failed checks, standing and outcome in a few words."""
+        failed, standing = [check.name for check in self.failures()], self.standing
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        why = f" by {failed[0]}{more}" if failed else ""
+        beside = f", {standing.replace('the champion', f'version {self.champion}')}" if standing and not failed else ""
+        outcome = (", forced" if self.forced else ", promoted") if self.promoted else ""
+        return f"{self.verdict}{why}{beside}{outcome}"
+
     def count_passed(self) -> str:
         """Count the checks that passed, and those that had nothing to judge."""
         passed, idle = (sum(check.outcome == outcome for check in self.checks) for outcome in ("passed", "not judged"))

@@ -21,6 +21,7 @@ from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED, parse_hashes, view_h
 from landuse.project import lineage
 from landuse.registry import title
 from landuse.registry.version_record import read_splits
+from landuse.tracking.names import facts_of
 
 REENCODING_BITS = 2  # of 64: the most by which the perceptual hashes of an image and its re-encoded copy differ
 
@@ -108,9 +109,10 @@ def verified_held_out(version: ModelVersion, splits: pd.DataFrame) -> pd.DataFra
     Columns are path, label, group, both hashes, and the sha256 of the current file. Raises LanduseError if data/ is not
     the data set of the version, or an image was edited or cannot be read.
     """
-    expected, current = version.tags["data.md5"], lineage.data_record()["md5"]
+    facts, current = facts_of(version.tags), lineage.data_record()["md5"]
+    expected = facts.get("data.md5", "unknown")
     if expected != current:
-        commit, source = lineage.find_data_commit(expected), version.tags.get("data.source")
+        commit, source = lineage.find_data_commit(expected), facts.get("data.source")
         checkout = f"git checkout {commit} {DATA_DVC} && dvc pull {DATA_DVC}"
         remedy = checkout if commit else f"git fetch where others committed it, or ingest {source} again"
         raise LanduseError(f"{title(version)} was trained on data {expected}, {DATA_DVC} says {current}: {remedy}")

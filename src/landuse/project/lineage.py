@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -142,6 +143,13 @@ def tags(**used: Any) -> dict[str, str]:
         DIRTY: "unknown" if changes is None else str(bool(changes)).lower(),
         "params.sha256": hashlib.sha256(params.encode()).hexdigest(),
     }
+
+
+def describe_code(facts: Mapping[str, str]) -> str:
+    """Return the short commit of a result, and whether the code differed from it."""
+    if facts["git.commit"] == "none":
+        return "in no commit"
+    return facts["git.commit"][:12] + (" with changes" if facts[DIRTY] == "true" else "")
 
 
 def data_kind(source: str, drawn: bool) -> str:

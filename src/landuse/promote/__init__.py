@@ -16,6 +16,7 @@ from landuse.params import EvaluateParams, PromoteParams
 from landuse.promote.publish import publish, restore
 from landuse.registry import CHALLENGER, REREGISTER, audit_log
 from landuse.registry.transition import change_champion, current_champion
+from landuse.tracking import names
 
 GATE_PASSED = "passed the gate"
 
@@ -104,12 +105,13 @@ def make_champion(blessing: Blessing, champion: str | None) -> Blessing:
 def save_verdict(blessing: Blessing) -> None:
     """Write the blessing to its file, and a summary as tags of the version."""
     blessing.write()
-    failed = ", ".join(check.name for check in blessing.failures())
-    tags = {
-        "verdict": blessing.verdict,
-        "moment": blessing.moment,
-        "champion": blessing.champion or "none",
-        "failed": failed or "none",
+    client, version = MlflowClient(), registry.get_version(blessing.model, blessing.version)
+    facts = {
+        "gate.verdict": blessing.verdict,
+        "gate.moment": blessing.moment,
+        "gate.champion": blessing.champion or "none",
+        "gate.failed": ", ".join(check.name for check in blessing.failures()) or "none",
     }
+    tags = {"gate": blessing.summary} | names.record_tag(names.parse_record(version.tags.get(names.RECORD, "")) | facts)
     for key, value in tags.items():
-        MlflowClient().set_model_version_tag(blessing.model, blessing.version, f"gate.{key}", value)
+        client.set_model_version_tag(version.name, version.version, key, value)

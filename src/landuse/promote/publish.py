@@ -6,9 +6,10 @@ from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from landuse import registry
-from landuse.core.paths import PICTURES, REPORT
+from landuse.core.paths import PICTURES, REPORT, VALIDATION_PAGE
 from landuse.gate.blessing import Blessing
 from landuse.params import EvaluateParams
 from landuse.promote import report_data
@@ -19,14 +20,13 @@ from landuse.report.style import save_png
 
 
 def publish(version: ModelVersion, blessing: Blessing, params: EvaluateParams) -> None:
-    """Write `artifacts/report.html`, log it and slices.png to the version's run, and link it from the version."""
+    """Write `artifacts/report.html`, log it and slices.png to the version's run, and describe both in the MLflow UI."""
     record = read_version_record(version)
     REPORT.write_text(render(record, blessing, params), encoding="utf-8")
     client, run_id = MlflowClient(), record.run.info.run_id
     client.log_artifact(run_id, str(REPORT))
     log_slices(run_id, blessing)
-    client.set_model_version_tag(version.name, version.version, "report", f"runs:/{run_id}/{REPORT.name}")
-    update_description(version, record, blessing)
+    describe(version, record, blessing)
 
 
 def restore(version: ModelVersion) -> None:
@@ -45,14 +45,24 @@ def log_slices(run_id: str, blessing: Blessing) -> None:
             MlflowClient().log_artifact(run_id, str(picture), PICTURES.name)
 
 
-def update_description(version: ModelVersion, record: VersionRecord, blessing: Blessing) -> None:
-    """Put the verdict and a link to the report into the version's description, which the MLflow UI shows.
+def describe(version: ModelVersion, record: VersionRecord, blessing: Blessing) -> None:
+    """Put verdict, scores, data and links into the descriptions of the version and its run, which the MLflow UI shows.
 
-    A description edited by a person is kept. The link is relative to the UI, so it works at any address.
+    A description edited by a person is kept. The links are relative to the UI, so they work at any address.
     """
-    run = record.run.info
-    link = f"[Report](#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{REPORT.name})"
-    current = registry.get_version(version.name, str(version.version)).description
-    if not current or re.fullmatch(rf"\d{{4}}-\d\d-\d\d: .* {re.escape(link)}", current):
-        text = f"{blessing.moment[:10]}: {report_data.verdict(blessing)} {link}"
-        MlflowClient().update_model_version(version.name, version.version, text)
+    client, run = MlflowClient(), record.run.info
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    links = f"[Version](#/models/{version.name}/versions/{version.version}) [Run]({page}) "
+    links += f"[Validation]({page}/artifacts/validation/{VALIDATION_PAGE.name})"
+    report = f"[Report]({page}/artifacts/{REPORT.name})"
+    facts = f"{report_data.headline(record, blessing)}; {report_data.origin(record)}."
+    text = f"{blessing.moment[:10]}: {report_data.verdict(blessing)} {facts} {links} {report}"
+    if is_ours(registry.get_version(version.name, str(version.version)).description, report):
+        client.update_model_version(version.name, version.version, text)
+    if is_ours(client.get_run(run.run_id).data.tags.get(MLFLOW_RUN_NOTE), report):
+        client.set_tag(run.run_id, MLFLOW_RUN_NOTE, text)
+
+
+def is_ours(description: str | None, report: str) -> bool:
+    """Return whether a description is empty, or one that `describe` wrote, which ends with the link to the report."""
+    return not description or bool(re.fullmatch(rf"\d{{4}}-\d\d-\d\d: .* {re.escape(report)}", description))

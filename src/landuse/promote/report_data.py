@@ -25,6 +25,13 @@ def headline(record: VersionRecord, blessing: Blessing) -> str:
     )
 
 
+def origin(record: VersionRecord) -> str:
+    """Name data and code of a version in a few words."""
+    facts = record.facts
+    data, code = facts.get("data.md5", NOT_RECORDED)[:6], facts.get("git.commit", NOT_RECORDED)[:12]
+    return f"data {data} from {hide_folder(public(facts.get('data.source', NOT_RECORDED)))}, commit {code}"
+
+
 def verdict(blessing: Blessing) -> str:
     """Return the verdict of the gate and its outcome as one sentence."""
     failures = blessing.failures()
@@ -107,7 +114,7 @@ def class_counts(record: VersionRecord) -> pd.DataFrame | None:
 
 def data_facts(record: VersionRecord) -> Rows:
     """Describe the data set, its validation, and its duplicates and near-duplicates."""
-    tags = record.run.data.tags
+    tags = record.facts
     return [
         ("Data set", tags.get("data.md5", NOT_RECORDED)),
         ("Source", hide_folder(public(tags.get("data.source", NOT_RECORDED)))),
@@ -151,7 +158,7 @@ def near_duplicate_summary(splits: pd.DataFrame | None) -> str:
 
 def lineage_facts(record: VersionRecord) -> Rows:
     """Describe the origin of the model: data, code, params, run, files, weights, device and environment."""
-    tags, run = record.run.data.tags, record.run.info
+    tags, run = record.facts, record.run.info
     dirty = ", with changes that were not committed" if tags.get("git.dirty") == "true" else ""
     return [
         ("Data", tags.get("data.md5", NOT_RECORDED)),

@@ -20,11 +20,11 @@ from landuse.core.errors import LanduseError, Unavailable, one_line
 from landuse.core.files import read_record, sha256_of
 from landuse.core.paths import SQLITE
 from landuse.ml.classifier import CARD_FILE, Classifier, model_digest
-from landuse.project.lineage import DIRTY
 from landuse.registry.location import location_of as location_of
 from landuse.tracking import MODEL_TAG
 from landuse.tracking.backend_store import FILES, connect, project_folder_of, transfer_errors
 from landuse.tracking.backend_store import REREGISTER as REREGISTER
+from landuse.tracking.names import facts_of, is_dirty
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 MODEL_FOLDER = "artifacts/model"
@@ -113,8 +113,9 @@ def title(version: ModelVersion) -> str:
 
 def find_version_of_model(name: str, sha256: str) -> ModelVersion | None:
     """Return the version with this model digest, or None; of several, the first one from committed code."""
-    versions = MlflowClient().search_model_versions(f"name = '{name}' and tag.`{MODEL_TAG}` = '{sha256}'")
-    return min(versions, key=lambda version: (version.tags.get(DIRTY) != "false", int(version.version)), default=None)
+    versions = MlflowClient().search_model_versions(f"name = '{name}'")
+    same = [version for version in versions if facts_of(version.tags).get(MODEL_TAG) == sha256]
+    return min(same, key=lambda version: (is_dirty(version.tags), int(version.version)), default=None)
 
 
 def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
@@ -139,10 +140,10 @@ def fetch_model(version: ModelVersion, folder: Path) -> Classifier:
 
 def refuse_changed_files(version: ModelVersion, folder: Path) -> None:
     """Raise LanduseError if the files of a version differ from the registered ones, or unexpected ones are there."""
-    model = folder / MODEL_FOLDER
-    if model_digest(model) != version.tags.get(MODEL_TAG):
+    model, facts = folder / MODEL_FOLDER, facts_of(version.tags)
+    if model_digest(model) != facts.get(MODEL_TAG):
         raise LanduseError(f"they are not those that were registered ({MODEL_TAG})")
-    if version.tags.get(FILES_TAG, "") not in ("", digest_of_files(folder)):
+    if facts.get(FILES_TAG, "") not in ("", digest_of_files(folder)):
         raise LanduseError(f"they are not those that were registered ({FILES_TAG})")
     for name, expected in read_record(model / CARD_FILE).get("files", {}).items():
         if Path(name).name != name or sha256_of(model / name) != expected:

@@ -19,6 +19,7 @@ from landuse.core.errors import LanduseError, Unavailable, one_line, prefix_erro
 from landuse.ml.classifier import TOLERANCE, Classifier
 from landuse.registry import title
 from landuse.registry.provenance import refuse_foreign_code
+from landuse.tracking.names import facts_of
 
 SCRIPT = Path(__file__).with_name("load_and_predict.py")
 SECONDS = 120
@@ -33,7 +34,7 @@ def check_answers(version: ModelVersion, folder: Path, classifier: Classifier) -
     read and write there.
     """
     with prefix_errors(f"{title(version)} "):
-        refuse_foreign_code(folder, version.tags)
+        refuse_foreign_code(folder, facts_of(version.tags))
         output = predict_in_subprocess(str(folder))
         pairs = zip(output["example"], output["answers"], strict=True)
         difference = max((max_difference(classifier, image, answer) for image, answer in pairs), default=nan)

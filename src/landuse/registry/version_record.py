@@ -25,6 +25,7 @@ from landuse.ml.classifier import CARD_FILE
 from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED
 from landuse.registry import MODEL_FOLDER, NOT_FOUND_CODES, REREGISTER, title
 from landuse.registry.location import location_of, location_of_run
+from landuse.tracking.names import evaluation_metric, facts_of
 
 VERSIONS_FILE = "versions.json"
 VALIDATION_FILE, MANIFEST_FILE = "validation/validation.json", "validation/manifest.parquet"
@@ -55,7 +56,12 @@ class VersionRecord:
     @property
     def is_sample(self) -> bool:
         """Return whether the images were drawn by `landuse.sample`."""
-        return self.run.data.tags.get("data.kind") == "sample"
+        return self.facts.get("data.kind") == "sample"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Return what its run recorded as tags, by their plain names."""
+        return facts_of(self.run.data.tags)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,10 @@ class RunRecord:
     tags: Mapping[str, str]
     run_metrics: Mapping[str, float]
     folder: Path
+
+    def run_metric(self, name: str, subset: str) -> float | None:
+        """Return a metric of the evaluation on a subset as the run has it; an earlier run has it by its plain name."""
+        return self.run_metrics.get(evaluation_metric(name, subset), self.run_metrics.get(name))
 
     @property
     def params_file(self) -> Path:
@@ -116,13 +126,14 @@ def read_version_record(version: ModelVersion) -> VersionRecord:
 def fetch_run_record(version: ModelVersion, tags: Sequence[str], folder: Path) -> RunRecord:
     """Copy `RUN_FILES` into a folder. Raises LanduseError if one of them, or one of these tags, was not recorded."""
     location_of(version)  # refuses a version with files outside the store
-    missing = [f"the tag {tag}" for tag in tags if tag not in version.tags]
+    facts = facts_of(version.tags)
+    missing = [f"the tag {tag}" for tag in tags if tag not in facts]
     missing += [path for path in RUN_FILES if fetch_run_file(version, path, folder) is None]
     if missing:
         raise LanduseError(
             f"{', '.join(missing)} of its run {version.run_id} is missing; a version trained anew has it"
         )
-    return RunRecord(version.tags, get_run(version).data.metrics, folder)
+    return RunRecord(facts, get_run(version).data.metrics, folder)
 
 
 def get_run(version: ModelVersion) -> Run:

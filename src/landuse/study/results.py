@@ -19,6 +19,7 @@ from landuse.gate.scoring import ScoredImages
 from landuse.ml.classifier import CARD_FILE, INT8_FILE, Classifier, measure_latencies
 from landuse.ml.metrics import held_out_images
 from landuse.study.networks import Network
+from landuse.tracking.names import epoch_metric
 
 KERNELS = {  # columns of the table, by their names in metrics.json
     "depthwise_kernels": "filters",
@@ -54,7 +55,7 @@ class NetworkResult:
 
 def read_result(network: Network, run: Run, copy: Path, folder: Path) -> NetworkResult:
     """Read what the stages wrote in a copy of the project, keep the model in a new folder, and score its int8 file."""
-    model, train_seconds = copytree(copy / MODEL, folder), run.data.metrics.get("train_seconds")
+    model, train_seconds = copytree(copy / MODEL, folder), run.data.metrics.get(epoch_metric("train_seconds"))
     scored = read_scored(copy)
     classifier = Classifier(model, int8=True)
     images = [copy / path for path in scored.images]

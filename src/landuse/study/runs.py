@@ -17,6 +17,7 @@ from landuse.core import process
 from landuse.core.paths import STUDY_PAGE, STUDY_TABLE
 from landuse.project import lineage
 from landuse.study.networks import Network
+from landuse.tracking import names
 
 STUDY_TAG, NETWORK_TAG = "study.sha256", "study.network"
 PARENT_TAG = "mlflow.parentRunId"
@@ -27,25 +28,26 @@ MEASURED = ("int8_accuracy", "int8_size_mb", "int8_latency_ms", "multiply_adds")
 def study_run(networks: list[Network]) -> Iterator[str]:
     """Start the parent run of a study and yield its id; continue that of the same networks, data, code and params."""
     settings = json.dumps([asdict(network) for network in networks], sort_keys=True)
-    tags = lineage.tags() | {STUDY_TAG: hashlib.sha256(settings.encode()).hexdigest()}
+    facts = lineage.tags() | {STUDY_TAG: hashlib.sha256(settings.encode()).hexdigest()}
     with tracking.store():
         tracking.end_lost_runs()
-        previous = tracking.latest_run(f"tags.`{STUDY_TAG}` = '{tags[STUDY_TAG]}'")
-        run_id = previous.info.run_id if previous and tags.items() <= previous.data.tags.items() else None
-        name = f"{tags['data.md5'][:6]}-study"
-        with mlflow.start_run(run_id, run_name=name, tags=tags | process.identity()) as run:
+        previous = tracking.latest_run(f"tags.`{names.PREFIX}{STUDY_TAG}` = '{facts[STUDY_TAG]}'")
+        goes_on = previous and facts.items() <= names.facts_of(previous.data.tags).items()
+        name = f"{facts['data.md5'][:6]}-study"
+        tags = names.tags_for_people(facts) | names.machine_tags(facts | process.identity())
+        with mlflow.start_run(previous.info.run_id if previous and goes_on else None, run_name=name, tags=tags) as run:
             mlflow.log_params(lineage.params_record())
             yield run.info.run_id
 
 
 def adopt(run: Run, parent: str, network: Network, split_by: Network) -> None:
     """Put the run of a network's training below the parent run, and tag whose embeddings its split is based on."""
-    tags = {PARENT_TAG: parent, NETWORK_TAG: network.name}
+    facts, split_tag = {NETWORK_TAG: network.name}, f"{names.PREFIX}{lineage.SPLIT_TAG}"
     if network is not split_by:
-        tags[lineage.SPLIT_TAG] = split_by.name
-    elif lineage.SPLIT_TAG in run.data.tags:  # of an earlier study, in which another network came first
-        MlflowClient().delete_tag(run.info.run_id, lineage.SPLIT_TAG)
-    for key, value in tags.items():
+        facts[lineage.SPLIT_TAG] = split_by.name
+    elif split_tag in run.data.tags:  # of an earlier study, in which another network came first
+        MlflowClient().delete_tag(run.info.run_id, split_tag)
+    for key, value in ({PARENT_TAG: parent} | names.machine_tags(facts)).items():
         MlflowClient().set_tag(run.info.run_id, key, value)
 
 
@@ -55,5 +57,5 @@ def log_results(networks: pd.DataFrame) -> None:
         mlflow.log_artifact(str(path))
     now = int(time.time() * 1000)
     for row in networks.to_dict("records"):
-        metrics = [Metric(name, row[name], now, 0) for name in MEASURED]
+        metrics = [Metric(names.evaluation_metric(name, "test"), row[name], now, 0) for name in MEASURED]
         MlflowClient().log_batch(row["run"], metrics)

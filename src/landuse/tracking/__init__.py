@@ -35,6 +35,7 @@ from landuse.core.paths import (
     VALIDATION_PAGE,
 )
 from landuse.project import lineage
+from landuse.tracking import names
 from landuse.tracking.backend_store import EXPERIMENT
 from landuse.tracking.backend_store import store as store
 
@@ -53,8 +54,9 @@ def training_run(facts: dict[str, Any], **used: Any) -> Iterator[dict[str, Any]]
     record = {"tags": tags, "params": params, "versions": lineage.versions()}
     with store():
         end_lost_runs()
-        with mlflow.start_run(run_name=run_name(record), tags=process.identity()):
+        with mlflow.start_run(run_name=run_name(record)):
             log_record(record)
+            mlflow.set_tags(names.machine_tags(process.identity()))
             yield record
 
 
@@ -64,18 +66,19 @@ def end_lost_runs() -> None:
     if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
         return
     for run in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
-        if process.is_gone(run.data.tags):
+        if process.is_gone(names.facts_of(run.data.tags)):
             client.set_terminated(run.info.run_id, "KILLED")
 
 
 def run_name(record: dict[str, Any]) -> str:
-    """Name a run after its data version and the first trained layer, such as `a1b2c3-block_14`."""
-    return f"{record['tags']['data.md5'][:6]}-{record['params']['train.unfreeze_from']}"
+    """Name a run after its data, its first trained layer, and what differs from the training before."""
+    before = latest_run(f"attributes.status = 'FINISHED' and tags.`{names.PREFIX}{MODEL_TAG}` LIKE '%'")
+    return names.run_name(record["tags"], record["params"], before.data.params if before else {})
 
 
 def log_record(record: dict[str, Any]) -> None:
     """Log tags, parameters, package versions and dataset to the active run."""
-    mlflow.set_tags(record["tags"])
+    mlflow.set_tags(names.tags_for_people(record["tags"]) | names.machine_tags(record["tags"]))
     mlflow.log_params(public_values(record["params"]))  # an older run.json may hold secrets of addresses
     mlflow.log_dict(record["versions"], "versions.json")
     source, digest = LocalArtifactDatasetSource(str(DATA.resolve())), record["tags"]["data.md5"]
@@ -85,7 +88,8 @@ def log_record(record: dict[str, Any]) -> None:
 
 def log_epoch(row: dict[str, float]) -> None:
     """Log the metrics of one epoch; `epoch` in the row counts from 1."""
-    mlflow.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"]))
+    values = {names.epoch_metric(name): value for name, value in row.items() if name != "epoch"}
+    mlflow.log_metrics(values, step=int(row["epoch"]))
 
 
 def finish_training(record: dict[str, Any], model_sha256: str, seconds: float) -> None:
@@ -93,9 +97,9 @@ def finish_training(record: dict[str, Any], model_sha256: str, seconds: float) -
 
     `seconds` is the time of the epochs; it goes to the run alone, so that the same model gives the same files.
     """
-    mlflow.log_metric("train_seconds", seconds)
+    mlflow.log_metric(names.epoch_metric("train_seconds"), seconds)
     record["tags"][MODEL_TAG] = model_sha256
-    mlflow.set_tag(MODEL_TAG, model_sha256)
+    mlflow.set_tags(names.machine_tags({MODEL_TAG: model_sha256}))
     log_training_files()
     RUN.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -114,13 +118,14 @@ def continued_run() -> Iterator[mlflow.ActiveRun]:
         end_lost_runs()
         logged = find_run(record["tags"][MODEL_TAG])
         with mlflow.start_run(run_id=logged.info.run_id if logged else recreate_run(record)) as run:
-            mlflow.set_tags(process.identity())
+            mlflow.set_tags(names.machine_tags(process.identity()))
             yield run
 
 
 def find_run(model_sha256: str) -> Run | None:
     """Return the latest run that made this model, or None."""
-    return latest_run(f"tags.`{MODEL_TAG}` = '{model_sha256}'")
+    tags = (f"{names.PREFIX}{MODEL_TAG}", MODEL_TAG)  # the second one in an earlier run
+    return next(filter(None, (latest_run(f"tags.`{tag}` = '{model_sha256}'") for tag in tags)), None)
 
 
 def latest_run(condition: str) -> Run | None:
@@ -137,7 +142,8 @@ def latest_run(condition: str) -> Run | None:
 
 def recreate_run(record: dict[str, Any]) -> str:
     """Create a run for a model that was trained with another store, from the files in `artifacts/`; return its id."""
-    with mlflow.start_run(run_name=run_name(record), tags={"recorded": "again, from artifacts/run.json"}) as run:
+    tags = names.machine_tags({"recorded": "again, from artifacts/run.json"})
+    with mlflow.start_run(run_name=run_name(record), tags=tags) as run:
         log_record(record)
         for row in read_table(HISTORY).to_dict("records"):
             log_epoch({str(name): value for name, value in row.items()})
@@ -149,8 +155,10 @@ def recreate_run(record: dict[str, Any]) -> str:
 
 def log_evaluation(metrics: dict[str, Any]) -> None:
     """Log metrics, predictions and pictures of the held-out subset to the active run, and the params behind them."""
-    mlflow.log_metrics({name: value for name, value in metrics.items() if isinstance(value, int | float)})
-    mlflow.set_tag("evaluated.subset", metrics["subset"])
+    subset = metrics["subset"]
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    mlflow.log_metrics({names.evaluation_metric(name, subset): value for name, value in numbers.items()})
+    mlflow.set_tags(names.machine_tags({"evaluated.subset": subset}))
     mlflow.log_dict(lineage.params_with(read_record(RUN)["params"]), PARAMS.name)
     for path in (METRICS, PREDICTIONS, PER_CLASS):
         mlflow.log_artifact(str(require(path)))
@@ -168,7 +176,8 @@ def log_validation() -> None:
 def log_latency(milliseconds: NDArray[np.float64]) -> None:
     """Log median and 95th percentile of prediction times [images], in milliseconds, to the active run."""
     median, slow = np.percentile(milliseconds, [50, 95])
-    mlflow.log_metrics({"latency_ms_median": median, "latency_ms_p95": slow})
+    times = {"latency_ms_median": median, "latency_ms_p95": slow}
+    mlflow.log_metrics({names.evaluation_metric(name, "test"): value for name, value in times.items()})
 
 
 @contextmanager
@@ -178,9 +187,10 @@ def tuning_run(earlier: str | None) -> Iterator[str]:
     with store():
         end_lost_runs()
         previous = latest_run(f"attributes.run_id = '{earlier}'")
-        run_id = earlier if previous and tags.items() <= previous.data.tags.items() else None
+        run_id = earlier if previous and tags.items() <= names.facts_of(previous.data.tags).items() else None
         name = f"{tags['data.md5'][:6]}-tune"
-        with mlflow.start_run(run_id, run_name=name, tags=tags | process.identity()) as run:
+        labels = names.tags_for_people(tags) | names.machine_tags(tags | process.identity())
+        with mlflow.start_run(run_id, run_name=name, tags=labels) as run:
             mlflow.log_params(lineage.params_record())
             yield run.info.run_id
 
@@ -190,10 +200,13 @@ def log_trial(
 ) -> None:
     """Log a trial as a child run: the values it tried, the metrics of each epoch, its score and its outcome."""
     client, now = MlflowClient(), int(time.time() * 1000)
-    tags = {"mlflow.parentRunId": parent, "outcome": outcome} | process.identity()
+    tags = {"mlflow.parentRunId": parent, "outcome": outcome} | names.machine_tags(process.identity())
     run = client.create_run(client.get_run(parent).info.experiment_id, run_name=name, tags=tags)
     metrics = [
-        Metric(key, value, now, int(row["epoch"])) for row in rows for key, value in row.items() if key != "epoch"
+        Metric(names.epoch_metric(key), value, now, int(row["epoch"]))
+        for row in rows
+        for key, value in row.items()
+        if key != "epoch"
     ]
     metrics += [Metric(SCORE, score, now, 0)] if score is not None else []
     params = [Param(f"train.{key}", str(value)) for key, value in values.items()]

@@ -93,7 +93,7 @@ def compare_metrics(recorded: RunRecord, project: Path) -> list[Row]:
     logged, now = recorded.metrics, read_record(project / METRICS)
     values = {name: value for name, value in now.items() if isinstance(value, int | float)}
     rows = [
-        compare_number(name, [logged.get(name), recorded.run_metrics.get(name)], value)
+        compare_number(name, [logged.get(name), recorded.run_metric(name, now["subset"])], value)
         for name, value in values.items()
     ]
     tagged = {f"{now['subset']}.{name}": value for name, value in values.items()}
