@@ -2,12 +2,14 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from os.path import normpath
 from pathlib import Path
 from threading import Thread
 
@@ -155,6 +157,16 @@ def test_the_cache_cleanup_in_the_pages_keeps_experiments(tmp_path: Path, monkey
     run(f"{command} --force")
     assert {path.read_text() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()} == before
     assert before == {"value: 1\n", "value: 2\n"}
+
+
+def test_the_table_of_experiments_in_the_pages_leaves_out_files_alone() -> None:
+    [command] = mentions(r"^dvc exp show .*")
+    dropped = re.compile(shlex.split(command)[-1])
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"].values()
+    files = {normpath(Path(stage.get("wdir", ""), path)) for stage in stages for path in stage["deps"]}
+    keys = {f"{section}.{key}" for section in SECTIONS for key in SECTIONS[section]}
+    names = {*files, *keys, *rows_of("tags-and-metrics.md")}
+    assert {name for name in names if dropped.match(name)} == files
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import io
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from workspace import Workspace
+from workspace import ROOT, Workspace
 
 from landuse.core.files import read_record, read_table
 
@@ -29,11 +31,14 @@ def test_a_second_repro_runs_nothing(whole_run: Workspace) -> None:
 
 
 def test_an_experiment_reruns_the_affected_stages_and_can_be_compared(work: Workspace) -> None:
-    command = ("dvc", "exp", "run", "--name", "faster", "--set-param", "train.learning_rate=0.02")
-    assert work.stages_run(*command) == ["train", "evaluate", "register"]
+    run = ("dvc", "exp", "run", "--name", "faster", "--set-param", "train.learning_rate=0.02")
+    assert work.stages_run(*run) == ["train", "evaluate", "register"]
     table = list(csv.DictReader(io.StringIO(work.ok("dvc", "exp", "show", "--csv"))))
     faster = next(row for row in table if row["Experiment"] == "faster")
     assert float(faster["train.learning_rate"]) == 0.02 and 0 <= float(faster["accuracy"]) <= 1
+    [command] = re.findall(r"^dvc exp show .*$", (ROOT / "docs/how-to/try-values.md").read_text("utf-8"), re.MULTILINE)
+    columns = set(next(csv.reader(io.StringIO(work.ok(*shlex.split(command), "--csv")))))
+    assert {"accuracy", "train.learning_rate"} <= columns and not {name for name in columns if "/" in name}
     assert "artifacts/metrics.json" in work.ok("dvc", "metrics", "diff", "--all", "HEAD")
     assert "train.learning_rate" in work.ok("dvc", "params", "diff", "HEAD")
     work.ok("dvc", "plots", "diff", "HEAD")
