@@ -67,4 +67,5 @@ clean:    ## remove what was installed; data, artifacts and registry stay
 .venv/run .venv/dev: .venv/%: requirements/%.txt requirements/install.sh pyproject.toml
 	mkdir -p .dvc/tmp && chmod go-rwx .dvc/tmp  # where DVC unpickles its state
 	sh requirements/install.sh $< $(PYTHON)
+	.venv/bin/python -m landuse.project.plots_page  # or `dvc plots` would load its scripts from the web
 	touch $@

@@ -305,6 +305,7 @@ MAKE_ENVIRONMENT = """
 case "$1" in
   -c) case "$2" in *ensurepip*) exit ${WITHOUT_VENV:-0};; esac;;
   -m) [ "$2" != pip ] || exit ${WITHOUT_PACKAGES:-0}
+      [ "$2" = venv ] || exit 0
       mkdir -p "$3/bin"; echo "$(basename "$0")" > "$3/made"; cp "$0" "$3/bin/python";;
 esac"""
 
@@ -392,8 +393,9 @@ def test_make_installs_into_the_environment_of_the_project_only(tmp_path: Path) 
     folder = tmp_path / "a b"
     folder.mkdir()
     done = make(folder, ".venv/run", **more)
-    lines = done.stdout.splitlines()
+    *lines, last = done.stdout.splitlines()
     assert done.returncode == 0 and len(lines) == 2
+    assert last.startswith(".venv -m landuse.project.plots_page")
     for text in lines:
         assert text.startswith(".venv -m pip install") and text.endswith(" 0")
         assert f" --no-user --target= --prefix={folder}/.venv --root=/ " in text
