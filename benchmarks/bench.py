@@ -24,6 +24,7 @@ from landuse.project.lineage import processor
 from landuse.report import style
 
 EPOCHS, QUICK_EPOCHS = 20, 3
+EPOCH_ACCURACY = "train/validation_accuracy"
 PLOT_FILE = ROOT / "docs" / "images" / "bench.png"
 Curve = list[tuple[float, float]]  # seconds, accuracy
 
@@ -132,9 +133,9 @@ def read_curve(clone: Path, seconds: float) -> Curve:
 
     client = MlflowClient(f"sqlite:///{clone}/mlflow.db")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    run = next(run for run in runs if "validation_accuracy" in run.data.metrics)
+    run = next(run for run in runs if EPOCH_ACCURACY in run.data.metrics)
     ended = (clone / "dvc.lock").stat().st_mtime
-    history = client.get_metric_history(run.info.run_id, "validation_accuracy")
+    history = client.get_metric_history(run.info.run_id, EPOCH_ACCURACY)
     return [(seconds + point.timestamp / 1000 - ended, point.value) for point in history]
 
 
