@@ -165,9 +165,10 @@ def test_mlflows_paths_are_served_and_every_reply_has_the_version(url: str, path
     assert reply.status == 200 and reply.version.startswith("sha256:")
 
 
-def test_the_version_names_the_model_and_the_packages(url: str) -> None:
+def test_the_version_names_the_model_its_classes_and_the_packages(url: str) -> None:
     reply = fetch(url, "/version")
-    assert reply.content == {"model": reply.version, "landuse": version("landuse"), "mlflow": version("mlflow-skinny")}
+    model = {"model": reply.version, "follows": None, "classes": ["field", "forest", "water"]}
+    assert reply.content == model | {"landuse": version("landuse"), "mlflow": version("mlflow-skinny")}
 
 
 @contextmanager

@@ -42,6 +42,7 @@ def test_the_champion_is_served_without_tensorflow(served: Path) -> None:
     with serve_process(code=NO_TENSORFLOW) as (_, url):
         reply = score(url, as_base64(IMAGE))
         assert reply.version == "models:/served/1"
+        assert fetch(url, "/version").content["follows"] == "models:/served@champion"
         assert reply.content["predictions"] == [Classifier(paths.MODEL).predict(IMAGE).model_dump()]
         nearest = fetch(url, "/predict", IMAGE.read_bytes()).content["nearest"]
         assert len(nearest) == 6 and {example["label"] for example in nearest} == {"forest"}
@@ -79,7 +80,8 @@ def test_a_pinned_version_is_not_reloaded(registry_copy: Path) -> None:
         set_champion(2)
         with pytest.raises(subprocess.TimeoutExpired):
             server.wait(1)
-        assert fetch(url, "/ping").version == "models:/gallery/1"
+        reply = fetch(url, "/version")
+        assert reply.version == "models:/gallery/1" and reply.content["follows"] is None
 
 
 def count_rows(folder: Path) -> int:

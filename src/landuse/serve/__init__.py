@@ -36,8 +36,9 @@ def serve(params: ServeParams, model: str, int8: bool, host: str, port: int) -> 
     with bound_socket(host, port) as sock:
         metrics = Metrics()
         log = PredictionLog(Path(params.log), metrics) if params.log else None
-        predictor = Predictor(load(model, int8), metrics, log, os.environ.get(ROOT_VARIABLE))
-        reloader = Reloader(model, int8, params.follow_seconds, predictor) if resolve.is_alias(model) else None
+        follows = model if resolve.is_alias(model) else None
+        predictor = Predictor(load(model, int8), metrics, log, os.environ.get(ROOT_VARIABLE), follows)
+        reloader = Reloader(follows, int8, params.follow_seconds, predictor) if follows else None
         workers = [worker for worker in (log, reloader) if worker]
         server = build_server(build_app(predictor, workers, url_of(sock), host))
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from landuse.core.errors import LanduseError, Unavailable
 from landuse.core.origins import OriginCheck
 from landuse.serve.middleware import INVOCATIONS, RequestMiddleware
-from landuse.serve.predictor import Predictor, ScoringModel
+from landuse.serve.predictor import Predictor, ScoringModel, current_model
 
 SCORING_PATHS = (INVOCATIONS, "/ping", "/health")
 PACKAGES = {"landuse": "landuse", "mlflow": "mlflow-skinny"}  # by the name in the answer
@@ -59,9 +59,10 @@ class Endpoints:
             return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}, 400)
 
     async def version(self, _: Request) -> Response:
-        """Return which version answers, and those of landuse and MLflow."""
-        packages = {package: metadata.version(name) for package, name in PACKAGES.items()}
-        return JSONResponse({"model": self.predictor.model.version} | packages)
+        """Return which version answers, the alias it follows, its classes, and the versions of landuse and MLflow."""
+        model = current_model.get()
+        about = {"model": model.version, "follows": self.predictor.follows, "classes": model.classifier.labels}
+        return JSONResponse(about | {package: metadata.version(name) for package, name in PACKAGES.items()})
 
     async def metrics(self, _: Request) -> Response:
         """Return the metrics in Prometheus's text format."""

@@ -31,11 +31,13 @@ current_model: ContextVar[Model] = ContextVar("current_model")  # one request us
 class Predictor:
     """The served model. It may be replaced between requests, never within one.
 
-    `root` is the folder whose images may be named instead of sent.
+    `root` is the folder whose images may be named instead of sent, `follows` the alias that a reloader follows.
     """
 
-    def __init__(self, model: Model, metrics: Metrics, log: PredictionLog | None, root: str | None) -> None:
-        self.metrics, self.log, self.root = metrics, log, root
+    def __init__(
+        self, model: Model, metrics: Metrics, log: PredictionLog | None, root: str | None, follows: str | None = None
+    ) -> None:
+        self.metrics, self.log, self.root, self.follows = metrics, log, root, follows
         self.admission = Admission()
         self.use(model)
 
