@@ -19,6 +19,7 @@ from landuse.evaluate import evaluate
 from landuse.ml.classifier import Classifier
 from landuse.params import EvaluateParams, load_params
 from landuse.split import split
+from landuse.tracking.names import facts_of
 from landuse.train import train
 from landuse.validate import validate
 
@@ -69,9 +70,10 @@ def test_evaluating_again_gives_the_same_files_and_continues_the_run(trained_cop
 
 def test_the_training_run_has_metrics_latency_and_pictures(trained: Path) -> None:
     runs = mlflow.search_runs(experiment_names=["landuse"], output_format="list")
-    run = next(run for run in runs if run.data.tags.get("model.sha256") == Classifier(paths.MODEL).digest)
-    assert run.data.metrics["accuracy"] == metrics()["accuracy"] and run.data.tags["evaluated.subset"] == "test"
-    assert 0 < run.data.metrics["latency_ms_median"] <= run.data.metrics["latency_ms_p95"] < 1000
+    run = next(run for run in runs if facts_of(run.data.tags).get("model.sha256") == Classifier(paths.MODEL).digest)
+    logged = run.data.metrics
+    assert logged["test/accuracy"] == metrics()["accuracy"] and facts_of(run.data.tags)["evaluated.subset"] == "test"
+    assert 0 < logged["tflite/latency_ms_median"] <= logged["tflite/latency_ms_p95"] < 1000
     client = mlflow.MlflowClient()
     names = {file.path for folder in (None, "pictures") for file in client.list_artifacts(run.info.run_id, folder)}
     assert {"metrics.json", "predictions.csv", "per_class.csv", "history.csv", "pictures/confusion.png"} <= names

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 from mlflow import MlflowClient
+from records import set_facts
 
 from landuse.core.errors import LanduseError
 from landuse.core.paths import REGISTRATION
@@ -95,7 +96,7 @@ def test_info_creates_no_registry(trained_copy: Path, monkeypatch: pytest.Monkey
 
 def test_another_model_under_the_same_number_is_refused(trained_copy: Path) -> None:
     register(RegisterParams(model="swapped"))
-    MlflowClient().set_model_version_tag("swapped", "1", "model.sha256", "0" * 64)
+    set_facts("swapped", "1", model_sha256="0" * 64)
     with pytest.raises(LanduseError, match=REMEDY):
         info()
 

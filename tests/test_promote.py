@@ -22,6 +22,7 @@ from landuse.cli import main
 from landuse.core import paths
 from landuse.gate.blessing import Blessing
 from landuse.registry import audit_log, smoke_test
+from landuse.tracking.names import facts_of
 
 LANDUSE = Path(sys.executable).with_name("landuse")
 ALREADY = (
@@ -59,7 +60,9 @@ def moves() -> list[str]:
 
 
 def tags(number: str) -> dict[str, str]:
-    return MlflowClient().get_model_version(NAME, number).tags
+    """Return the tags of a version, those for people and what it has on record."""
+    tags = MlflowClient().get_model_version(NAME, number).tags
+    return tags | facts_of(tags)
 
 
 def test_a_version_that_passes_becomes_champion_with_blessing_tags_and_ledger_entry(
@@ -70,6 +73,7 @@ def test_a_version_that_passes_becomes_champion_with_blessing_tags_and_ledger_en
     assert out.count("passed ") == len(blessing()["checks"]) == 17
     assert blessing().items() >= {"version": "1", "champion": None, "verdict": "passed", "promoted": True}.items()
     assert tags("1").items() >= {"gate.verdict": "passed", "gate.champion": "none", "gate.failed": "none"}.items()
+    assert tags("1")["gate"] == "passed, promoted"
     assert moves() == ["promote None 1 FINISHED"] and assert_consistent() == "1"
     with tracking.store():
         assert audit_log.load_blessing(audit_log.entries(NAME)[0]) == blessing()
@@ -82,6 +86,7 @@ def test_the_challenger_is_judged_by_default_and_refused_in_one_line(landuse, sm
     assert err == f"landuse: gallery version 4 is refused: {why}; artifacts/report.html shows all\n"
     assert blessing().items() >= {"version": "4", "verdict": "refused", "promoted": False, "forced": False}.items()
     assert tags("4").items() >= {"gate.verdict": "refused", "gate.failed": "calibration_error"}.items()
+    assert tags("4")["gate"].startswith("refused by calibration_error")
     assert aliases() == {} and moves() == []
 
 

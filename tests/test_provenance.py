@@ -24,6 +24,7 @@ from landuse.promote.compare import compare
 from landuse.promote.rollback import rollback
 from landuse.registry import resolve, smoke_test
 from landuse.registry.provenance import PACKAGE, ForeignCode, refuse_foreign_code
+from landuse.tracking.names import facts_of, record_tag
 from landuse.verify import verify
 
 Forgery = Callable[[Path, str], None]
@@ -102,7 +103,7 @@ def register_forged(folder: Path) -> str:
     client, genuine = MlflowClient(), registry.get_version(NAME, "1")
     run = client.create_run(client.get_experiment_by_name("landuse").experiment_id)
     client.log_artifacts(run.info.run_id, str(folder), "model")
-    tags = genuine.tags | {registry.FILES_TAG: registry.digest_of_files(folder)}
+    tags = record_tag(facts_of(genuine.tags) | {registry.FILES_TAG: registry.digest_of_files(folder)})
     forged = client.create_model_version(NAME, f"{run.info.artifact_uri}/model", genuine.run_id, tags)
     client.set_registered_model_alias(NAME, "challenger", forged.version)
     return str(forged.version)

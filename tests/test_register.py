@@ -23,6 +23,7 @@ from landuse.core.paths import MODEL
 from landuse.ml.classifier import Classifier
 from landuse.params import RegisterParams
 from landuse.registry.provenance import refuse_foreign_code
+from landuse.tracking.names import facts_of
 
 LANDUSE = Path(sys.executable).with_name("landuse")
 
@@ -107,23 +108,23 @@ def test_a_version_has_the_digest_of_its_files_and_no_editor_files(trained_copy:
     monkeypatch.setattr(register_stage, "PACKAGE", package)
     version = register("clean")
     registry.fetch_model(version, trained_copy / "fetched")
-    assert version.tags[registry.FILES_TAG] == registry.digest_of_files(trained_copy / "fetched")
-    refuse_foreign_code(trained_copy / "fetched", version.tags)
+    assert facts_of(version.tags)[registry.FILES_TAG] == registry.digest_of_files(trained_copy / "fetched")
+    refuse_foreign_code(trained_copy / "fetched", facts_of(version.tags))
 
 
 def test_a_model_is_registered_again_once_its_code_is_committed(trained_copy: Path) -> None:
     run = tracking.find_run(Classifier(MODEL).digest)
-    set_run_tag = partial(MlflowClient().set_tag, run.info.run_id, "git.dirty")
+    set_run_tag = partial(MlflowClient().set_tag, run.info.run_id, "landuse.git.dirty")
     set_run_tag("true")
     dirty = register("traced")
     assert register("traced").version == dirty.version
     set_run_tag("false")
     clean = register("traced")
-    assert clean.version != dirty.version and clean.tags["git.dirty"] == "false"
+    assert clean.version != dirty.version and facts_of(clean.tags)["git.dirty"] == "false"
     assert register("traced").version == clean.version
     set_run_tag("true")
     assert register("traced").version == clean.version, "the traceable version stays"
-    set_run_tag(run.data.tags["git.dirty"])
+    set_run_tag(run.data.tags["landuse.git.dirty"])
 
 
 def test_a_model_with_another_threshold_is_another_model(trained_copy: Path) -> None:
@@ -163,7 +164,7 @@ def test_a_model_whose_version_was_deleted_is_registered_again(trained_copy: Pat
 def test_registration_json_names_the_registered_version(trained_copy: Path) -> None:
     version = register("on-file")
     registration = json.loads(Path("artifacts/registration.json").read_text())
-    sha256 = version.tags["model.sha256"]
+    sha256 = facts_of(version.tags)["model.sha256"]
     assert registration == {"model": "on-file", "version": str(version.version), "model.sha256": sha256}
 
 
@@ -171,9 +172,11 @@ def test_a_version_has_lineage_and_metrics_as_tags(trained_copy: Path) -> None:
     version = register("tagged")
     metrics = json.loads(Path("artifacts/metrics.json").read_text())
     record = json.loads(Path("artifacts/run.json").read_text())
-    assert record["tags"].items() <= version.tags.items()
-    assert float(version.tags["test.accuracy"]) == pytest.approx(metrics["accuracy"], abs=1e-4)
-    assert float(version.tags["test.macro_f1"]) == pytest.approx(metrics["macro_f1"], abs=1e-4)
+    facts = facts_of(version.tags)
+    assert record["tags"].items() <= facts.items() and not any(name.startswith("process.") for name in facts)
+    for score in ("accuracy", "macro_f1"):
+        assert float(facts[f"test.{score}"]) == pytest.approx(metrics[score], abs=1e-4)
+    assert version.tags["accuracy"] == facts["test.accuracy"] and version.tags["gate"] == "not judged yet"
 
 
 def test_the_input_example_is_the_first_held_out_image(trained_copy: Path) -> None:

@@ -21,6 +21,7 @@ from landuse.gate.blessing import Blessing, Check
 from landuse.params import load_params
 from landuse.promote.report_page import render
 from landuse.registry.version_record import VersionRecord, read_version_record
+from landuse.tracking.names import facts_of
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_the_data_are_counted_by_class_and_subset(html: str, record: VersionReco
 
 
 def test_the_lineage_names_data_code_run_and_environment(html: str, record: VersionRecord) -> None:
-    tags = record.run.data.tags
+    tags = record.facts
     for fact in (tags["data.md5"], tags["git.commit"], tags["model.sha256"], tags["params.sha256"]):
         assert fact in html
     assert record.version.run_id in html and f"keras {record.versions['keras']}" in html
@@ -139,10 +140,10 @@ def test_a_class_name_is_not_parsed_as_a_formula(record: VersionRecord) -> None:
 
 
 def test_the_header_says_that_sample_images_are_drawn(record: VersionRecord, html: str) -> None:
-    MlflowClient().set_tag(record.version.run_id, "data.kind", "sample")
+    MlflowClient().set_tag(record.version.run_id, "landuse.data.kind", "sample")
     with tracking.store():
         page = render_with(read_version_record(record.version))
-    MlflowClient().set_tag(record.version.run_id, "data.kind", "real")
+    MlflowClient().set_tag(record.version.run_id, "landuse.data.kind", "real")
     assert "drawn by a program. This is no real data" in re.search(r"<header.*?</header>", page, re.DOTALL)[0]
     assert "drawn" not in visible_text(html)
 
@@ -157,11 +158,16 @@ def test_the_run_keeps_the_page_and_the_chart_of_slices_and_the_version_links_th
     logged = {item.path for folder in (None, "pictures") for item in client.list_artifacts(run.run_id, folder)}
     assert {"report.html", "pictures/slices.png"} <= logged
     version = registry.get_version(NAME, "1")
-    assert version.tags["report"] == f"runs:/{run.run_id}/report.html"
-    link = f"[Report](#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/report.html)"
-    day, _, verdict = version.description.partition(": ")
-    assert day == version.tags["gate.moment"][:10]
-    assert verdict == f"It passed the gate, better than the champion before, and became the champion. {link}"
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    links = f"[Version](#/models/{NAME}/versions/1) · [Run]({page}) · "
+    links += f"[Validation]({page}/artifacts/validation/validation.html) · [Report]({page}/artifacts/report.html)"
+    day, _, text = version.description.partition(": ")
+    assert day == facts_of(version.tags)["gate.moment"][:10]
+    assert text == (
+        "It passed the gate, better than the champion before, and became the champion. 100.0% of 60 held-out images "
+        f"are right; data {tiny.DATA_MD5[:6]} from tiny.zip, code in no commit. {links}"
+    )
+    assert client.get_run(run.run_id).data.tags["mlflow.note.content"] == version.description
 
 
 def test_the_champions_page_is_rebuilt_unchanged(html: str, record: VersionRecord) -> None:

@@ -23,8 +23,9 @@ from requests import Response
 from landuse import tracking
 from landuse.core.errors import LanduseError, Unavailable
 from landuse.core.process import STARTED, identity
-from landuse.tracking import backend_store
+from landuse.tracking import backend_store, names
 from landuse.tracking.git_remote import keep_origin_public
+from landuse.tracking.names import facts_of
 
 NO_RESPONSE = 0
 
@@ -45,17 +46,26 @@ def test_a_run_has_params_tags_and_the_dataset_with_its_dvc_md5(trained: Path) -
     with tracking.continued_run() as run:
         logged = MlflowClient().get_run(run.info.run_id)
     assert logged.data.params == {key: str(value) for key, value in read_run_file()["params"].items()}
-    assert read_run_file()["tags"].items() <= logged.data.tags.items()
+    assert read_run_file()["tags"].items() <= facts_of(logged.data.tags).items()
     (data,) = logged.inputs.dataset_inputs
     assert data.dataset.digest == read_run_file()["tags"]["data.md5"]
 
 
 def test_a_run_has_the_metrics_of_every_epoch_counted_from_one(trained: Path) -> None:
     with tracking.continued_run() as run:
-        logged = MlflowClient().get_metric_history(run.info.run_id, "validation_accuracy")
+        logged = MlflowClient().get_metric_history(run.info.run_id, "train/validation_accuracy")
     history = pd.read_csv("artifacts/history.csv")
     assert [item.step for item in logged] == list(history["epoch"]) == list(range(1, len(history) + 1))
     assert [item.value for item in logged] == pytest.approx(list(history["validation_accuracy"]))
+
+
+def test_runs_of_earlier_releases_are_found_and_ended_too(leave_run: Callable[..., str]) -> None:
+    earlier = leave_run()
+    for key, value in (identity() | {STARTED: "1.00", tracking.MODEL_TAG: "e" * 64}).items():
+        MlflowClient().set_tag(earlier, key, value)
+    assert tracking.find_run("e" * 64).info.run_id == earlier
+    tracking.end_lost_runs()
+    assert status(earlier) == "KILLED"
 
 
 def test_a_run_is_found_by_its_model_digest(trained: Path) -> None:
@@ -172,11 +182,12 @@ def test_a_run_is_recreated_with_history_and_metrics_in_another_store(trained_co
     with tracking.continued_run() as run:
         pass
     recreated = MlflowClient().get_run(run.info.run_id)
-    assert recreated.data.tags["recorded"] and recreated.info.status == "FINISHED"
-    assert len(MlflowClient().get_metric_history(run.info.run_id, "train_loss")) == len(
+    assert facts_of(recreated.data.tags)["recorded"] and recreated.info.status == "FINISHED"
+    assert len(MlflowClient().get_metric_history(run.info.run_id, "train/loss")) == len(
         pd.read_csv("artifacts/history.csv")
     )
-    assert recreated.data.metrics["accuracy"] == json.loads(Path("artifacts/metrics.json").read_text())["accuracy"]
+    metrics = json.loads(Path("artifacts/metrics.json").read_text())
+    assert recreated.data.metrics["test/accuracy"] == metrics["accuracy"]
 
 
 def test_a_run_is_recreated_only_once(trained_copy: Path) -> None:
@@ -202,7 +213,8 @@ def leave_run(trained: Path) -> Iterator[Callable[..., str]]:
 
     def create(**tags: str) -> str:
         experiment = client.get_experiment_by_name(backend_store.EXPERIMENT)
-        runs.append(client.create_run(experiment.experiment_id, tags=tags).info.run_id)
+        labels = names.machine_tags(tags)
+        runs.append(client.create_run(experiment.experiment_id, tags=labels).info.run_id)
         return runs[-1]
 
     with tracking.store():
@@ -230,13 +242,13 @@ def test_the_next_training_or_evaluation_ends_lost_runs(leave_run: Callable[...,
     first = leave_run(**dead)
     with pytest.raises(LanduseError), tracking.training_run({}):
         run = mlflow.active_run().info.run_id
-        assert status(first) == "KILLED" and identity().items() <= mlflow.active_run().data.tags.items()
+        assert status(first) == "KILLED" and identity().items() <= facts_of(mlflow.active_run().data.tags).items()
         raise LanduseError("diverged")
     MlflowClient().delete_run(run)
     second = leave_run(**dead)
     with tracking.continued_run() as continued:
         assert status(second) == "KILLED" and status(continued.info.run_id) == "RUNNING"
-    assert identity().items() <= MlflowClient().get_run(continued.info.run_id).data.tags.items()
+    assert identity().items() <= facts_of(MlflowClient().get_run(continued.info.run_id).data.tags).items()
 
 
 def test_validation_result_manifest_page_and_data_docs_are_logged(trained_copy: Path) -> None:

@@ -25,6 +25,7 @@ from landuse.ml.litert import trace
 from landuse.ml.network import build_backbone, keras_probabilities
 from landuse.params import ExtractParams, TrainParams, load_params
 from landuse.split import split
+from landuse.tracking.names import facts_of
 from landuse.train import train
 from landuse.train.batches import BatchLoader, make_loader
 from landuse.train.calibration import confidence_threshold
@@ -95,14 +96,14 @@ def test_the_same_seed_gives_the_same_files_and_another_seed_others(trained_copy
     train(replace(TRAIN, seed=2))
     assert not set(digests()) & set(before)
     latest = mlflow.search_runs(experiment_names=["landuse"], max_results=1, output_format="list")[0]
-    assert latest.info.status == "FINISHED" and latest.data.tags["model.sha256"] == Classifier(MODEL).digest
+    assert latest.info.status == "FINISHED" and facts_of(latest.data.tags)["model.sha256"] == Classifier(MODEL).digest
 
 
 def test_the_run_records_data_params_weights_and_model(trained: Path) -> None:
     record = json.loads(RUN.read_text("utf-8"))
     runs = mlflow.search_runs(experiment_names=["landuse"], output_format="list")
-    run = next(run for run in runs if run.data.tags.get("model.sha256") == Classifier(MODEL).digest)
-    tags = run.data.tags
+    run = next(run for run in runs if facts_of(run.data.tags).get("model.sha256") == Classifier(MODEL).digest)
+    tags = facts_of(run.data.tags)
     assert tags["data.md5"] == tiny.DATA_MD5 and tags["data.kind"] == "real"
     assert tags["weights"].endswith("scenes.weights.h5") and len(tags["weights.sha256"]) == 64
     assert record["tags"].items() <= tags.items() and tags["device"] in ("CPU", "GPU")
@@ -158,7 +159,7 @@ def test_a_diverging_training_names_the_key_to_change_and_its_run_fails(trained_
         train(replace(TRAIN, learning_rate=1e6, weight_decay=1.0, warmup=0.0))
     assert "\n" not in str(caught.value) and digests()[:4] == before
     latest = mlflow.search_runs(experiment_names=["landuse"], max_results=1, output_format="list")[0]
-    assert latest.info.status == "FAILED" and "model.sha256" not in latest.data.tags
+    assert latest.info.status == "FAILED" and "model.sha256" not in facts_of(latest.data.tags)
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def test_a_study_returns_values_and_logs_runs_and_pictures(trained_copy: Path) -
     runs = trial_runs(parent.info.run_id)
     assert len(runs) == 4 and all(run.info.status == "FINISHED" for run in [parent, *runs])
     assert {run.data.tags["outcome"] for run in runs} <= {"complete", "pruned"}
-    assert all("process.id" in run.data.tags for run in runs), "so that killed runs are recognized"
+    assert all("landuse.process.id" in run.data.tags for run in runs), "so that killed runs are recognized"
     scores = [run.data.metrics["best_validation_accuracy"] for run in runs if run.data.tags["outcome"] == "complete"]
     assert parent.data.metrics["best_validation_accuracy"] == max(scores)
     pictures = {file.path for file in mlflow.MlflowClient().list_artifacts(parent.info.run_id, "pictures")}

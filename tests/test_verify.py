@@ -16,6 +16,7 @@ import tiny
 import yaml
 from gallery import NAME
 from mlflow import MlflowClient
+from records import set_facts
 
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DATA_DVC, PARAMS
@@ -40,11 +41,6 @@ sys.exit((beside / "fail").exists())
 """
 
 
-def set_tag(key: str, value: str) -> None:
-    """Set a tag of version 1."""
-    MlflowClient().set_model_version_tag(NAME, "1", key, value)
-
-
 def refusal(number: str = "1") -> str:
     """Return the one-line error of verifying a version."""
     with pytest.raises(LanduseError) as refused:
@@ -54,20 +50,18 @@ def refusal(number: str = "1") -> str:
 
 
 def test_a_version_trained_outside_git_cannot_be_verified(registry_copy: Path) -> None:
-    set_tag("git.commit", "none")
+    set_facts(NAME, "1", git_commit="none")
     assert "gallery version 1 cannot be verified: its code was in no commit (git.commit = none)" in refusal()
 
 
 @pytest.mark.parametrize("dirty", ["true", "unknown"])
 def test_a_version_of_uncommitted_code_cannot_be_verified(registry_copy: Path, dirty: str) -> None:
-    set_tag("git.commit", LOST_COMMIT)
-    set_tag("git.dirty", dirty)
+    set_facts(NAME, "1", git_commit=LOST_COMMIT, git_dirty=dirty)
     assert f"changes of the code that were never committed (git.dirty = {dirty}, on top of 00000" in refusal()
 
 
 def test_a_missing_commit_is_reported(registry_copy: Path) -> None:
-    set_tag("git.commit", LOST_COMMIT)
-    set_tag("git.dirty", "false")
+    set_facts(NAME, "1", git_commit=LOST_COMMIT, git_dirty="false")
     assert (
         f"gallery version 1 cannot be verified: its commit {LOST_COMMIT} is not in this repository: git fetch"
         in refusal()
@@ -76,8 +70,7 @@ def test_a_missing_commit_is_reported(registry_copy: Path) -> None:
 
 @pytest.mark.parametrize("name", ["HEAD", "main", "--all", ":/fix", f"{LOST_COMMIT}^"])
 def test_a_tag_that_is_no_commit_is_not_passed_to_git(registry_copy: Path, name: str) -> None:
-    set_tag("git.commit", name)
-    set_tag("git.dirty", "false")
+    set_facts(NAME, "1", git_commit=name, git_dirty="false")
     assert f"its tag git.commit = {name} names no commit" in refusal()
 
 

@@ -59,7 +59,8 @@ def add_version(client: MlflowClient, name: str, sha256: str, run: mlflow.Active
     facts |= {tracking.MODEL_TAG: sha256, FILES_TAG: digest_of_logged(logged.model_id)}
     facts |= {COMMIT_TAG: lineage.git("rev-parse", "HEAD") or "none"}
     facts |= {f"{metrics['subset']}.{score}": f"{metrics[score]:.4f}" for score in ("accuracy", "macro_f1")}
-    tags = {"accuracy": f"{metrics['accuracy']:.4f}"} | names.tags_for_people(facts) | names.record_tag(facts)
+    tags = {"accuracy": f"{metrics['accuracy']:.4f}", "gate": "not judged yet"}
+    tags |= names.tags_for_people(facts) | names.record_tag(facts)
     create_name(client, name)
     mine = client.create_model_version(name, logged.model_uri, run.info.run_id, tags=tags, model_id=logged.model_id)
     return withdraw_for_older(client, mine, logged.model_id) or mine

@@ -12,6 +12,7 @@ from processes import python
 from landuse import registry, tracking
 from landuse.core.paths import REGISTRATION
 from landuse.registry import audit_log
+from landuse.tracking.names import record_tag
 from pipelines.steps import pending
 from pipelines.steps.commands import CommandFailed
 from pipelines.steps.pending import REASONS, is_judged, succeeds
@@ -34,7 +35,7 @@ def store(work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def register_version(verdict: str | None, promoted: bool) -> None:
     """Register a new version with a verdict of the gate, if any, and optionally promote it."""
     with tracking.store():
-        tags = {} if verdict is None else {"gate.verdict": verdict}
+        tags = {} if verdict is None else record_tag({"gate.verdict": verdict})
         number = str(MlflowClient().create_model_version(NAME, "nowhere", tags=tags).version)
         REGISTRATION.parent.mkdir(exist_ok=True)
         REGISTRATION.write_text(json.dumps({"model": NAME, "version": number}))

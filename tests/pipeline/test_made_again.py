@@ -8,6 +8,8 @@ import pytest
 from mlflow import MlflowClient
 from workspace import Workspace
 
+from landuse.tracking.names import RECORD, facts_of, record_tag
+
 NAME = "landuse-sample"
 
 
@@ -59,8 +61,10 @@ def test_a_version_is_rebuilt_with_its_own_params_not_those_of_its_commit(work: 
 
 def test_changed_weights_and_a_tampered_metric_are_reported(work: Workspace) -> None:
     client = MlflowClient(work.store, work.store)
-    client.set_model_version_tag(NAME, "1", "test.macro_f1", "0.9999")
-    client.log_metric(client.get_model_version(NAME, "1").run_id, "dead_kernels", 0.5)
+    tags = client.get_model_version(NAME, "1").tags
+    record = record_tag(facts_of(tags) | {"test.macro_f1": "0.9999"})[RECORD]
+    client.set_model_version_tag(NAME, "1", RECORD, record)
+    client.log_metric(client.get_model_version(NAME, "1").run_id, "tflite/dead_kernels", 0.5)
     blend_weights(work.weights)
     done = work.run("landuse", "verify", "1")
     rows = verdicts(done.stdout)

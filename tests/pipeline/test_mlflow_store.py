@@ -23,6 +23,8 @@ from ports import free_port
 from servers import wait_for
 from workspace import Workspace
 
+from landuse.tracking.names import epoch_metric, evaluation_metric, facts_of
+
 NAME = "landuse-sample"
 REMEDY = ("dvc", "repro", "--single-item", "--force", "register")
 PREDICT = """
@@ -45,9 +47,11 @@ def artifacts(store: str, run: Run, folder: str | None = None) -> set[str]:
     return {item.path for item in MlflowClient(store).list_artifacts(run.info.run_id, folder)}
 
 
-def metrics_file(work: Workspace) -> dict[str, float]:
+def logged_metrics(work: Workspace) -> dict[str, float]:
+    """Return what metrics.json holds, by the names in MLflow."""
     metrics = json.loads((work.folder / "artifacts" / "metrics.json").read_text())
-    return {name: value for name, value in metrics.items() if name != "subset"}
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    return {evaluation_metric(name, metrics["subset"]): value for name, value in numbers.items()}
 
 
 def values(store: str, run: Run, metric: str) -> list[tuple[int, float]]:
@@ -76,7 +80,7 @@ def test_one_training_is_one_finished_run_with_its_params(whole_run: Workspace, 
 
 
 def test_the_run_records_the_data_code_and_weights_behind_it(whole_run: Workspace, run: Run) -> None:
-    tags = run.data.tags
+    tags = facts_of(run.data.tags)
     data = yaml.safe_load((whole_run.folder / "data.dvc").read_text())["outs"][0]["md5"]
     features = json.loads((whole_run.folder / "artifacts" / "features" / "features.json").read_text())
     assert tags["data.md5"] == data and (tags["data.kind"], tags["data.source"]) == ("sample", "sample")
@@ -91,10 +95,10 @@ def test_the_run_records_the_data_code_and_weights_behind_it(whole_run: Workspac
 def test_the_run_has_every_epoch_and_the_evaluation(whole_run: Workspace, run: Run) -> None:
     rows = history(whole_run)
     for metric in set(rows[0]) - {"epoch"}:
-        logged = values(whole_run.store, run, metric)
+        logged = values(whole_run.store, run, epoch_metric(metric))
         assert logged == [(int(row["epoch"]), pytest.approx(float(row[metric]))) for row in rows], metric
-    assert run.data.metrics | metrics_file(whole_run) == pytest.approx(run.data.metrics)
-    assert run.data.metrics["latency_ms_median"] > 0
+    assert run.data.metrics | logged_metrics(whole_run) == pytest.approx(run.data.metrics)
+    assert run.data.metrics["tflite/latency_ms_median"] > 0
 
 
 def test_the_run_stores_pictures_tables_and_validation_results(whole_run: Workspace, run: Run) -> None:
@@ -113,7 +117,8 @@ def test_the_registered_version_has_aliases_tags_signature_and_example(whole_run
     assert version.run_id == run.info.run_id
     number = version.version
     assert client.get_registered_model(NAME).aliases == {"challenger": number}
-    assert {"data.md5", "git.commit", "weights", "model.sha256", "test.accuracy", "test.macro_f1"} <= set(version.tags)
+    facts = facts_of(version.tags)
+    assert {"data.md5", "git.commit", "weights", "model.sha256", "test.accuracy", "test.macro_f1"} <= facts.keys()
     model = client.get_logged_model(version.source.rpartition("/")[2])
     info = mlflow.models.Model.load(model.artifact_location)
     assert info.signature.inputs is not None and info.signature.outputs is not None
@@ -158,8 +163,8 @@ def test_a_deleted_registry_is_restored_by_the_command_that_info_names(work: Wor
     work.ok(*REMEDY)
     assert f"{NAME} version 1 (challenger)" in work.ok("landuse", "info")
     (again,) = runs(work.store)
-    assert len(values(work.store, again, "validation_loss")) == len(history(work))
-    assert again.data.metrics | metrics_file(work) == pytest.approx(again.data.metrics)
+    assert len(values(work.store, again, "train/validation_loss")) == len(history(work))
+    assert again.data.metrics | logged_metrics(work) == pytest.approx(again.data.metrics)
     assert {"pictures", "validation", "metrics.json"} <= artifacts(work.store, again)
 
 

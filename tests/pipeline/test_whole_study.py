@@ -12,6 +12,8 @@ from mlflow.entities import Run
 from waiting import wait_for
 from workspace import Workspace
 
+from landuse.tracking.names import facts_of
+
 NAME = "landuse-sample"
 V1 = {"backbone": "mobilenet", "weights": "none", "unfreeze_from": "all"}
 STAGES = "Running stage"
@@ -63,7 +65,7 @@ def test_two_networks_are_compared_cached_registered_and_verified(work: Workspac
     splits = {
         Path(MlflowClient(work.store).download_artifacts(run.info.run_id, "splits.csv")).read_bytes() for run in below
     }
-    assert len(splits) == 1 and {run.data.metrics["int8_accuracy"] for run in below} == {*first["int8_accuracy"]}
+    assert len(splits) == 1 and {run.data.metrics["tflite/int8_accuracy"] for run in below} == {*first["int8_accuracy"]}
 
     work.change(lambda params: params["train"].update(seed=1))  # no change: only the file is written again
     printed = work.ok("landuse", "study", "--register")
@@ -72,7 +74,7 @@ def test_two_networks_are_compared_cached_registered_and_verified(work: Workspac
     assert rows(work)[kernels].equals(first[kernels])
     versions = MlflowClient(work.store, work.store).search_model_versions(f"name='{NAME}'")
     own = next(version for version in versions if version.run_id == first["run"][1])
-    assert own.tags["study.split"] == "mobilenet_v2" and len(versions) == 2
+    assert facts_of(own.tags)["study.split"] == "mobilenet_v2" and len(versions) == 2
     assert "came out the same" in work.ok("landuse", "verify", str(own.version))
 
 

@@ -9,7 +9,7 @@ from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from functools import lru_cache
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
@@ -68,6 +68,11 @@ def split_address(address: str) -> tuple[str, str, str]:
     authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
     login, _, host = authority.rpartition("@")
     return login, host, rest[len(authority) :]
+
+
+def hide_folder(text: str) -> str:
+    """Reduce an absolute path to its file name, since folders of a machine are private; keep other text."""
+    return PurePosixPath(text).name if text.startswith("/") else text
 
 
 def public_values(content: Any) -> Any:

@@ -52,8 +52,8 @@ def describe(version: ModelVersion, record: VersionRecord, blessing: Blessing) -
     """
     client, run = MlflowClient(), record.run.info
     page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}"
-    links = f"[Version](#/models/{version.name}/versions/{version.version}) [Run]({page}) "
-    links += f"[Validation]({page}/artifacts/validation/{VALIDATION_PAGE.name})"
+    links = f"[Version](#/models/{version.name}/versions/{version.version}) · [Run]({page}) · "
+    links += f"[Validation]({page}/artifacts/validation/{VALIDATION_PAGE.name}) ·"
     report = f"[Report]({page}/artifacts/{REPORT.name})"
     facts = f"{report_data.headline(record, blessing)}; {report_data.origin(record)}."
     text = f"{blessing.moment[:10]}: {report_data.verdict(blessing)} {facts} {links} {report}"

@@ -1,13 +1,13 @@
 """The contents of the report as sentences and small tables: verdict, data, lineage, intended use and limitations."""
 
-from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
 
-from landuse.core.addresses import public, public_values
+from landuse.core.addresses import hide_folder, public, public_values
 from landuse.gate.blessing import Blessing
 from landuse.registry.version_record import VersionRecord
+from landuse.tracking.names import tags_for_people
 
 Rows = list[tuple[str, str]]
 NOT_RECORDED = "not recorded"
@@ -27,9 +27,9 @@ def headline(record: VersionRecord, blessing: Blessing) -> str:
 
 def origin(record: VersionRecord) -> str:
     """Name data and code of a version in a few words."""
-    facts = record.facts
-    data, code = facts.get("data.md5", NOT_RECORDED)[:6], facts.get("git.commit", NOT_RECORDED)[:12]
-    return f"data {data} from {hide_folder(public(facts.get('data.source', NOT_RECORDED)))}, commit {code}"
+    unknown = {"data.md5": "?", "data.source": "?", "git.commit": NOT_RECORDED, "git.dirty": "unknown"}
+    tags = tags_for_people(unknown | record.facts)
+    return f"data {tags['data']}, code {tags['commit']}"
 
 
 def verdict(blessing: Blessing) -> str:
@@ -179,11 +179,6 @@ def lineage_facts(record: VersionRecord) -> Rows:
 def param_rows(record: VersionRecord) -> Rows:
     """Return all params of the run, without credentials, which older runs may have recorded in addresses."""
     return [(key, hide_folder(value)) for key, value in sorted(public_values(record.run.data.params).items())]
-
-
-def hide_folder(text: str) -> str:
-    """Reduce an absolute path to its file name, since folders of a machine are private; keep other text."""
-    return PurePosixPath(text).name if text.startswith("/") else text
 
 
 def network_facts(record: VersionRecord) -> Rows:

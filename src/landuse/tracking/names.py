@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from landuse.core.addresses import hide_folder, public
 from landuse.project.lineage import DIRTY, describe_code
 
 PREFIX, MLFLOW_PREFIX = "landuse.", "mlflow."
@@ -22,7 +23,8 @@ MAX_CHANGES, MAX_VALUE = 3, 24
 
 def tags_for_people(facts: Mapping[str, str]) -> dict[str, str]:
     """Return what a person should know of a training: its data and its commit."""
-    return {"data": f"{facts['data.md5'][:6]} from {facts['data.source']}", "commit": describe_code(facts)}
+    source = hide_folder(public(facts["data.source"]))
+    return {"data": f"{facts['data.md5'][:6]} from {source}", "commit": describe_code(facts)}
 
 
 def machine_tags(facts: Mapping[str, str]) -> dict[str, str]:
