@@ -1,25 +1,36 @@
 """Init: params.yaml fits one's own images, says why, and is never overwritten by accident."""
 
+import os
 import shutil
 import zipfile
 from pathlib import Path
+from time import process_time
+from unicodedata import normalize
+from unittest.mock import ANY
 
+import h5py
 import pytest
 import tiny
 import yaml
-from PIL import Image
+from PIL import Image, TiffImagePlugin, TiffTags
+from typer.testing import CliRunner
 
+from landuse.cli import app
 from landuse.core.errors import LanduseError, Refused
 from landuse.core.paths import PARAMS
 from landuse.init import init
 from landuse.init.choices import choose
 from landuse.init.survey import Survey, survey
+from landuse.init.weights import WIDEST, Weights
 from landuse.params import load_params
 
 
 @pytest.fixture
-def fresh(project: Path) -> Path:
-    """A project as it comes, with its presets and the sample's params."""
+def fresh(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project as it comes, with its presets and the sample's params, of a user without weights elsewhere."""
+    monkeypatch.delenv("LANDUSE_WEIGHTS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shutil.copytree(tiny.ROOT / "presets", "presets")
     shutil.copy("presets/sample.yaml", PARAMS)
     return project
@@ -76,8 +87,16 @@ def test_edited_params_are_replaced_by_force_only(fresh: Path, tmp_path: Path) -
     Path("artifacts/run.json").write_text("{}")
     with pytest.raises(LanduseError, match="and there are runs of it"):
         init(str(folder), "other", "imagenet", force=False)
-    init(str(folder), "other", "imagenet", force=True)
+    table = init(str(folder), "other", "imagenet", force=True)
     assert load_params().register.model == "other"
+    assert "this project has runs: they and their versions stay, and ingest replaces data/" in table
+
+
+def test_runs_of_the_sample_are_told_of_where_nothing_was_edited(fresh: Path, tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "images")
+    Path("artifacts").mkdir()
+    Path("artifacts/run.json").write_text("{}")
+    assert "this project has runs" in init(str(folder), None, "imagenet", force=False)
 
 
 def test_weights_that_do_not_exist_are_refused_before_anything_is_read(fresh: Path) -> None:
@@ -110,9 +129,32 @@ def split_folders(folder: Path) -> None:
             path.rename(folder / part / f"{path.parent.name}-{path.name}")
 
 
-def nearly_the_same(folder: Path) -> None:
+def parts_above(folder: Path) -> None:
+    for part in ("train", "test"):
+        make_images(folder / "all" / part)
+
+
+def capital_letter(folder: Path) -> None:
     make_images(folder)
     shutil.copytree(folder / "water", folder / "Water")
+
+
+def other_blank(folder: Path) -> None:
+    make_images(folder)
+    shutil.copytree(folder / "water", folder / "parking lot")
+    shutil.copytree(folder / "water", folder / "parking_lot")
+
+
+def other_accent(folder: Path) -> None:
+    make_images(folder)
+    for form in ("NFC", "NFD"):
+        shutil.copytree(folder / "water", folder / normalize(form, "caf\N{LATIN SMALL LETTER E WITH ACUTE}"))
+
+
+def class_per_image(folder: Path) -> None:
+    for number in range(9):
+        (folder / f"scene {number}").mkdir(parents=True)
+        tiny.scene("field", number).save(folder / f"scene {number}" / "1.png")
 
 
 def single_image(folder: Path) -> None:
@@ -139,7 +181,15 @@ def unreadable(folder: Path) -> None:
         (without_classes, "image 'alone.png' lies in no class folder; use <class>/<image>"),
         (one_class, "holds one class only, forest: a classifier needs two or more"),
         (split_folders, "test, train look like parts of a split rather than classes; name one folder of class folders"),
-        (nearly_the_same, "the classes Water and water differ in capital letters only: rename one"),
+        (
+            parts_above,
+            "lie in all/test and in all/train, which look like parts of a split: name one of them, as in "
+            "landuse init .*/images/all/test ",
+        ),
+        (capital_letter, "the classes Water and water are one name in two spellings: put their images into one folder"),
+        (other_blank, "the classes parking lot and parking_lot are one name in two spellings"),
+        (other_accent, r"the classes 'cafe\\u0301' and 'caf\\xe9' are one name in two spellings"),
+        (class_per_image, r"scene 0 \(1\), .*scene 4 \(1\) and 4 more: a class needs 5 images"),
         (single_image, r"rare \(1\): a class needs 5 images or more; add some, or leave it out"),
         (damaged, "water/0.png is no image that can be read: .*; remove or replace it"),
         (unreadable, "is a link to a folder; put the folder there itself"),
@@ -153,6 +203,200 @@ def test_images_that_cannot_be_learned_from_are_refused_with_what_was_found(
     with pytest.raises(Refused, match=message) as caught:
         init(str(tmp_path / "images"), None, "imagenet", force=False)
     assert "\n" not in str(caught.value) and PARAMS.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_parts_of_a_split_in_an_archive_are_named(fresh: Path, tmp_path: Path, kind: str) -> None:
+    parts_above(tmp_path / "images")
+    archive = shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path, "images")
+    with pytest.raises(Refused, match="lie in images/all/.* and in images/all/.*of an archive, unpack it first"):
+        init(archive, None, "imagenet", force=False)
+
+
+def test_one_part_of_a_split_alone_is_taken_as_the_images(fresh: Path, tmp_path: Path) -> None:
+    make_images(tmp_path / "images" / "train")
+    assert survey(tmp_path / "images").images == 25
+
+
+@pytest.mark.parametrize("place", ["water", "water/0.png"])
+def test_what_may_not_be_read_is_named(fresh: Path, tmp_path: Path, monkeypatch, place: str) -> None:
+    folder = make_images(tmp_path / "images")
+    refuse_reading(folder / place, monkeypatch)
+    with pytest.raises(LanduseError, match=f"images.*Permission denied.*|{place} .*Permission denied") as caught:
+        init(str(folder), None, "imagenet", force=False)
+    assert place in str(caught.value) and "\n" not in str(caught.value)
+
+
+def refuse_reading(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the system refuse to read a file or folder, as it does not for root."""
+
+    def refusing(function):
+        def call(path, *args, **options):
+            if str(path) == str(place):
+                raise PermissionError(13, "Permission denied", str(path))
+            return function(path, *args, **options)
+
+        return call
+
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir))
+    monkeypatch.setattr(Image, "open", refusing(Image.open))
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_other_files_cost_seconds(fresh: Path, tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "images")
+    for number in range(10):
+        notes = folder / "notes" / str(number)
+        notes.mkdir(parents=True)
+        (notes / "0").write_text("none")
+        for link in range(1, 10_000):
+            os.link(notes / "0", notes / str(link))
+    start = process_time()
+    found = survey(folder)
+    assert (found.images, found.others) == (25, 100_000) and process_time() - start < 30
+    shutil.rmtree(folder / "notes")
+
+
+def geotiff(path: Path, unit: int, scale: float = 0.3, model: int = 1) -> None:
+    """Write a GeoTIFF whose pixels have a side in a unit of the EPSG registry."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[33550], tags.tagtype[33550] = (scale, scale, 0.0), TiffTags.DOUBLE
+    tags[34735], tags.tagtype[34735] = (1, 1, 0, 2, 1024, 0, 1, model, 3076, 0, 1, unit), TiffTags.SHORT
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tiny.scene("field", len(list(path.parent.iterdir()))).save(path, tiffinfo=tags)
+
+
+@pytest.mark.parametrize(
+    ("unit", "model", "text"),
+    [(9001, 1, "0.3 m"), (9002, 1, "0.3 ft"), (9001, 2, "0.3 degrees"), (0, 1, "0.3 map units")],
+)
+def test_the_ground_resolution_is_read_from_the_tags(
+    fresh: Path, tmp_path: Path, unit: int, model: int, text: str
+) -> None:
+    for label in ("a", "b"):
+        for number in range(6):
+            geotiff(tmp_path / "images" / label / f"{number}.tif", unit, model=model)
+    geotiff(tmp_path / "images" / "b" / "other.tif", unit, scale=0.5, model=model)
+    before = yaml.safe_load(Path("presets/ucmerced.yaml").read_text("utf-8")).keys()
+    table = init(str(tmp_path / "images"), None, "imagenet", force=False)
+    why = "13 of 13 images tell one; 1 other occurs"
+    assert f"{text} a pixel" in table and why in table
+    lines = PARAMS.read_text("utf-8").splitlines()
+    assert (
+        lines[1] == f"# Ground resolution: {text} a pixel ({why})."
+        and yaml.safe_load("\n".join(lines)).keys() == before
+    )
+
+
+def test_the_ground_resolution_is_read_from_world_files(fresh: Path, tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "images")
+    (folder / "water" / "0.pgw").write_text("0.3\n0.4\n0.4\n-0.3\n100.0\n200.0\n")
+    (folder / "water" / "1.PGW").write_text("0.5\n0\n0\n-0.5\n100\n200\n")
+    for number, text in enumerate(("none of these", "0.5", "0\n0\n0\n0\n1\n1\n", "nan\n0\n0\nnan\n1\n1\n")):
+        (folder / "field" / f"{number}.pgw").write_text(text)
+    found = survey(folder)
+    assert found.resolutions == {"0.5 map units": 2} and found.others == 6
+
+
+def test_without_a_ground_resolution_none_is_shown(fresh: Path, tmp_path: Path) -> None:
+    table = init(str(make_images(tmp_path / "images")), None, "imagenet", force=False)
+    assert "ground resolution" not in table and "Ground resolution" not in PARAMS.read_text("utf-8")
+
+
+def write_weights(path: Path, widest: int = WIDEST, layers: int = 17, head: bool = False) -> Path:
+    """Write a file with depthwise kernels like those of a backbone, and perhaps a head."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for number in range(layers):
+            file.create_dataset(f"layer_{number}/kernel", (3, 3, widest if number else 32, 1))
+        if head:
+            file.create_dataset("head/kernel", (1280, 1000))
+    return path
+
+
+def weights_after_init(folder: Path, option: str | None = None, ask=None) -> tuple[str, str]:
+    """Return the weights that init wrote, and its row on them."""
+    table = init(str(folder), None, option, force=True, ask=ask)
+    return load_params().extract.weights, next(line for line in table.splitlines() if "extract.weights" in line)
+
+
+def test_weights_of_this_machine_are_taken_and_named(fresh: Path, tmp_path: Path, monkeypatch) -> None:
+    folder, keras_name = (
+        make_images(tmp_path / "images"),
+        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{}_no_top.h5",
+    )
+    assert weights_after_init(folder) == ("imagenet", ANY)
+    assert (
+        "no others on this machine; Keras downloads them once; --weights names a file" in weights_after_init(folder)[1]
+    )
+
+    write_weights(tmp_path / "home" / ".keras" / "models" / keras_name.format(224))
+    near = write_weights(tmp_path / "home" / ".keras" / "models" / keras_name.format(128))
+    value, row = weights_after_init(folder)
+    assert value == str(near) and "from the cache of Keras" in row
+
+    write_weights(tmp_path / "cache" / "landuse" / "keras" / "models" / keras_name.format(96))
+    assert (
+        weights_after_init(folder)[0] == "imagenet" and "has downloaded them already" in weights_after_init(folder)[1]
+    )
+
+    write_weights(Path("weights/narrow.h5"), widest=336)
+    write_weights(Path("weights/other.h5"), layers=13)
+    write_weights(Path("weights/whole.h5"), head=True)
+    Path("weights/broken.h5").write_bytes(b"none")
+    write_weights(Path("weights/mine.h5"))
+    value, row = weights_after_init(folder)
+    assert value == "mine.h5" and "the file in weights/ that fits mobilenet_v2 1.0" in row
+
+    given = write_weights(tmp_path / "given.h5")
+    monkeypatch.setenv("LANDUSE_WEIGHTS", str(given))
+    value, row = weights_after_init(folder)
+    assert value == str(given) and "named by LANDUSE_WEIGHTS" in row
+    assert weights_after_init(folder, "imagenet")[0] == "imagenet"
+
+
+def test_relative_paths_of_weights_are_understood(fresh: Path, tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "images")
+    write_weights(Path("weights/mine.h5"))
+    outside = write_weights(tmp_path / "outside.h5")
+    assert weights_after_init(folder, "weights/mine.h5")[0] == "mine.h5"
+    assert Path(weights_after_init(folder, "../outside.h5")[0]).samefile(outside)
+
+
+def test_several_files_that_fit_are_asked_for_or_named(fresh: Path, tmp_path: Path) -> None:
+    folder, asked = make_images(tmp_path / "images"), []
+    write_weights(Path("weights/a.h5"))
+    write_weights(Path("weights/b.h5"))
+    with pytest.raises(LanduseError, match=r"2 files in weights/ fit: name one, as in --weights a.h5"):
+        init(str(folder), None, None, force=False)
+
+    def ask(question: str, default: str) -> str:
+        asked.append((question, default))
+        return "b.h5"
+
+    value, row = weights_after_init(folder, ask=ask)
+    assert value == "b.h5" and "as chosen" in row and asked == [("Which weights: a.h5, b.h5, or imagenet", "a.h5")]
+
+
+def test_without_weights_a_terminal_is_asked_and_a_wrong_answer_refused(fresh: Path, tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "images")
+    before = PARAMS.read_bytes()
+    with pytest.raises(LanduseError, match=r"none.h5: weights/none.h5 does not exist"):
+        init(str(folder), None, None, force=False, ask=lambda question, default: "none.h5")
+    assert PARAMS.read_bytes() == before
+    assert weights_after_init(folder, ask=lambda question, default: default)[0] == "imagenet"
+
+
+def test_the_command_asks_nothing_where_no_terminal_is(fresh: Path, tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "images")
+    done = CliRunner().invoke(app, ["init", str(folder)], input="other.h5\n")
+    assert done.exit_code == 0 and "Which weights" not in done.output and load_params().extract.weights == "imagenet"
+
+
+def test_a_variable_with_weights_of_nothing_is_refused(fresh: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LANDUSE_WEIGHTS", "/nowhere.h5")
+    with pytest.raises(LanduseError, match="LANDUSE_WEIGHTS=/nowhere.h5: /nowhere.h5 does not exist"):
+        init("nowhere", None, None, force=False)
 
 
 def test_a_source_that_does_not_exist_is_named(fresh: Path) -> None:
@@ -169,13 +413,19 @@ def test_odd_sizes_and_modes_are_taken_as_they_are(fresh: Path, tmp_path: Path) 
     assert params.extract.image_size == 224
 
 
-@pytest.mark.parametrize("images", [5, 20, 100, 10_000])
+@pytest.mark.parametrize("images", [5, 20, 100, 10_000, 100_000])
 def test_the_gate_is_wider_where_there_are_fewer_held_out_images(images: int) -> None:
     found = Survey()
     for label in "ab":
         found.classes[label] = images
     found.sizes[(256, 256)] = found.modes["RGB"] = 2 * images
-    values = {choice.key: choice.value for choice in choose(found, "x", "x", "none") if choice.section == "promote"}
-    expected = {5: (0.45, 0.85), 20: (0.23, 0.45), 100: (0.1, 0.2), 10_000: (0.01, 0.05)}[images]
+    values = {
+        choice.key: choice.value
+        for choice in choose(found, "x", "x", Weights("none", ""))
+        if choice.section == "promote"
+    }
+    split = {choice.value for choice in choose(found, "x", "x", Weights("none", "")) if choice.section == "split"}
+    assert split == {{10_000: 0.1, 100_000: 0.05}.get(images, 0.2)}
+    expected = {100_000: (0.01, 0.05), 5: (0.45, 0.85), 20: (0.23, 0.45), 100: (0.1, 0.2), 10_000: (0.01, 0.05)}[images]
     assert (values["margin"], values["max_class_fall"]) == pytest.approx(expected, abs=0.02)
     assert 0 < values["min_images"] <= 0.4 * images

@@ -101,13 +101,19 @@ def ingest(arrival: Arrival = None) -> None:
 def init(
     source: Annotated[str, typer.Argument(metavar="FOLDER|ARCHIVE", help="Your images, as <class>/<image>.")],
     name: Annotated[str | None, typer.Option(help="Of the model in the registry; default: that of the folder.")] = None,
-    weights: Annotated[str, typer.Option(help="imagenet, a file in weights/, or an absolute path.")] = "imagenet",
+    weights: Annotated[
+        str | None, typer.Option(help="imagenet, or a file of weights; default: what this machine has, or it asks.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a params.yaml that was edited.")] = False,
 ) -> None:
     """Look at your images, and write a params.yaml that fits them."""
     from landuse.init import init
 
-    echo(init(source, name, weights, force))
+    def ask(question: str, default: str) -> str:
+        answer: str = typer.prompt(question, default=default)
+        return answer
+
+    echo(init(source, name, weights, force, ask if sys.stdin.isatty() else None))
 
 
 @contextmanager
@@ -226,7 +232,7 @@ def promote(
 def thresholds(
     write: Annotated[bool, typer.Option("--apply", help="Write them into params.yaml.")] = False,
 ) -> None:
-    """Propose limits for the gate from the version that was judged last, and show why."""
+    """Propose limits and families for the gate from the version that was judged last, and show why."""
     params = load_params()
     from landuse.params.editor import apply
     from landuse.thresholds import thresholds

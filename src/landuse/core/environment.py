@@ -42,7 +42,8 @@ VARIABLES = (
         "ports of the servers (`LANDUSE_PREFECT_PORT`, `LANDUSE_MLFLOW_PORT`), the Prefect server of a team "
         "(`LANDUSE_PREFECT_API_URL`) and its login (`LANDUSE_PREFECT_API_AUTH_STRING`), the password of a team's "
         "MLflow server (`LANDUSE_MLFLOW_PASSWORD`), the root of `serve` (`LANDUSE_ROOT`), real images and weights of "
-        "tests and benchmarks (`LANDUSE_SOURCE`, `LANDUSE_WEIGHTS`); `.env.example` names those of containers",
+        "tests and benchmarks (`LANDUSE_SOURCE`, `LANDUSE_WEIGHTS`), the latter also for `landuse init`; "
+        "`.env.example` names those of containers",
     ),
     Row(
         "Python", (*PYTHON_STARTUP, UTF8), FIXED,
@@ -162,6 +163,7 @@ VARIABLES = (
 )  # fmt: skip
 FILES = (
     Row("Keras", ("~/.keras/keras.json",), FIXED, "not read"),
+    Row("Keras", ("~/.keras/models",), OBEYED, "by `landuse init`, which takes weights from there, and says so"),
     Row("Matplotlib", ("matplotlibrc", "*.mplstyle"), FIXED, "figures have a style of their own"),
     Row("Prefect", ("~/.prefect", "profiles.toml"), FIXED, "not read"),
     Row(

@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -31,6 +31,8 @@ DAMAGE_ERRORS = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
     *(EOFError, ValueError, OverflowError, RecursionError),
 )
+
+Check = Callable[[Iterator[Member]], Iterator[Member]]  # yields the members, or raises Refused
 
 
 @contextmanager
@@ -69,15 +71,16 @@ def shorten_name(path: str | bytes) -> str:
     return f"{max(Path(os.fsdecode(path)).parts, key=len)[:60]}…"
 
 
-def unpack_archive(archive: Path, name: str, target: Path) -> int:
+def unpack_archive(archive: Path, name: str, target: Path, check: Check | None = None) -> int:
     """Extract the images of a zip or tar archive to target/<class>/<image>; return the number of other files.
 
-    Raises Refused if the archive is damaged, malicious, of another kind or without images; target may then be
-    partially filled.
+    Raises Refused if the archive is damaged, malicious, of another kind or without images, or a further check of its
+    members raises it; target may then be partially filled.
     """
     limit = UNPACKED_BYTES + UNPACKED_RATIO * archive.stat().st_size
     with one_line_errors(name):
-        return write_images(within_limits(archive_members(archive, name, target), limit, name), name, target)
+        members = within_limits(archive_members(archive, name, target), limit, name)
+        return write_images(check(members) if check else members, name, target)
 
 
 def copy_folder(folder: Path, name: str, target: Path) -> int:

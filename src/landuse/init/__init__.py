@@ -8,39 +8,61 @@ from unicodedata import normalize
 from landuse.core.errors import LanduseError, Refused
 from landuse.core.files import write_atomically
 from landuse.core.paths import PARAMS, RUN
-from landuse.init.choices import Choice, choose
-from landuse.init.survey import survey
-from landuse.ml.weights import describe_misfit
+from landuse.init.choices import Choice, choose, input_side
+from landuse.init.survey import Survey, survey
+from landuse.init.weights import Ask, find_weights, named_weights
 from landuse.params import load_params
 from landuse.params.editor import replace_all, to_yaml
 
-BACKBONE = "mobilenet_v2"  # of the template
 SHOWN = 34  # characters of a value
 TEMPLATE, UNTOUCHED = Path("presets/ucmerced.yaml"), Path("presets/sample.yaml")
 NEXT = "next: make run trains and judges a first model; then landuse thresholds proposes limits for the gate from it"
 
 
-def init(source: str, name: str | None, weights: str, force: bool) -> str:
+def init(source: str, name: str | None, weights: str | None, force: bool, ask: Ask | None = None) -> str:
     """Survey images, write `params.yaml` with values that fit them, and return a table of the choices.
 
-    Raises LanduseError if there are edited params already, unless forced, or the weights do not exist, and Refused if
-    the images cannot be learned from.
+    `ask` asks the user which weights to take if there is nothing to choose them by. Raises LanduseError if there are
+    edited params already, unless forced, or the weights do not exist, and Refused if the images cannot be learned from.
     """
     refuse_edited(force)
-    if misfit := describe_misfit(weights, BACKBONE):
-        raise LanduseError(f"--weights {weights}: {misfit}")
+    named = named_weights(weights)
     path = Path(source).expanduser()
-    choices = choose(survey(path), source, name or model_name(path), weights)
-    text = with_title(replace_all(TEMPLATE.read_text(encoding="utf-8"), changes(choices)), path)
+    found = survey(path)
+    named = named or find_weights(input_side(found), ask)
+    choices = choose(found, source, name or model_name(path), named)
+    text = with_title(replace_all(TEMPLATE.read_text(encoding="utf-8"), changes(choices)), path, found)
     refuse_invalid(text)
+    earlier = describe_runs()
     write_atomically(PARAMS, text)
-    return "\n".join([*map(describe, choices), "", f"{PARAMS} is written; {NEXT}"])
+    return "\n".join(
+        [*map(describe, choices), *describe_resolution(found), "", *earlier, f"{PARAMS} is written; {NEXT}"]
+    )
 
 
-def with_title(text: str, path: Path) -> str:
+def with_title(text: str, path: Path, found: Survey) -> str:
     """Replace the first line of the params file, a comment on the preset, by one on the images."""
     title = f"# Images of {path.resolve().name}, the last blocks of the network fine-tuned; written by landuse init."
-    return title + text[text.index("\n") :]
+    told = [f"# Ground resolution: {value} a pixel ({why})." for value, why in resolution_of(found)]
+    return "\n".join([title, *told]) + text[text.index("\n") :]
+
+
+def resolution_of(found: Survey) -> list[tuple[str, str]]:
+    """Return the usual ground resolution, and how many images tell it; empty if none does."""
+    told, kinds = found.resolutions.total(), len(found.resolutions)
+    others = f"; {kinds - 1:,} other{'s' if kinds > 2 else ''} occur{'' if kinds > 2 else 's'}" if kinds > 1 else ""
+    why = f"{told:,} of {found.images:,} images tell one{others}"
+    return [(value, why) for value, _ in found.resolutions.most_common(1)]
+
+
+def describe_resolution(found: Survey) -> list[str]:
+    """Format the ground resolution as a row of the table; empty if the files do not tell it."""
+    return [row("ground resolution", f"{value} a pixel", why) for value, why in resolution_of(found)]
+
+
+def describe_runs() -> list[str]:
+    """Say what becomes of the runs and images of this project, if there are runs."""
+    return ["this project has runs: they and their versions stay, and ingest replaces data/"] if RUN.exists() else []
 
 
 def refuse_edited(force: bool) -> None:
@@ -83,4 +105,9 @@ def describe(choice: Choice) -> str:
     """Format a choice as a row of the table."""
     value = " ".join(to_yaml(choice.value).split())
     shown = value if len(value) <= SHOWN else f"{value[: SHOWN - 1]}…"
-    return f"{choice.section + '.' + choice.key:<30} {shown:<{SHOWN}} {choice.why}"
+    return row(f"{choice.section}.{choice.key}", shown, choice.why)
+
+
+def row(name: str, value: str, why: str) -> str:
+    """Format a row of the table."""
+    return f"{name:<30} {value:<{SHOWN}} {why}"
