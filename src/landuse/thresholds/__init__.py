@@ -1,13 +1,16 @@
-"""Thresholds: propose limits of the gate from what the version judged last reached, and how uncertain that is."""
+"""Thresholds: propose limits and families for the gate from the version judged last, and how uncertain that is."""
 
 from math import ceil, floor, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from landuse.core.errors import LanduseError
 from landuse.core.files import read_record, read_table
 from landuse.core.paths import BLESSING, METRICS, PER_CLASS, REGISTRATION
 from landuse.gate.blessing import Blessing
 from landuse.params import PromoteParams
+from landuse.params.editor import to_yaml
+from landuse.project import lineage
+from landuse.thresholds.families import ALIKE, Family, propose_families
 
 ERRORS = 2.5  # standard errors between what was measured and the limit
 DISAGREEMENT = 0.1  # share of images whose answer a small change of the image usually turns
@@ -15,19 +18,23 @@ SLOWER, LARGER = 3, 1.5  # other machines are slower, and other backbones larger
 
 
 class Proposal(NamedTuple):
-    """A limit of the gate: its key in `promote`, its present and its proposed value, and why."""
+    """A value of the gate: its key in `promote`, its present and its proposed value, and why."""
 
     key: str
-    now: float
-    proposed: float
+    now: Any
+    proposed: Any
     why: str
 
     def __str__(self) -> str:
-        return f"promote.{self.key:<24} {self.now:<8g} -> {self.proposed:<8g} {self.why}"
+        now, proposed = (f"{each:g}" if isinstance(each, int | float) else to_yaml(each) for each in self[1:3])
+        return f"promote.{self.key:<24} {now:<8} -> {proposed:<8} {self.why}"
 
 
 def thresholds(params: PromoteParams) -> list[Proposal]:
-    """Return a proposal for each absolute limit. Raises LanduseError if there are no figures of a judged one."""
+    """Return a proposal for each absolute limit, and for families unless some are named.
+
+    Raises LanduseError if there are no figures of a judged version.
+    """
     if not BLESSING.exists():
         raise LanduseError(f"{BLESSING} is not there yet: landuse promote judges a version, whatever comes out")
     blessing = Blessing.from_dict(read_record(BLESSING))
@@ -57,9 +64,31 @@ def thresholds(params: PromoteParams) -> list[Proposal]:
         ),
         "max_size_mb": (ceil(LARGER * measured["size_mb"]), f"{LARGER} times {measured['size_mb']:.1f} MB"),
     }
-    if slices := worst_slice(blessing):
-        proposals["min_slice_accuracy"] = lowest(*slices)
-    return [Proposal(key, getattr(params, key), value, why) for key, (value, why) in proposals.items()]
+    families, proposal = ([], []) if params.families else families_of(blessing, params)
+    slices = [
+        *judged_slices(blessing, params.min_slice_images),
+        *((family.accuracy, family.images) for family in families),
+    ]
+    if slices:
+        proposals["min_slice_accuracy"] = min(lowest(*each) for each in slices)
+    return [Proposal(key, getattr(params, key), value, why) for key, (value, why) in proposals.items()] + proposal
+
+
+def families_of(blessing: Blessing, params: PromoteParams) -> tuple[list[Family], list[Proposal]]:
+    """Return the families that the model shows, and the proposal to name them.
+
+    Raises LanduseError if data/ is another version than the one that the model was judged on.
+    """
+    current = lineage.data_record()["md5"]
+    if current != blessing.data:
+        raise LanduseError(
+            f"{blessing.model} version {blessing.version} was judged on version {blessing.data} of data/, which is "
+            f"{current} now: dvc repro, then landuse promote"
+        )
+    families, where = propose_families(params.min_slice_images)
+    found = ", ".join(map(str, families)) or "no two classes"
+    why = f"given to each other by the model, on {where}, {ALIKE:.0%} at least: {found}"
+    return families, [Proposal("families", [], [family.labels for family in families], why)]
 
 
 def refuse_other_version(blessing: Blessing) -> None:
@@ -72,15 +101,10 @@ def refuse_other_version(blessing: Blessing) -> None:
         )
 
 
-def worst_slice(blessing: Blessing) -> tuple[float, int] | None:
-    """Return accuracy and images of the slice with the lowest limit to expect; None if no slice was judged."""
-    slices = [
-        (figures["accuracy"], int(figures["images"]))
-        for check in blessing.checks
-        if check.name.startswith("slice_") and check.judged
-        for figures in check.detail.values()
-    ]
-    return min(slices, key=lambda pair: lowest(*pair)[0], default=None)
+def judged_slices(blessing: Blessing, fewest: int) -> list[tuple[float, int]]:
+    """Return accuracy and images of the slices that have at least so many images, the only ones that are judged."""
+    figures = (each for check in blessing.checks if check.name.startswith("slice_") for each in check.detail.values())
+    return [(each["accuracy"], int(each["images"])) for each in figures if each["images"] >= fewest]
 
 
 def lowest(share: float, images: int) -> tuple[float, str]:
