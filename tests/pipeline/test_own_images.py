@@ -32,7 +32,7 @@ def test_a_folder_of_images_becomes_a_judged_model_and_shuffled_labels_are_refus
     untouched: Workspace, tmp_path: Path
 ) -> None:
     images, work = draw_images(tmp_path / "Own images"), fresh_project(untouched, tmp_path / "project")
-    printed = work.ok("landuse", "init", str(images), "--name", "own")
+    printed = work.ok("landuse", "init", str(images), "--name", "own", LANDUSE_WEIGHTS="")
     assert "the file in weights/ that fits mobilenet_v2 1.0\n" in printed and WEIGHTS in printed
     assert "params.yaml is written; next: make run trains and judges a first model" in printed
 
