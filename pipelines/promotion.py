@@ -8,6 +8,7 @@ from prefect.states import Completed
 from landuse.core.errors import Refused
 from landuse.core.files import read_record
 from landuse.core.paths import BLESSING
+from landuse.gate.blessing import Blessing
 from pipelines.steps.artifacts import describe_verdict, show_verdict
 from pipelines.steps.commands import CommandFailed, flow_lock, run, with_retries
 from pipelines.steps.notifications import notify, notify_failure
@@ -44,7 +45,8 @@ def promote(version: str | None, force: bool, reason: str | None, dry_run: bool)
 
 
 def notify_verdict(blessing: dict[str, Any]) -> None:
-    """Notify of a promotion or a refusal."""
+    """Notify of a promotion or a refusal, and of how the data differs from the champion's."""
     if blessing["promoted"] or blessing["verdict"] == "refused":
         subject, _, why = describe_verdict(blessing).partition(": ")
-        notify(subject, why)
+        change = Blessing.from_dict(blessing).detail("shrinkage").get("change")
+        notify(subject, f"{why}; data: {change}" if change and change not in why else why)

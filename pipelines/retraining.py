@@ -38,11 +38,11 @@ def retraining(source: Text | None = None, force: bool = False) -> State[str]:
     `source` replaces the newest arrival in inbox/ and `data.source`. `force` trains even if nothing is new.
     """
     with flow_lock():
-        before = data_version()
+        earlier = read_record(REGISTRATION) if REGISTRATION.exists() else None
         reason = with_retries(find_reason)(ingestion(source), force)
         rename_run(f"retrain-{short_data_version()}-{reason or 'nothing-new'}")
         if reason is None:
             return Completed(name="NothingNew", message="Nothing new to learn from")
         outcomes = training()
         blessing = promotion(version=read_record(REGISTRATION)["version"], dry_run=not load_params().promote.automatic)
-        return Completed(message=with_retries(show_summary)(reason, before, outcomes, blessing))
+        return Completed(message=with_retries(show_summary)(reason, earlier, outcomes, blessing))

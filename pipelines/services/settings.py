@@ -23,6 +23,7 @@ DEFAULTS = {
     "client.custom_headers": "{}",  # one of them could replace the login
     "client.max_retries": "5",
     "cloud.api_url": "none",  # a server whose address begins like this one counts as Prefect's cloud
+    "deployments.clear_schedules_on_empty": "true",  # `schedules: []` means none
     "flows.default_retries": "0",
     "logging.level": "INFO",
     "logging.to_api.enabled": "true",
@@ -48,6 +49,8 @@ DEFAULTS = {
     "server.ui.api_url": "/api",  # relative, so that it also works through a tunnel
     "server.ui.enabled": "true",
     "server.ui.serve_base": "/",
+    "server.ui.show_promotional_content": "false",
+    "server.ui.v2_enabled": "true",
     "server.worker_channel.cleanup_queue_storage": "prefect.server.worker_communication.cleanup_queue.memory",
     "tasks.default_retries": "0",
     "tasks.refresh_cache": "false",

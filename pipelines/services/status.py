@@ -14,6 +14,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from landuse.core.errors import printable
 from pipelines.services.client import prefect_client
+from pipelines.services.schedules import describe_outdated
 
 MAX_RUNS = 5  # per line group
 PLAN_SECONDS = 30
@@ -21,18 +22,23 @@ NO_SUBFLOW = FlowRunFilterParentTaskRunId(is_null_=True)
 
 
 def overview() -> str:
-    """Return one line per run: waiting ones, the next scheduled one, active ones, and the last that ended."""
+    """Return one line per run: waiting ones, the next scheduled one, active ones, and the last that ended.
+
+    Schedules of `prefect.yaml` that the server does not have are told, too.
+    """
     with prefect_client() as client:
         scheduled = read_runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
         active_states = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
         active = read_runs(client, active_states, FlowRunSort.START_TIME_ASC)
         final_states = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
         ended = read_runs(client, final_states, FlowRunSort.END_TIME_DESC, NO_SUBFLOW)
+        outdated = describe_outdated(client.read_deployments())
     due = [run for run in scheduled if run.state_name == "Scheduled"]
     lines = [
         *(f"waits      {run.name}: {run.state_name}" for run in scheduled if run.state_name != "Scheduled"),
         *(f"next       {run.expected_start_time:%Y-%m-%d %H:%M} UTC" for run in due[:1]),
         *(f"now        {run.name}: {run.state_name}" for run in active),
+        *(f"schedule   {line}" for line in outdated),
         *(f"ended      {run.end_time:%Y-%m-%d %H:%M} UTC  {run.name}: {describe_state(run)}" for run in ended),
     ]
     return "\n".join(map(printable, lines)) or "nothing    ran or is scheduled so far"

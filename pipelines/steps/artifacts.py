@@ -24,6 +24,7 @@ from landuse.gate.blessing import Blessing
 from landuse.info import describe_metrics
 from landuse.project.lineage import data_record
 from landuse.registry.version_record import get_run, read_metrics
+from pipelines.steps.data_change import describe_data_change, read_data_set, read_earlier
 from pipelines.steps.pending import REASONS
 
 PROGRESS = re.compile(r"^(extract|evaluate|epoch)\s+(\d+)/(\d+)")
@@ -128,26 +129,38 @@ def describe_verdict(blessing: dict[str, Any]) -> str:
 
 
 @task(task_run_name="sum up")
-def show_summary(reason: str, before: str | None, outcomes: dict[str, str], blessing: dict[str, Any]) -> str:
-    """Create the summary page of a retraining (data, changes, metrics, verdict, links); return the verdict."""
-    data, verdict = data_record(), describe_verdict(blessing)
+def show_summary(
+    reason: str, earlier: dict[str, Any] | None, outcomes: dict[str, str], blessing: dict[str, Any]
+) -> str:
+    """Create the summary page of a retraining: what changed, how good it is, the verdict, links; hashes come last.
+
+    Returns the page in one line. `earlier` is the registration of the training before, or None if there was none.
+    """
+    with tracking.store():
+        now = read_data_set(blessing["model"], blessing["version"])
+        before = read_earlier(earlier) if earlier else None
+    change, details = describe_data_change(now, before, is_first=earlier is None)
     how_good, pages = metrics_and_links(blessing["model"], blessing["version"])
     ran = [name for name, state in outcomes.items() if state != "Cached"]
     cached = [name for name, state in outcomes.items() if state == "Cached"]
-    source = f"{data.get('images', '?')} images in {data.get('classes', '?')} classes, from {data.get('source', '?')}"
     answers = {
-        "What data": f"`{data['md5']}`: {source}",
-        "What changed": f"{REASONS[reason]}; the data set was {'`' + before + '`' if before else 'none'} before",
+        "What data": f"{now.size}, from {data_record().get('source', '?')}",
+        "Why it ran": REASONS[reason],
         "What ran": f"{', '.join(ran) or 'nothing'}; unchanged: {', '.join(cached) or 'nothing'}",
         "How good": how_good,
         "Promoted": "yes" if blessing["promoted"] else "no",
         "Where to look": ", ".join(pages),
+        "Data version": f"`{now.md5}`" + (f", before `{before.md5}`" if before else ""),
     }
     rows = "\n".join(f"| **{question}** | {cell(answer)} |" for question, answer in answers.items())
-    what, _, why = verdict.partition(": ")  # the reasons go below the table, whose cells do not wrap
-    page = f"# {what}\n\n| | |\n|---|---|\n{rows}\n\n**Why**: {cell(why)}\n"
-    create_markdown_artifact(page, key="retraining", description=verdict)
-    return verdict
+    what, _, why = describe_verdict(blessing).partition(": ")
+    changed = "; ".join(
+        filter(None, (change, details))
+    )  # like the reasons outside of the table, whose cells are narrow
+    page = f"# {what}\n\n**What changed**: {cell(changed)}\n\n| | |\n|---|---|\n{rows}\n\n**Why**: {cell(why)}\n"
+    summary = f"{what}: {change}; {why}"
+    create_markdown_artifact(page, key="retraining", description=summary)
+    return summary
 
 
 def cell(text: str) -> str:

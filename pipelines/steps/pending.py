@@ -13,11 +13,11 @@ from landuse.tracking.names import facts_of
 from pipelines.steps.commands import CommandFailed, retry_while_busy, run
 
 REASONS = {
-    "new-data": "the images",
-    "changed": "params or code, or an earlier run was stopped",
-    "unregistered": "the registry, which lost the version that was registered last",
-    "unjudged": "nothing, but the last version is still to be judged or promoted",
-    "forced": "nothing, it was asked for",
+    "new-data": "the images are new",
+    "changed": "params or code changed, or an earlier run was stopped",
+    "unregistered": "the registry lost the version that was registered last",
+    "unjudged": "the last version was still to be judged or promoted",
+    "forced": "it was asked for",
 }
 
 

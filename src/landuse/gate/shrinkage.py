@@ -16,8 +16,9 @@ def check_shrinkage(version: ModelVersion, champion: ModelVersion, params: Promo
     now, before = (read_splits(each)["label"].value_counts() for each in (version, champion))
     lost_classes = sorted({*before.index} - {*now.index})
     share = 1.0 if lost_classes else max(0.0, 1 - float(now.sum()) / float(before.sum()))
-    sentence = f"{describe_change(now, before)}; images may be fewer by {params.max_shrinkage:.1%}"
-    counts = {"this": int(now.sum()), "champion": int(before.sum()), "lost_classes": lost_classes}
+    change = describe_change(now, before)
+    sentence = f"{change}; images may be fewer by {params.max_shrinkage:.1%}"
+    counts = {"this": int(now.sum()), "champion": int(before.sum()), "lost_classes": lost_classes, "change": change}
     return Check.at_most("shrinkage", share, params.max_shrinkage, sentence, counts)
 
 
@@ -25,8 +26,14 @@ def describe_change(now: "pd.Series[int]", before: "pd.Series[int]") -> str:
     """Tell how many images and which classes a data set has more or less, from its images by class."""
     change, total = int(now.sum()) - int(before.sum()), f"the {int(before.sum()):,} images of the champion's data"
     amount = f"{abs(change):,} {'more' if change > 0 else 'fewer'} than" if change else "as many images as"
-    parts = [f"{amount} {total}"]
-    for word, classes in (("gone", {*before.index} - {*now.index}), ("new", {*now.index} - {*before.index})):
-        if classes:
-            parts.append(f"{'class' if len(classes) == 1 else 'classes'} {', '.join(sorted(classes))} {word}")
-    return ", ".join(parts)
+    return ", ".join([f"{amount} {total}", *describe_classes(now, before)])
+
+
+def describe_classes(now: "pd.Series[int]", before: "pd.Series[int]") -> list[str]:
+    """Tell which classes are gone and which are new, from images by class; empty if they are the same."""
+    changes = (("gone", {*before.index} - {*now.index}), ("new", {*now.index} - {*before.index}))
+    return [
+        f"{'class' if len(classes) == 1 else 'classes'} {', '.join(sorted(classes))} {word}"
+        for word, classes in changes
+        if classes
+    ]
