@@ -8,35 +8,28 @@ Needs `chromium` on the path and a completed retraining.
 import json
 import os
 import re
-import subprocess
 import sys
-from base64 import b64decode
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from time import sleep
-from typing import Any
-from urllib.request import urlopen
+from shutil import which
 
 from PIL import Image
-from websockets.sync.client import ClientConnection, connect
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
-from landuse.core.auth import authorization_header, login
+from landuse.core.auth import login
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "images"
+SIZE = {"width": 1400, "height": 957}
 LOADING_SECONDS = 12
 COLORS = 64
-BROWSER = ("chromium", "--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1400,1100")
 CLICK = """{
     const names = (e) => [e.innerText?.trim(), e.ariaLabel, e.placeholder]
     const element = [...document.querySelectorAll("*")].findLast(e => names(e).includes(%s))
     element.placeholder && element.focus()
     element.click()
 }"""
-HIDE_TOOL_BARS = "document.head.insertAdjacentHTML('beforeend', '<style>.modebar { display: none !important }</style>')"
+HIDE_TOOL_BARS = ".modebar { display: none !important }"
 
 
 def last_retraining() -> tuple[str, str, str]:
@@ -49,48 +42,31 @@ def last_retraining() -> tuple[str, str, str]:
     return str(page.flow_run_id), str(page.id), re.search(r"\[MLflow run\]\((\S+)\)", page.data)[1]
 
 
-@contextmanager
-def browser(url: str) -> Iterator[ClientConnection]:
-    """Open a page in a headless browser; yields a connection that speaks the DevTools protocol."""
-    with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [*BROWSER, f"--user-data-dir={profile}", "--remote-debugging-port=0", "--remote-allow-origins=*"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            try:
-                port = next(match[1] for line in process.stderr if (match := re.search(r"ws://127.0.0.1:(\d+)/", line)))
-                targets = json.load(urlopen(f"http://127.0.0.1:{port}/json"))
-                page = next(target for target in targets if target["type"] == "page")
-                with connect(page["webSocketDebuggerUrl"], max_size=None) as socket:
-                    send_command(socket, "Network.enable")
-                    send_command(
-                        socket, "Network.setExtraHTTPHeaders", headers={"Authorization": authorization_header(login())}
-                    )
-                    send_command(socket, "Page.navigate", url=url)
-                    sleep(LOADING_SECONDS)
-                    yield socket
-            finally:
-                process.terminate()
+def sign_in(page: Page, address: str) -> None:
+    """Log in to Prefect's UI, which opens in its default look."""
+    page.goto(address)
+    page.locator("input[type=password]").fill(login())
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/dashboard*")
 
 
-def send_command(socket: ClientConnection, method: str, **parameters: Any) -> dict[str, Any]:
-    """Send a DevTools command; returns its result."""
-    socket.send(json.dumps({"id": 1, "method": method, "params": parameters}))
-    while (reply := json.loads(socket.recv(timeout=60))).get("id") != 1:
-        pass
-    return reply["result"]
-
-
-def take_screenshot(url: str, picture: Path, clicks: tuple[str, ...], typed: str = "") -> None:
+def take_screenshot(
+    context: BrowserContext, url: str, picture: Path, clicks: tuple[str, ...] = (), typed: str = ""
+) -> None:
     """Load a page, click on the named elements, type, wait, and save a screenshot."""
-    with browser(url) as socket:
-        for name in clicks:
-            send_command(socket, "Runtime.evaluate", expression=CLICK % json.dumps(name))
-            sleep(1)
-        send_command(socket, "Input.insertText", text=typed)
-        send_command(socket, "Runtime.evaluate", expression=HIDE_TOOL_BARS)
-        sleep(LOADING_SECONDS)
-        screenshot = Image.open(BytesIO(b64decode(send_command(socket, "Page.captureScreenshot")["data"])))
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_timeout(1000 * LOADING_SECONDS)
+    for name in clicks:
+        page.evaluate(CLICK % json.dumps(name))
+        page.wait_for_timeout(1000)
+    page.keyboard.insert_text(typed)
+    page.add_style_tag(content=HIDE_TOOL_BARS)
+    page.wait_for_timeout(1000 * LOADING_SECONDS)
+    screenshot = Image.open(BytesIO(page.screenshot()))
     screenshot.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(picture, optimize=True)
     print(f"{picture.relative_to(ROOT)}  {picture.stat().st_size // 1024} KB  {url}")
+    page.close()
 
 
 def main() -> None:
@@ -99,10 +75,18 @@ def main() -> None:
 
     os.environ.update(environment())
     run, page, mlflow_run = last_retraining()
-    take_screenshot(f"{prefect_server().address}/runs/flow-run/{run}", PICTURES / "prefect.png", ("Subflow Runs",))
-    take_screenshot(f"{prefect_server().address}/artifacts/artifact/{page}", PICTURES / "retraining.png", ())
-    steps = ("Close", "Toggle sidebar", "Search metric charts")
-    take_screenshot(f"{mlflow_run}/model-metrics", PICTURES / "mlflow.png", steps, typed="loss|accuracy")
+    ui = os.environ["PREFECT_UI_URL"]
+    user, _, password = login().partition(":")
+    with sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=which("chromium"), args=["--no-sandbox"])
+        prefect = browser.new_context(viewport=SIZE, color_scheme="dark")
+        sign_in(prefect.new_page(), prefect_server().address)
+        take_screenshot(prefect, f"{ui}/runs/flow-run/{run}?tab=SubflowRuns", PICTURES / "prefect.png")
+        take_screenshot(prefect, f"{ui}/artifacts/artifact/{page}", PICTURES / "retraining.png")
+        mlflow = browser.new_context(viewport=SIZE, http_credentials={"username": user, "password": password})
+        steps = ("Close", "Toggle sidebar", "Search metric charts")
+        take_screenshot(mlflow, f"{mlflow_run}/model-metrics", PICTURES / "mlflow.png", steps, typed="loss|accuracy")
+        browser.close()
 
 
 if __name__ == "__main__":

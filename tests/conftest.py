@@ -19,7 +19,7 @@ from landuse.core.environment import PYTHON_STARTUP, sanitize_environment
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-ON_FRESH = ("test_fresh.py", "test_guarded.py")  # on the same servers
+ON_FRESH = ("test_fresh.py", "test_guarded.py", "test_prefect_pages.py")  # on the same servers
 USER_VARIABLES = (
     *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),  # they would treat a pipe as a terminal
     *PYTHON_STARTUP,  # these would restart the tests

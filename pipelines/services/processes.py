@@ -143,7 +143,7 @@ def server_settings(with_server: bool) -> dict[str, str]:
     if team_server.is_named():
         return team_server.settings()
     if with_server:
-        return {"api.url": f"{prefect_server().address}/api", "ui_url": prefect_server().address}
+        return {"api.url": f"{prefect_server().address}/api", "ui_url": f"{prefect_server().address}/v2"}
     # Ctrl-C ends the temporary server too: do not wait for it.
     return {"server.ephemeral.startup_timeout_seconds": str(START_SECONDS), "client.max_retries": "1"}
 

@@ -220,25 +220,32 @@ def version(trained_copy: Path) -> ModelVersion:
 def page(version: ModelVersion, created: Created) -> Callable[..., str]:
     """Function that turns a blessing into the summary page of a retraining."""
 
-    def content(verdict: dict[str, Any], reason: str = "new-data", before: str | None = "f" * 32) -> str:
+    def content(verdict: dict[str, Any], earlier: str | None = "1") -> str:
         verdict |= {"version": str(version.version)}
-        assert show_summary.fn(reason, before, OUTCOMES, verdict) == describe_verdict(verdict)
+        registration = earlier and {"model": "landuse", "version": earlier}
+        summary = show_summary.fn("new-data", registration, OUTCOMES, verdict)
+        what, _, why = describe_verdict(verdict).partition(": ")
+        assert summary.startswith(f"{what}: ") and summary.endswith(f"; {why}")
+        assert created["retraining"][1] == summary
         return created["retraining"][0]
 
     return content
 
 
 def test_the_page_summarizes_data_changes_metrics_and_verdict(page: Callable[..., str], version: ModelVersion) -> None:
-    lines = page(blessing(("accuracy",))).splitlines()
+    lines = page(blessing(("accuracy",)), earlier=str(version.version)).splitlines()
     assert lines[0] == f"# landuse version {version.version} stays challenger"
+    assert lines[2] == "**What changed**: no images changed; still 36 images in 3 classes, 12 each"
     answers = dict(line.strip("| ").split(" | ") for line in lines if line.startswith("| **"))
-    assert tiny.DATA_MD5 in answers["**What data**"] and "from tiny.zip" in answers["**What data**"]
-    assert answers["**What changed**"] == f"the images; the data set was `{'f' * 32}` before"
+    assert answers["**What data**"] == "36 images in 3 classes, 12 each, from tiny.zip"
+    assert answers["**Why it ran**"] == "the images are new"
     assert answers["**What ran**"] == "validate, extract, train; unchanged: split"
     assert answers["**How good**"] == describe_metrics(json.loads(METRICS.read_text()))
     assert answers["**Promoted**"] == "no"
-    assert lines[-1] == "**Why**: accuracy has its reason (promote.min_accuracy)"
     assert version.run_id in answers["**Where to look**"] and "make ui" in answers["**Where to look**"]
+    assert lines[-1] == "**Why**: accuracy has its reason (promote.min_accuracy)"
+    first, *others = [name for name, answer in answers.items() if tiny.DATA_MD5 in answer]
+    assert first == [*answers][-1] == "**Data version**" and not others
 
 
 def test_the_page_describes_the_judged_version_even_after_another_training(
@@ -251,9 +258,14 @@ def test_the_page_describes_the_judged_version_even_after_another_training(
 
 
 def test_the_page_works_for_the_first_champion_of_a_project(page: Callable[..., str], version: ModelVersion) -> None:
-    content = page(blessing(champion=None), before=None)
+    content = page(blessing(champion=None), earlier=None)
     assert f"# landuse version {version.version} is the champion\n" in content
-    assert "the data set was none before" in content and "| **Promoted** | yes |" in content
+    assert "**What changed**: the first data set; 36 images in 3 classes, 12 each\n" in content
+    assert "| **Promoted** | yes |" in content
+
+
+def test_the_page_works_if_the_registry_has_lost_the_version_before(page: Callable[..., str]) -> None:
+    assert "**What changed**: the data set before is not known any more; " in page(blessing(), earlier="99")
 
 
 def test_special_characters_do_not_break_the_table_of_the_page(page: Callable[..., str]) -> None:

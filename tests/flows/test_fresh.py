@@ -16,7 +16,7 @@ import yaml
 from fresh import SAVE_WEBHOOK_BLOCK, Fresh, archive, signed_in
 from mlflow import MlflowClient
 from waiting import wait_for
-from workspace import Workspace
+from workspace import NOT_YET, Workspace
 
 from landuse import sample
 from pipelines.steps.commands import BUSY
@@ -50,7 +50,16 @@ def test_a_second_up_changes_nothing(fresh: Fresh) -> None:
     assert fresh.env["LANDUSE_PREFECT_PORT"] in output and fresh.env["LANDUSE_MLFLOW_PORT"] in output
     assert [fresh.pid(service) for service in services] == pids
     assert len(fresh.api("/automations/filter", {})) == 2
-    assert "\nnext " in output
+    assert "\nnext " in output and "\nschedule " not in output
+
+
+@pytest.mark.slow
+def test_a_changed_schedule_is_told_until_it_is_taken_over(fresh: Fresh) -> None:
+    fresh.work.replace("prefect.yaml", NOT_YET, "30 2 1 1 *")
+    assert f"\nschedule   retraining has 30 2 1 1 * UTC in prefect.yaml and {NOT_YET} UTC" in fresh.pipelines("status")
+    assert "\nschedule " not in fresh.pipelines("up")
+    fresh.work.replace("prefect.yaml", "30 2 1 1 *", NOT_YET)
+    fresh.pipelines("up")
 
 
 def test_the_scheduled_run_ingests_trains_and_promotes_the_first_champion(fresh: Fresh, scheduled: dict) -> None:
@@ -95,7 +104,8 @@ def check_artifacts(fresh: Fresh, run: dict, before: str) -> None:
     """Check the summary page, the tables and that every progress reached 100 %."""
     artifacts = fresh.artifacts(run["id"])
     page = artifacts["retraining"][0]["data"]
-    for words in (version(fresh.work), before, "second.zip", "220 images", "held-out", "champion", fresh.store):
+    change = "**What changed**: 180 images fewer; each of 10 classes has 18 fewer\n"
+    for words in (change, version(fresh.work), before, "second.zip", "220 images", "held-out", "champion", fresh.store):
         assert words in page or words in str(artifacts["gate"]), words
     for kind in ("validation", "classes", "gate"):
         assert len(json.loads(artifacts[kind][0]["data"])) > 5, kind

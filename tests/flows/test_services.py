@@ -72,6 +72,8 @@ def test_the_environment_of_flows_and_services_names_this_machine_only(shell: No
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4200/api" and own["MLFLOW_TRACKING_URI"].endswith(":5000")
     sanitize_environment()
     assert own["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false" and environment()["DO_NOT_TRACK"] == "true"
+    assert own["PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT"] == "false"
+    assert own["PREFECT_SERVER_UI_V2_ENABLED"] == "true" and own["PREFECT_UI_URL"] == "http://127.0.0.1:4200/v2"
 
 
 def test_requests_to_this_machine_bypass_the_proxy_of_the_user(web: Service) -> None:
