@@ -7,6 +7,7 @@ from landuse import registry
 from landuse.core.errors import LanduseError, Unavailable
 from landuse.gate.shrinkage import describe_classes
 from landuse.registry.version_record import read_splits
+from landuse.tracking.names import facts_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,8 @@ class DataSet:
 def read_data_set(model: str, version: str) -> DataSet:
     """Read what a version was trained on. Raises LanduseError if the registry or its run no longer knows."""
     found = registry.get_version(model, version)
-    return DataSet(found.tags["data.md5"], read_splits(found)["label"].value_counts().sort_index())
+    counts = read_splits(found)["label"].value_counts().sort_index()
+    return DataSet(facts_of(found.tags).get("data.md5", "unknown"), counts)
 
 
 def read_earlier(registration: dict[str, str]) -> DataSet | None:
