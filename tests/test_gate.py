@@ -19,6 +19,7 @@ import tiny
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 from PIL import Image
+from records import set_facts
 
 from landuse import registry, sample, tracking
 from landuse.core import paths
@@ -121,7 +122,7 @@ def test_an_equal_model_of_the_same_data_stays_challenger(smoke_in_process: None
 
 def test_a_version_of_other_data_passes_as_not_worse(smoke_in_process: None) -> None:
     with tracking.store():
-        MlflowClient().set_model_version_tag(gallery.NAME, GOOD, "data.md5", "other data")
+        set_facts(gallery.NAME, GOOD, data_md5="other data")
     blessing = bless(gallery.register_twin(1).version, GOOD)
     assert (blessing.verdict, blessing.standing) == ("passed", "not worse than the champion")
     assert bless(gallery.register_twin(2).version, GOOD, requires="better").verdict == "refused"

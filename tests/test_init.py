@@ -90,6 +90,25 @@ def test_edited_params_are_replaced_by_force_only(fresh: Path, tmp_path: Path) -
     table = init(str(folder), "other", "imagenet", force=True)
     assert load_params().register.model == "other"
     assert "this project has runs: they and their versions stay, and ingest replaces data/" in table
+    assert "the params.yaml of before is kept as params.before.yaml" in table
+    assert Path("params.before.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a\nb", 'the "d', "\x1b[31mred", "<i>"])
+def test_names_that_validation_refuses_are_refused_at_once(fresh: Path, tmp_path: Path, name: str) -> None:
+    folder, before = make_images(tmp_path / "images"), PARAMS.read_bytes()
+    (folder / "field").rename(folder / name)
+    with pytest.raises(Refused, match="has <, >, a quote or an unprintable character: rename it"):
+        init(str(folder), None, "imagenet", force=False)
+    assert PARAMS.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a\nevil: 1", "\x1b[31m", "a\u0085b", "a\u202eb"])
+def test_a_folder_with_an_unprintable_name_is_refused_in_one_line(fresh: Path, tmp_path: Path, name: str) -> None:
+    folder = make_images(tmp_path / name)
+    with pytest.raises(Refused, match="has unprintable characters in its name: rename it") as refused:
+        init(str(folder), None, "imagenet", force=False)
+    assert str(refused.value).isprintable()
 
 
 def test_runs_of_the_sample_are_told_of_where_nothing_was_edited(fresh: Path, tmp_path: Path) -> None:

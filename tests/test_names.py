@@ -58,7 +58,7 @@ def test_people_see_few_tags_and_programs_read_all_of_them_from_runs_and_version
     )
 
 
-@pytest.mark.parametrize("record", ["", "{", "[1]", "null", '"text"', "7"])
+@pytest.mark.parametrize("record", ["", "{", "[1]", "null", '"text"', "7", "[" * 90_000, '{"git.dirty": null}'])
 def test_a_damaged_record_counts_as_empty(record: str) -> None:
     assert names.facts_of({names.RECORD: record, "accuracy": "0.9"}) == {} and names.is_dirty({names.RECORD: record})
 

@@ -36,7 +36,7 @@ def mlflow_ui(promoted: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def page(browser) -> Iterator:
-    """A new page; `foreign` are the addresses elsewhere that it asks for."""
+    """A new page of the browser."""
     page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
     page.set_default_timeout(LOADING_MS)
     yield page

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unicodedata import normalize
 
-from landuse.core.errors import LanduseError, Refused
+from landuse.core.errors import LanduseError, Refused, printable
 from landuse.core.files import write_atomically
 from landuse.core.paths import PARAMS, RUN
 from landuse.init.choices import Choice, choose, input_side
@@ -14,6 +14,7 @@ from landuse.init.weights import Ask, find_weights, named_weights
 from landuse.params import load_params
 from landuse.params.editor import replace_all, to_yaml
 
+KEPT = Path("params.before.yaml")
 SHOWN = 34  # characters of a value
 TEMPLATE, UNTOUCHED = Path("presets/ucmerced.yaml"), Path("presets/sample.yaml")
 NEXT = "next: make run trains and judges a first model; then landuse thresholds proposes limits for the gate from it"
@@ -26,6 +27,8 @@ def init(source: str, name: str | None, weights: str | None, force: bool, ask: A
     edited params already, unless forced, or the weights do not exist, and Refused if the images cannot be learned from.
     """
     refuse_edited(force)
+    if not source.isprintable():
+        raise Refused(f"{printable(source)} has unprintable characters in its name: rename it")
     named = named_weights(weights)
     path = Path(source).expanduser()
     found = survey(path)
@@ -33,16 +36,25 @@ def init(source: str, name: str | None, weights: str | None, force: bool, ask: A
     choices = choose(found, source, name or model_name(path), named)
     text = with_title(replace_all(TEMPLATE.read_text(encoding="utf-8"), changes(choices)), path, found)
     refuse_invalid(text)
-    earlier = describe_runs()
+    earlier = [*describe_runs(), *keep_earlier(text)]
     write_atomically(PARAMS, text)
     return "\n".join(
         [*map(describe, choices), *describe_resolution(found), "", *earlier, f"{PARAMS} is written; {NEXT}"]
     )
 
 
+def keep_earlier(text: str) -> list[str]:
+    """Keep a `params.yaml` that somebody edited beside the new one, and say so."""
+    if not PARAMS.exists() or PARAMS.read_bytes() in (UNTOUCHED.read_bytes(), text.encode()):
+        return []
+    write_atomically(KEPT, PARAMS.read_text(encoding="utf-8", errors="replace"))
+    return [f"the {PARAMS} of before is kept as {KEPT}"]
+
+
 def with_title(text: str, path: Path, found: Survey) -> str:
     """Replace the first line of the params file, a comment on the preset, by one on the images."""
-    title = f"# Images of {path.resolve().name}, the last blocks of the network fine-tuned; written by landuse init."
+    images = printable(path.resolve().name)
+    title = f"# Images of {images}, the last blocks of the network fine-tuned; written by landuse init."
     told = [f"# Ground resolution: {value} a pixel ({why})." for value, why in resolution_of(found)]
     return "\n".join([title, *told]) + text[text.index("\n") :]
 

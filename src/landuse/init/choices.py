@@ -14,6 +14,7 @@ SHARES = (0.05, 0.2)  # smallest and largest share of the images for validation,
 ENOUGH, ENOUGH_OF_CLASS = 2000, 20  # images in such a subset, beyond which more of them tell little more
 DISAGREEMENT = 0.1  # share of images on which two trained models usually disagree
 ERRORS = 2.0  # standard errors that a limit allows for
+LEAST_FALL = 0.05  # of the share of sure answers, which differs by some percent between two trainings
 LOOSE = {  # absolute limits that say little until there is a model to measure: landuse thresholds proposes better ones
     "min_accuracy": 0.5,
     "min_macro_f1": 0.5,
@@ -102,5 +103,6 @@ def choose_gate(found: Survey) -> list[Choice]:
         Choice("promote", "min_slice_images", min(15, max(5, held_out // 20)), "a twentieth of them, 15 at most"),
         Choice("promote", "families", [], "none are known before the first training; then landuse thresholds proposes"),
         Choice("promote", "margin", min(1.0, margin), f"two standard errors of a difference on {held_out:,} images"),
+        Choice("promote", "max_coverage_fall", max(LEAST_FALL, min(1.0, margin)), f"the same, {LEAST_FALL} at least"),
         Choice("promote", "max_class_fall", fall, f"the same on {smallest:,} held-out images of the smallest class"),
     ]

@@ -20,7 +20,7 @@ from landuse.ingest.tar import Member
 from landuse.ingest.unpack import MAX_CLASSES, folder_members, image_path, one_line_errors, unpack_archive
 from landuse.init.resolution import read_resolution, world_file
 from landuse.ml.image_formats import FORMATS
-from landuse.ml.images import parallel_map
+from landuse.ml.images import parallel_map, refuse_unsafe_name
 
 SPLIT_FOLDERS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 MIN_IMAGES = 5  # of a class: fewer leave none for training, validation or test
@@ -94,11 +94,13 @@ def as_folder(source: Path) -> Iterator[Path]:
 def refuse_misleading(members: Iterator[Member], name: str) -> Iterator[Member]:
     """Yield the members. Raises Refused at an image whose folders would be taken for something they are not.
 
-    These are the parts of a split above the folders of classes, and one class under two spellings.
+    These are the parts of a split above the folders of classes, and one class under two spellings. Names that
+    `landuse validate` refuses are refused here already.
     """
     part, labels = "", dict[str, str]()
     for member in members:
         if path := image_path(member[0], name):
+            refuse_unsafe_name(path.as_posix())
             *above, label, _ = PurePosixPath(member[0]).parts
             other = labels.setdefault(normalize_spelling(label), label)
             if other != label:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from landuse.core.errors import LanduseError, one_line
+from landuse.core.errors import LanduseError, Refused, one_line
 from landuse.ml.image_formats import (
     bit_depth,
     correct_colours,
@@ -48,6 +48,12 @@ EXIF_TRANSPOSES = {
 Pixels = NDArray[np.uint8]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def refuse_unsafe_name(path: str) -> None:
+    """Raise Refused for the path of an image that is unsafe in a one-line message or in the HTML of the Data Docs."""
+    if not path.isprintable() or set('<>"') & set(path):
+        raise Refused(f"image {path!a} has <, >, a quote or an unprintable character: rename it")
 
 
 def image_paths(folder: Path) -> list[Path]:

@@ -55,7 +55,8 @@ class NetworkResult:
 
 def read_result(network: Network, run: Run, copy: Path, folder: Path) -> NetworkResult:
     """Read what the stages wrote in a copy of the project, keep the model in a new folder, and score its int8 file."""
-    model, train_seconds = copytree(copy / MODEL, folder), run.data.metrics.get(epoch_metric("train_seconds"))
+    model, logged = copytree(copy / MODEL, folder), run.data.metrics
+    train_seconds = logged.get(epoch_metric("train_seconds"), logged.get("train_seconds"))  # the latter in earlier runs
     scored = read_scored(copy)
     classifier = Classifier(model, int8=True)
     images = [copy / path for path in scored.images]

@@ -1,6 +1,6 @@
 """Names in MLflow: of runs, tags and metrics, so that a person sees first what matters.
 
-People read `PEOPLES_TAGS`. All other tags of ours start with `landuse.`, and a version keeps them in a single one.
+People read `PEOPLES_TAGS`. The other tags of a training start with `landuse.`, and a version keeps them in one of them.
 Metrics are named `folder/name`. Earlier runs and versions have plain names, which are still read.
 """
 
@@ -51,12 +51,13 @@ def is_dirty(tags: Mapping[str, str]) -> bool:
 
 
 def parse_record(text: str) -> dict[str, str]:
-    """Return the content of a version's record, or nothing if it is no JSON object."""
+    """Return the texts in a version's record; nothing if it is no JSON object, whoever wrote it."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return {name: str(value) for name, value in content.items()} if isinstance(content, dict) else {}
+    facts = content.items() if isinstance(content, dict) else ()
+    return {name: value for name, value in facts if isinstance(value, str)}
 
 
 def epoch_metric(name: str) -> str:

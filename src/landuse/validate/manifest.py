@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from PIL import Image, ImageStat
 
-from landuse.core.errors import LanduseError, Refused
-from landuse.ml.images import decode, image_paths, parallel_map, to_upright_rgb
+from landuse.core.errors import LanduseError
+from landuse.ml.images import decode, image_paths, parallel_map, refuse_unsafe_name, to_upright_rgb
 from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED, difference_hashes
 
 COLUMNS = {
@@ -43,8 +43,7 @@ def build_manifest(data: Path) -> pd.DataFrame:
     """
     paths = image_paths(data)
     for path in paths:
-        if not path.as_posix().isprintable() or set('<>"') & set(path.as_posix()):
-            raise Refused(f"image {path.as_posix()!a} has <, >, a quote or an unprintable character: rename it")
+        refuse_unsafe_name(path.as_posix())
     rows = list(parallel_map(partial(describe_image, data), paths))
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     return frame.sort_values("path", ignore_index=True)
