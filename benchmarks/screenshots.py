@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from landuse.core.auth import login
+from landuse.params import load_params
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "images"
@@ -86,6 +87,9 @@ def main() -> None:
         mlflow = browser.new_context(viewport=SIZE, http_credentials={"username": user, "password": password})
         steps = ("Close", "Toggle sidebar", "Search metric charts")
         take_screenshot(mlflow, f"{mlflow_run}/model-metrics", PICTURES / "mlflow.png", steps, typed="loss|accuracy")
+        model = f"{mlflow_run.partition('#')[0]}#/models/{load_params().register.model}"
+        take_screenshot(mlflow, model, PICTURES / "mlflow-versions.png")
+        take_screenshot(mlflow, f"{model}/versions/1", PICTURES / "mlflow-version.png")
         browser.close()
 
 
