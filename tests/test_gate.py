@@ -447,7 +447,7 @@ def test_missing_write_permission_is_not_a_verdict_on_the_version(
 def test_a_version_without_a_stored_example_fails_in_the_fresh_process() -> None:
     version = gallery.register_twin(1)
     (files_of(version) / "input_example.json").unlink()
-    MlflowClient().delete_model_version_tag(gallery.NAME, version.version, registry.FILES_TAG)
+    set_facts(gallery.NAME, version.version, model_files_sha256="")
     checks = checks_of(version.version)
     assert failed(checks) == {"fresh_process"}
     title = f"gallery version {version.version}"

@@ -109,7 +109,7 @@ def test_the_run_records_data_params_weights_and_model(trained: Path) -> None:
     assert record["tags"].items() <= tags.items() and tags["device"] in ("CPU", "GPU")
     assert run.data.params["train.learning_rate"] == "0.02" and run.data.params["split.seed"] == "1"
     assert run.inputs.dataset_inputs[0].dataset.digest == tiny.DATA_MD5
-    losses = mlflow.MlflowClient().get_metric_history(run.info.run_id, "validation_loss")
+    losses = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/validation_loss")
     assert [entry.value for entry in sorted(losses, key=lambda entry: entry.step)] == pytest.approx(
         pd.read_csv(HISTORY)["validation_loss"].tolist()
     )

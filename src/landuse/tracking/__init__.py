@@ -54,9 +54,9 @@ def training_run(facts: dict[str, Any], **used: Any) -> Iterator[dict[str, Any]]
     record = {"tags": tags, "params": params, "versions": lineage.versions()}
     with store():
         end_lost_runs()
-        with mlflow.start_run(run_name=run_name(record)):
+        labels = names.tags_for_people(tags) | names.machine_tags(process.identity())
+        with mlflow.start_run(run_name=run_name(record), tags=labels):
             log_record(record)
-            mlflow.set_tags(names.machine_tags(process.identity()))
             yield record
 
 
