@@ -23,6 +23,7 @@ from ports import free_port
 from servers import wait_for
 from workspace import Workspace
 
+from landuse.project.lineage import UNRECORDED
 from landuse.tracking.names import epoch_metric, evaluation_metric, facts_of
 
 NAME = "landuse-sample"
@@ -74,7 +75,7 @@ def run(whole_run: Workspace) -> Run:
 def test_one_training_is_one_finished_run_with_its_params(whole_run: Workspace, run: Run) -> None:
     assert run.info.status == "FINISHED"
     params = yaml.safe_load((whole_run.folder / "params.yaml").read_text())
-    logged = {name: keys for name, keys in params.items() if name not in ("promote", "tune", "serve", "pipelines")}
+    logged = {name: keys for name, keys in params.items() if name not in UNRECORDED}
     expected = {f"{name}.{key}": str(value) for name, keys in logged.items() for key, value in keys.items()}
     assert run.data.params == expected
 
