@@ -1,4 +1,4 @@
-"""What MLflow shows first is for people; the rest has a prefix, and what earlier releases recorded is still read."""
+"""MLflow shows first what is for people; the rest has a prefix, and records of earlier releases are still read."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What `prefect.yaml` says of schedules, beside what the server has deployed: `make up` takes a change over."""
+"""Comparison of the schedules in `prefect.yaml` with those on the server: `make up` takes a change over."""
 
 from pathlib import Path
 from typing import Any

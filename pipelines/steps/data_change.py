@@ -1,4 +1,4 @@
-"""What a retraining learned from, in words and counts: how its data differs from that of the training before."""
+"""Description, in words and counts, of how the data of a retraining differs from that of the training before."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

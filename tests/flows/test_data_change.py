@@ -1,4 +1,4 @@
-"""What changed in the data of a retraining, in words and counts."""
+"""A retraining says in words and counts how its data changed."""
 
 import pandas as pd
 import pytest

@@ -28,7 +28,7 @@ NAMED = 5  # classes that an error lists
 
 
 class Header(NamedTuple):
-    """What the files tell of an image: class, mode of Pillow, width and height, and ground resolution in words."""
+    """Facts that a file tells of an image: class, mode of Pillow, width and height, ground resolution in words."""
 
     label: str
     mode: str
