@@ -154,9 +154,7 @@ def show_summary(
     }
     rows = "\n".join(f"| **{question}** | {cell(answer)} |" for question, answer in answers.items())
     what, _, why = describe_verdict(blessing).partition(": ")
-    changed = "; ".join(
-        filter(None, (change, details))
-    )  # like the reasons outside of the table, whose cells are narrow
+    changed = f"{change}; {details}" if details else change  # outside of the table, whose cells are narrow
     page = f"# {what}\n\n**What changed**: {cell(changed)}\n\n| | |\n|---|---|\n{rows}\n\n**Why**: {cell(why)}\n"
     summary = f"{what}: {change}; {why}"
     create_markdown_artifact(page, key="retraining", description=summary)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from shutil import copy
 from tempfile import TemporaryDirectory
 from unicodedata import normalize
 
@@ -14,7 +15,7 @@ from landuse.init.weights import Ask, find_weights, named_weights
 from landuse.params import load_params
 from landuse.params.editor import replace_all, to_yaml
 
-KEPT = Path("params.before.yaml")
+BEFORE = Path("params.before.yaml")
 SHOWN = 34  # characters of a value
 TEMPLATE, UNTOUCHED = Path("presets/ucmerced.yaml"), Path("presets/sample.yaml")
 NEXT = "next: make run trains and judges a first model; then landuse thresholds proposes limits for the gate from it"
@@ -47,8 +48,8 @@ def keep_earlier(text: str) -> list[str]:
     """Keep a `params.yaml` that somebody edited beside the new one, and say so."""
     if not PARAMS.exists() or PARAMS.read_bytes() in (UNTOUCHED.read_bytes(), text.encode()):
         return []
-    write_atomically(KEPT, PARAMS.read_text(encoding="utf-8", errors="replace"))
-    return [f"the {PARAMS} of before is kept as {KEPT}"]
+    copy(PARAMS, BEFORE)
+    return [f"the {PARAMS} of before is kept as {BEFORE}"]
 
 
 def with_title(text: str, path: Path, found: Survey) -> str:
