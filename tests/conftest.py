@@ -1,9 +1,11 @@
 """Shared fixtures: an empty project, and projects in which the stages have run."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import copy, copytree, ignore_patterns, which
@@ -43,6 +45,25 @@ class FileScheduling(LoadFileScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable) -> FileScheduling:
     """Return the scheduler for `pytest -n`."""
     return FileScheduling(config, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add an option to pytest's own."""
+    parser.addoption("--begin-until", type=float, metavar="TIME", help="skip tests after it (seconds since 1970)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, by name, what there is no time for, before its fixtures are set up."""
+    if time.time() > (item.config.getoption("--begin-until") or math.inf):
+        pytest.skip(f"no time was left for {item.path.relative_to(ROOT)}")
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Name a failure at once, since a run that is ended before its summary would not."""
+    if not report.failed:
+        return None
+    return "failed" if report.when == "call" else "error", f"\nFAILED {report.nodeid}\n", "FAILED"
 
 
 @pytest.fixture(autouse=True)
