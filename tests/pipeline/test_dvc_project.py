@@ -48,6 +48,8 @@ def test_an_experiment_reruns_the_affected_stages_and_can_be_compared(work: Work
 
 
 def test_an_experiment_in_a_temporary_copy_uses_the_same_store_and_registry(work: Workspace) -> None:
+    work.ok("git", "add", "--force", str(work.weights))  # such a copy has only what git tracks
+    work.commit()
     work.ok("dvc", "exp", "run", "--temp", "--set-param", "train.learning_rate=0.02")
     assert work.stale() == {}
     client = MlflowClient(work.store)
