@@ -16,7 +16,7 @@ from landuse.core.progress import track
 from landuse.extract.reuse import UNFINISHED, Reuse, find_reusable
 from landuse.ml.diagnostics import weights_digest
 from landuse.ml.features import BACKBONE, METADATA, manifest_digest
-from landuse.ml.forward import ImageFeatures, make_forward_pass, origin, storage_dtype
+from landuse.ml.forward import ImageFeatures, forward_origin, make_forward_pass, storage_dtype
 from landuse.ml.network import ALL, HEAD, Network, build_backbone, frozen_prefix
 from landuse.ml.shards import ACTIVATIONS, EMBEDDINGS, ROWS, Row, copy_shard, move_shard, write_shard
 from landuse.params import ExtractParams
@@ -52,7 +52,7 @@ def extract(params: ExtractParams, unfreeze_from: str) -> Extraction:
     METADATA.unlink(missing_ok=True)  # without metadata, an unfinished extraction is never used
     cut, views = (HEAD, 1) if unfreeze_from == ALL else (unfreeze_from, params.views)
     metadata = {"params": asdict(params), "cut": unfreeze_from, "weights_sha256": weights_digest(backbone)}
-    metadata |= {"origin": origin(), "manifest_sha256": manifest_sha256}
+    metadata |= {"origin": forward_origin(), "manifest_sha256": manifest_sha256}
     key = features_key(params, cut, views, metadata)
     reuse = find_reusable(key, paths)
     kept = {content for shard in reuse.kept for content in shard.contents}

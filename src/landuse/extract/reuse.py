@@ -64,7 +64,7 @@ def remove_damaged(shard: Shard) -> bool:
 def candidates(key: str) -> Iterator[Shard]:
     """Yield shards made under this key: of an unfinished extraction, then of earlier ones."""
     yield from unfinished_shards(key)
-    for md5 in earlier_outputs("extract", FEATURES):
+    for md5 in earlier_outputs(FEATURES):
         yield from (shard for shard in cached_shards(md5) if shard.key == key)
 
 

@@ -1,6 +1,5 @@
 """The forward pass through the frozen part of the network: the features of an image, for every view of it."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ from landuse.ml.classifier import LiteModel
 from landuse.ml.images import parallel_map, read_image, view
 from landuse.ml.litert import to_litert
 from landuse.ml.network import HEAD, Network, device, frozen_prefix, pooled_suffix
-from landuse.project.lineage import versions
+from landuse.project.lineage import origin
 
 ImageFeatures = tuple[NDArray[np.float32], NDArray[Any]]  # of an image: embedding [channels], activations [views, …]
 ForwardPass = Callable[[list[Path]], Iterator[ImageFeatures]]  # raises LanduseError for an image that is unreadable
@@ -23,13 +22,11 @@ CODE = ("forward", "network", "weights", "litert", "classifier", "images", "imag
 PACKAGES = frozenset({"tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert", "numpy", "pillow"})
 
 
-def origin() -> dict[str, str]:
+def forward_origin() -> dict[str, str]:
     """Return what features depend on besides images and network: device, code of the forward pass, and packages."""
     folder = Path(__file__).parent
     files = [*(folder / f"{name}.py" for name in CODE), folder.parent / "params" / "backbones.py"]
-    code = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
-    used = {package: version for package, version in versions().items() if package in PACKAGES}
-    return {"device": device(), "code": code, **used}
+    return {"device": device(), **origin(files, PACKAGES)}
 
 
 def storage_dtype(dimensions: int) -> np.dtype[np.float32] | np.dtype[np.float16]:

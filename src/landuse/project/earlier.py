@@ -16,21 +16,21 @@ import yaml
 from dvc.config import Config
 
 from landuse.core.paths import DVC_LOCK
-from landuse.project.stage_guard import stage_entry
 
 FROM_SCRATCH = "LANDUSE_FROM_SCRATCH"  # environment variable; set, no stage finds anything earlier
 MOST_VERSIONS = 8
 
 
-def earlier_outputs(stage: str, output: Path) -> Iterator[str]:
+def earlier_outputs(path: Path) -> Iterator[str]:
     """Yield the MD5s of earlier versions of an output: that in dvc.lock, then those of the latest runs. Up to 8."""
-    if FROM_SCRATCH in os.environ:
-        return
-    entry = stage_entry(stage)
-    name = os.path.relpath(output, entry.get("wdir", "."))
-    records = chain(lock_record(stage), run_records(entry["cmd"]))
-    found = (out["md5"] for record in records for out in record["outs"] if out["path"] == name)
-    yield from islice(unique(found), MOST_VERSIONS)
+    if FROM_SCRATCH not in os.environ:
+        outputs = (out for record in chain(locked_stages(), recorded_runs(path)) for out in record.get("outs", []))
+        yield from islice(unique(out["md5"] for out in outputs if is_at(out, path)), MOST_VERSIONS)
+
+
+def is_at(out: dict[str, Any], path: Path) -> bool:
+    """Return True if an output of DVC's records is at this path; these may be relative to a stage's own folder."""
+    return os.path.normpath(str(out["path"])).removeprefix("../") == str(path)
 
 
 def unique(items: Iterator[str]) -> Iterator[str]:
@@ -42,19 +42,19 @@ def unique(items: Iterator[str]) -> Iterator[str]:
             yield item
 
 
-def lock_record(stage: str) -> Iterator[dict[str, Any]]:
-    """Yield what dvc.lock records of the last run of a stage, if it does."""
-    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-        yield yaml.safe_load(DVC_LOCK.read_text(encoding="utf-8"))["stages"][stage]
+def locked_stages() -> Iterator[dict[str, Any]]:
+    """Yield what dvc.lock records of the last run of each stage, as far as it can be read."""
+    with suppress(OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        yield from yaml.safe_load(DVC_LOCK.read_text(encoding="utf-8"))["stages"].values()
 
 
-def run_records(command: str) -> Iterator[dict[str, Any]]:
-    """Yield what DVC recorded of the runs of a command, the latest first, whatever these depended on."""
+def recorded_runs(output: Path) -> Iterator[dict[str, Any]]:
+    """Yield what DVC recorded of earlier runs that made an output, the latest first, whatever they depended on."""
     paths = [path for path in (cache_folder() / "runs").glob("*/*/*") if path.is_file()]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         with suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
             text = path.read_text(encoding="utf-8")
-            if f"cmd: {command}\n" in text:
+            if f"{output}\n" in text:
                 yield yaml.safe_load(text)
 
 
