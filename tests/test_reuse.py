@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -272,13 +273,13 @@ STEPS = st.lists(
         st.tuples(st.just("extract"), st.just(0)),
     ),
     min_size=2,
-    max_size=8,
+    max_size=6,
 )
 
 
 @pytest.mark.slow
 @given(steps=STEPS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_sequence_of_changes_gives_the_features_from_scratch(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int]]
 ) -> None:
@@ -307,6 +308,6 @@ def change(step: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         extract()
     else:
         add_image(100 + number)
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):  # unless there is nothing to compute
             patch.setattr(extract_module, "make_forward_pass", interrupt_after(number))
             extract()

@@ -48,8 +48,8 @@ def extract(params: ExtractParams, unfreeze_from: str) -> Extraction:
     """
     manifest_sha256, paths = manifest_digest(), content_paths()
     backbone = build_backbone(params)
-    FEATURES.mkdir(parents=True, exist_ok=True)
-    METADATA.unlink(missing_ok=True)  # without metadata, an unfinished extraction is never used
+    rmtree(FEATURES, ignore_errors=True)
+    FEATURES.mkdir(parents=True)  # without metadata, an unfinished extraction is never used
     cut, views = (HEAD, 1) if unfreeze_from == ALL else (unfreeze_from, params.views)
     metadata = {"params": asdict(params), "cut": unfreeze_from, "weights_sha256": weights_digest(backbone)}
     metadata |= {"origin": forward_origin(), "manifest_sha256": manifest_sha256}
