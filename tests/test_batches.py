@@ -40,7 +40,7 @@ def test_end_to_end_training_reads_images_in_random_views(trained: Path) -> None
 
 def test_cached_activations_are_read_by_row_and_view(trained: Path) -> None:
     splits = pd.read_csv(SPLITS)
-    loader, cached = make_loader(splits, "train", TRAIN, EXTRACT), features.activations()
+    loader, cached = make_loader(splits, "train", TRAIN, EXTRACT), features.activations()[:]
     chunk = whole_epoch(loader)
     row_of = {cached[row, number].tobytes(): row for row in loader.rows for number in range(EXTRACT.views)}
     rows = [row_of[activation.tobytes()] for activation in chunk.inputs]
@@ -86,7 +86,7 @@ def test_an_epoch_is_read_in_small_chunks_of_whole_batches(monkeypatch: pytest.M
 def test_validation_images_come_unchanged_and_in_order(trained: Path) -> None:
     loader = make_loader(pd.read_csv(SPLITS), "validation", TRAIN, EXTRACT)
     for _ in range(2):
-        assert np.array_equal(whole_epoch(loader).inputs, features.activations()[loader.rows, 0])
+        assert np.array_equal(whole_epoch(loader).inputs, features.activations()[:][loader.rows, 0])
 
 
 def test_mixup_blends_inputs_and_labels_alike_and_only_in_training() -> None:

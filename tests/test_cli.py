@@ -210,7 +210,7 @@ def test_a_stage_without_its_input_names_it_and_how_to_make_it(refusal_of: Refus
     ("verb", "name"),
     [
         ("extract", "manifest.parquet"),
-        ("split", "features/embeddings.npy"),
+        ("split", "features/embeddings/*.npy"),
         ("train", "features/features.json"),
         ("train", "splits.csv"),
         ("evaluate", "model/model.json"),
@@ -222,17 +222,18 @@ def test_a_stage_without_its_input_names_it_and_how_to_make_it(refusal_of: Refus
 def test_a_missing_output_of_an_earlier_stage_is_named_with_how_to_restore_it(
     refusal_of: Refusal, trained_copy: Path, verb: str, name: str
 ) -> None:
-    Path("artifacts", name).unlink()
+    (path,) = Path("artifacts").glob(name)
+    path.unlink()
     message = refusal_of(verb)
-    assert f"artifacts/{name}" in message and "dvc" in message
+    assert str(path) in message and "dvc" in message
 
 
 @pytest.mark.parametrize(
     ("verb", "name"),
     [
         ("extract", "manifest.parquet"),
-        ("split", "features/embeddings.npy"),
-        ("train", "features/activations.npy"),
+        ("split", "features/embeddings/*.npy"),
+        ("train", "features/activations/*.npy"),
         ("train", "features/features.json"),
         ("evaluate", "model/model.json"),
         ("evaluate", "model/model.tflite"),
@@ -242,10 +243,10 @@ def test_a_missing_output_of_an_earlier_stage_is_named_with_how_to_restore_it(
 def test_a_truncated_output_of_an_earlier_stage_is_named_with_how_to_restore_it(
     refusal_of: Refusal, trained_copy: Path, verb: str, name: str
 ) -> None:
-    path = Path("artifacts", name)
+    (path,) = Path("artifacts").glob(name)
     for length in (20, 0):
         path.write_bytes(path.read_bytes()[:length])
-        assert f"artifacts/{name} is damaged: dvc repro makes it again" in refusal_of(verb)
+        assert f"{path} is damaged: dvc repro makes it again" in refusal_of(verb)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The cached features: one row per image, equal to the output of Keras."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from landuse import extract as extract_module
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DATA, MANIFEST
 from landuse.ml import features
-from landuse.ml.images import READ_AHEAD, read_image, view
+from landuse.ml.images import read_image, view
 from landuse.ml.network import build_backbone, frozen_prefix
 from landuse.params import ExtractParams, load_params
 
@@ -38,9 +37,9 @@ def outputs(network: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 def test_embeddings_and_activations_of_every_view_equal_the_output_of_keras(trained: Path) -> None:
     pixels, before = images(), frozen_prefix(saved_backbone(), "head")
-    activations = features.activations()
+    activations = features.activations()[:]
     assert activations.shape == (36, 8, 1280) and activations.dtype == np.float32
-    assert np.abs(features.embeddings() - outputs(before, pixels)).max() < 1e-3
+    assert np.abs(features.embeddings()[:] - outputs(before, pixels)).max() < 1e-3
     for number in range(8):
         turned = np.stack([view(image, number) for image in pixels])
         assert np.abs(activations[:, number] - outputs(before, turned)).max() < 1e-3
@@ -52,31 +51,31 @@ def test_activations_at_a_block_and_its_embeddings_equal_the_output_of_keras(
 ) -> None:
     monkeypatch.chdir(fine_tuned)
     pixels, backbone = images(), saved_backbone()
-    activations, before = features.activations(), frozen_prefix(backbone, "block_16")
+    activations, before = features.activations()[:], frozen_prefix(backbone, "block_16")
     assert activations.shape == (36, 2, *before.output_shape[1:]) and activations.dtype == np.float16
     for number in range(2):
         expected = outputs(before, np.stack([view(image, number) for image in pixels]))
         assert np.allclose(activations[:, number], expected, rtol=1e-3, atol=1e-3)  # float16 has three digits
-    assert np.abs(features.embeddings() - outputs(frozen_prefix(backbone, "head"), pixels)).max() < 1e-3
+    assert np.abs(features.embeddings()[:] - outputs(frozen_prefix(backbone, "head"), pixels)).max() < 1e-3
 
 
 def test_a_weights_file_gives_the_same_backbone_and_embeddings(
     finished: Path, fine_tuned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(finished)
-    first, embeddings = features.metadata(), features.embeddings()
+    first, embeddings = features.metadata(), features.embeddings()[:]
     monkeypatch.chdir(fine_tuned)
     assert features.metadata()["weights_sha256"] == first["weights_sha256"]
     assert features.metadata()["cut"] == "block_16" and first["cut"] == "head"
-    assert np.allclose(features.embeddings(), embeddings, atol=1e-3)
+    assert np.allclose(features.embeddings()[:], embeddings, atol=1e-3)
 
 
 @pytest.mark.slow
 def test_end_to_end_training_caches_only_pooled_activations(trained_copy: Path) -> None:
-    embeddings = np.array(features.embeddings())
+    embeddings = features.embeddings()[:]
     extract_module.extract(load_params().extract, "all")
-    assert features.activations().shape == (36, 1, 1280)
-    assert np.array_equal(features.embeddings(), embeddings)
+    assert features.activations()[:].shape == (36, 1, 1280)
+    assert np.array_equal(features.embeddings()[:], embeddings)
 
 
 @pytest.mark.slow
@@ -86,12 +85,12 @@ def test_the_gpu_code_path_gives_the_same_features(
 ) -> None:
     params = replace(load_params().extract, views=2)
     extract_module.extract(params, cut)
-    embeddings, activations = np.array(features.embeddings()), np.array(features.activations())
+    embeddings, activations = features.embeddings()[:], features.activations()[:]
     pretend_gpu(monkeypatch)
     extract_module.extract(params, cut)
-    assert features.activations().shape == activations.shape and features.activations().dtype == activations.dtype
-    assert np.allclose(features.embeddings(), embeddings, atol=1e-3)
-    assert np.allclose(features.activations(), activations, rtol=2e-3, atol=2e-3)
+    assert features.activations()[:].shape == activations.shape and features.activations()[:].dtype == activations.dtype
+    assert np.allclose(features.embeddings()[:], embeddings, atol=1e-3)
+    assert np.allclose(features.activations()[:], activations, rtol=2e-3, atol=2e-3)
 
 
 def test_a_disk_that_is_too_small_is_reported_before_extraction(
@@ -100,7 +99,7 @@ def test_a_disk_that_is_too_small_is_reported_before_extraction(
     monkeypatch.setattr(extract_module, "disk_usage", lambda _: SimpleNamespace(free=2_000_000))
     with pytest.raises(LanduseError) as caught:
         extract_module.extract(load_params().extract, "head")
-    assert "0.0 GB are needed" in str(caught.value) and "36 images × 8 views × 5,120 bytes" in str(caught.value)
+    assert "0.0 GB are needed" in str(caught.value) and "36 new images × 8 views × 5,120 bytes" in str(caught.value)
     assert "extract.views" in str(caught.value) and not features.METADATA.exists()
     extract_module.refuse_small_disk(36, 8, (1280,), free=3_000_000)
 
@@ -108,29 +107,8 @@ def test_a_disk_that_is_too_small_is_reported_before_extraction(
 def test_features_of_an_interrupted_extraction_are_not_used(
     trained_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_module, "write_features", lambda *_: 1 / 0)
+    monkeypatch.setattr(extract_module, "write_shards", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         extract_module.extract(load_params().extract, "head")
     with pytest.raises(LanduseError, match="features.json is not here"):
         features.metadata()
-
-
-def test_features_are_streamed_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract_module, "EMBEDDINGS", tmp_path / "embeddings.npy")
-    monkeypatch.setattr(extract_module, "ACTIVATIONS", tmp_path / "activations.npy")
-    rows, row_bytes, counter = 300, 64 * 1024, SimpleNamespace(read=0, behind=0)
-
-    def paths() -> Iterator[int]:
-        for number in range(rows):
-            counter.read += 1
-            written = (tmp_path / "activations.npy").stat().st_size // row_bytes
-            counter.behind = max(counter.behind, counter.read - written)
-            yield number
-
-    def compute(number: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.float32([number]), np.full((1, row_bytes // 4), number, np.float32)
-
-    extract_module.write_features(extract_module.parallel_map(compute, paths()), rows)
-    assert np.load(tmp_path / "embeddings.npy").ravel().tolist() == list(range(rows))
-    assert np.load(tmp_path / "activations.npy", mmap_mode="r")[:, 0, -1].tolist() == list(range(rows))
-    assert counter.behind <= READ_AHEAD + 3

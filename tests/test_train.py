@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
 
 import keras
 import mlflow
@@ -16,7 +17,7 @@ import tiny
 from networks import pretend_gpu
 
 from landuse.core.errors import LanduseError
-from landuse.core.paths import DATA, HISTORY, MANIFEST, MODEL, RUN, SPLITS
+from landuse.core.paths import DATA, FEATURES, HISTORY, MANIFEST, MODEL, RUN, SPLITS
 from landuse.ml import features
 from landuse.ml.classifier import INT8_FILE, MODEL_FILE, PROBABILITIES, Classifier, LiteModel
 from landuse.ml.examples import EXAMPLES_FILE
@@ -164,7 +165,7 @@ def test_a_diverging_training_names_the_key_to_change_and_its_run_fails(trained_
 
 @pytest.mark.slow
 def test_the_whole_network_can_be_trained_from_the_images(trained_copy: Path) -> None:
-    features.ACTIVATIONS.unlink()
+    rmtree(FEATURES / "activations")
     features.METADATA.write_text(json.dumps(features.metadata() | {"cut": "all"}))
     before = digests()
     train(replace(TRAIN, unfreeze_from="all", epochs=1, learning_rate=0.001))

@@ -263,7 +263,7 @@ def test_html_in_a_class_or_file_name_is_shown_and_not_interpreted(tmp_path: Pat
     tag = """'"><img src=x onerror=alert(1)>&"""
     offender = Offender(f"{tag}/a.png", f"label {tag}", (f"{tag}/a.png",))
     finding = Finding("known_classes", "images", "critical", tag, False, f"found {tag}", 1, (offender,))
-    result = ValidationResult(False, 1, 1, 1, 0, (finding,))
+    result = ValidationResult(False, 1, 1, 1, 0, (finding,), 0)
     for decodes in (True, False):
         save(noise(1), tmp_path / tag / tag / "a.png")
         manifest = pd.DataFrame({"path": [f"{tag}/a.png"], "label": [tag], "decodes": [decodes]})

@@ -84,12 +84,17 @@ def mark_features_current() -> None:
     features.METADATA.write_text(json.dumps(metadata))
 
 
-def make_project(folder: Path, images: int = IMAGES) -> None:
-    """Create images, params, stages, the record that ingestion leaves of the data, and the expectation suites."""
+def make_images(folder: Path, images: int = IMAGES) -> None:
+    """Create some images of each class in `data/`."""
     for label in LABELS:
         (folder / "data" / label).mkdir(parents=True)
         for number in range(images):
             scene(label, number).save(folder / "data" / label / f"{number:02}.png")
+
+
+def make_project(folder: Path, images: int = IMAGES) -> None:
+    """Create images, params, stages, the record that ingestion leaves of the data, and the expectation suites."""
+    make_images(folder, images)
     record = {"outs": [{"md5": DATA_MD5, "path": "data"}], "meta": {"source": "tiny.zip"}}
     (folder / "data.dvc").write_text(yaml.safe_dump(record), "utf-8")
     write_params(folder, CHANGES)

@@ -140,7 +140,7 @@ def extract() -> None:
     with running("extract") as params:
         with quiet_tensorflow_import():
             from landuse.extract import extract
-        extract(params.extract, params.train.unfreeze_from)
+        echo(extract(params.extract, params.train.unfreeze_from))
 
 
 @app.command(rich_help_panel=STAGES)

@@ -11,6 +11,7 @@ from landuse.core.errors import LanduseError
 from landuse.core.files import read_table
 from landuse.core.paths import MANIFEST, SPLITS
 from landuse.ml import features
+from landuse.ml.features import Rows
 from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED, view_hashes, within_distance
 from landuse.params import SplitParams
 
@@ -38,9 +39,7 @@ def split(params: SplitParams) -> "pd.Series[int]":
     return rows["subset"].value_counts()
 
 
-def group_near_duplicates(
-    manifest: pd.DataFrame, embeddings: NDArray[np.float32], params: SplitParams
-) -> NDArray[np.int32]:
+def group_near_duplicates(manifest: pd.DataFrame, embeddings: Rows, params: SplitParams) -> NDArray[np.int32]:
     """Return a group number per image, shared by copies and near-duplicates by hash or embedding, and chains of them.
 
     Hashes are compared in all flips and quarter turns, because the network is trained on such views.
@@ -69,7 +68,7 @@ def pairs_by_hash(manifest: pd.DataFrame, distance: int) -> NDArray[np.intp]:
     return matching_pairs(len(hashes), lambda rows, others: within_distance(hashes[rows, 0], hashes[others], distance))
 
 
-def pairs_by_embedding(embeddings: NDArray[np.float32], cosine: float) -> NDArray[np.intp]:
+def pairs_by_embedding(embeddings: Rows, cosine: float) -> NDArray[np.intp]:
     """Return pairs [2, n] of images whose embeddings have at least this cosine similarity.
 
     Unit vectors that are close stay close when projected, so only pairs with close projections are compared in full.

@@ -41,7 +41,8 @@ VARIABLES = (
         "landuse", ("LANDUSE_*",), OBEYED,
         "ports of the servers (`LANDUSE_PREFECT_PORT`, `LANDUSE_MLFLOW_PORT`), the Prefect server of a team "
         "(`LANDUSE_PREFECT_API_URL`) and its login (`LANDUSE_PREFECT_API_AUTH_STRING`), the password of a team's "
-        "MLflow server (`LANDUSE_MLFLOW_PASSWORD`), the root of `serve` (`LANDUSE_ROOT`), real images and weights of "
+        "MLflow server (`LANDUSE_MLFLOW_PASSWORD`), the root of `serve` (`LANDUSE_ROOT`), whether to reuse "
+        "nothing of earlier runs (`LANDUSE_FROM_SCRATCH=1`), real images and weights of "
         "tests and benchmarks (`LANDUSE_SOURCE`, `LANDUSE_WEIGHTS`), the latter also for `landuse init`; "
         "`.env.example` names those of containers",
     ),

@@ -70,7 +70,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file as hex digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

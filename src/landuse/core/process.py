@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -67,6 +68,13 @@ def lock_file(file: IO[Any], busy: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Unavailable(busy) from None
+
+
+def raise_open_file_limit() -> None:
+    """Raise the soft limit on open files to the hard one; the default is often 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError):  # macOS reports an infinite limit but refuses to set it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def record_process(path: Path, pid: int, **more: str) -> None:

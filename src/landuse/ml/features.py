@@ -1,58 +1,72 @@
-"""The files in `artifacts/features/`: one row per image, in the order of the manifest."""
+"""The features of the images in the manifest, read from the shards in `artifacts/features/`."""
 
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landuse.core.errors import LanduseError
-from landuse.core.files import read_record, reading, require, sha256_of
+from landuse.core.files import read_record, read_table, require, sha256_of
 from landuse.core.paths import FEATURES, MANIFEST
+from landuse.core.process import raise_open_file_limit
+from landuse.ml import shards
 
-EMBEDDINGS = FEATURES / "embeddings.npy"
-ACTIVATIONS = FEATURES / "activations.npy"
 BACKBONE = FEATURES / "backbone.weights.h5"
 METADATA = FEATURES / "features.json"
 
 
-class RowFile:
-    """Writer of a .npy array with a given number of rows, one row at a time to keep memory flat."""
+class Rows:
+    """An array [images, …] in the order of the manifest, of which the shards hold the rows.
 
-    def __init__(self, path: Path, rows: int) -> None:
-        self.path, self.rows, self.written = path, rows, 0
+    Images with the same content share a row. Only the rows that are asked for are read.
+    """
 
-    def __enter__(self) -> Self:
-        self.file = self.path.open("wb")
-        return self
+    def __init__(self, arrays: list[NDArray[Any]], numbers: NDArray[np.intp], rows: NDArray[np.intp]) -> None:
+        self.arrays, self.numbers, self.rows = arrays, numbers, rows
+        self.shape, self.dtype = (len(rows), *arrays[0].shape[1:]), arrays[0].dtype
 
-    def append(self, row: NDArray[Any]) -> None:
-        """Write one row. The first row sets shape and dtype."""
-        if not self.written:
-            header = {"descr": row.dtype.str, "fortran_order": False, "shape": (self.rows, *row.shape)}
-            np.lib.format.write_array_header_1_0(self.file, header)
-        self.file.write(np.ascontiguousarray(row).tobytes())
-        self.written += 1
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+    def __getitem__(self, images: slice | NDArray[np.intp]) -> NDArray[Any]:
+        numbers, rows = self.numbers[images].tolist(), self.rows[images].tolist()
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for place, (number, row) in enumerate(zip(numbers, rows, strict=True)):
+            values[place] = self.arrays[number][row]
+        return values
 
-
-def embeddings() -> NDArray[np.float32]:
-    """Pooled embeddings [images, channels] of the unchanged images, memory-mapped."""
-    return memory_map(EMBEDDINGS)
-
-
-def activations() -> NDArray[np.float16 | np.float32]:
-    """Activations at the cut [images, views, …], memory-mapped: float32 if pooled, else float16."""
-    return memory_map(ACTIVATIONS)
+    def of_views(self, images: NDArray[np.intp], views: NDArray[np.intp]) -> NDArray[Any]:
+        """Return a view of each of some images [n, …], for an array [images, views, …]."""
+        places = zip(self.numbers[images].tolist(), self.rows[images].tolist(), views.tolist(), strict=True)
+        values = np.empty((len(images), *self.shape[2:]), self.dtype)
+        for place, (number, row, view) in enumerate(places):
+            values[place] = self.arrays[number][row, view]
+        return values
 
 
-def memory_map(path: Path) -> NDArray[Any]:
-    """Memory-map an array file. Raises LanduseError if it is missing or damaged."""
-    with reading(path):
-        array: NDArray[Any] = np.load(path, mmap_mode="r")
-    return array
+def embeddings() -> Rows:
+    """Pooled embeddings [images, channels] of the unchanged images, float32."""
+    return read_rows(shards.EMBEDDINGS)
+
+
+def activations() -> Rows:
+    """Activations at the cut [images, views, …]: float32 if pooled, else float16."""
+    return read_rows(shards.ACTIVATIONS)
+
+
+def read_rows(name: str) -> Rows:
+    """Open an array of all shards. Raises LanduseError if one is missing or damaged, or has not all images."""
+    require(FEATURES / shards.INDEX)
+    found = shards.read_shards(FEATURES)
+    raise_open_file_limit()  # each array that is memory-mapped is an open file
+    places = {
+        content: (number, row) for number, shard in enumerate(found) for row, content in enumerate(shard.contents)
+    }
+    try:
+        located = np.array([places[content] for content in read_table(MANIFEST, ["sha256"])["sha256"]], np.intp)
+    except KeyError:
+        raise LanduseError(f"{FEATURES} lacks images that {MANIFEST} lists: dvc repro makes it again") from None
+    return Rows([shard.array(name) for shard in found], located[:, 0], located[:, 1])
 
 
 def metadata() -> dict[str, Any]:

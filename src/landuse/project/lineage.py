@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -177,3 +177,10 @@ def versions() -> dict[str, str]:
         except ImportError:
             continue
     return installed
+
+
+def origin(files: Iterable[Path], packages: Container[str]) -> dict[str, str]:
+    """Return a digest of source files and the versions of some of PACKAGES: what a result depends on besides input."""
+    code = "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    used = {package: version for package, version in versions().items() if package in packages}
+    return {"code": hashlib.sha256(code.encode()).hexdigest(), **used}

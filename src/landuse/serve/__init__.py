@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 import socket
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from landuse.core.errors import LanduseError
+from landuse.core.process import raise_open_file_limit
 from landuse.ml.pyfunc import ROOT_VARIABLE
 from landuse.params import ServeParams
 from landuse.registry import resolve
@@ -31,7 +31,7 @@ def serve(params: ServeParams, model: str, int8: bool, host: str, port: int) -> 
 
     Raises LanduseError if the model does not exist or the port is taken.
     """
-    raise_open_file_limit()
+    raise_open_file_limit()  # each connection is a file
     return_large_allocations()
     with bound_socket(host, port) as sock:
         metrics = Metrics()
@@ -44,13 +44,6 @@ def serve(params: ServeParams, model: str, int8: bool, host: str, port: int) -> 
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         sock.listen()  # only now, so that no client connects before the server can reply
         server.run(sockets=[sock])
-
-
-def raise_open_file_limit() -> None:
-    """Raise the soft limit on open files to the hard one: each connection is a file, and the default is often 1,024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError):  # macOS reports an infinite limit but refuses to set it
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def return_large_allocations() -> None:

@@ -119,8 +119,7 @@ def make_reader(paths: "pd.Series[str]", params: TrainParams, extracted: Extract
 
 def activation_reader() -> Reader:
     """Build a reader of cached activations, in the dtype in which they are stored."""
-    activations = features.activations()
-    return lambda rows, views: activations[rows, views]
+    return features.activations().of_views
 
 
 def image_reader(paths: "pd.Series[str]", size: int) -> Reader:

@@ -19,7 +19,7 @@ from landuse.core.paths import (
 from landuse.params import ValidateParams
 from landuse.validate.context import run_checkpoints
 from landuse.validate.findings import ValidationResult, error_message, interpret_results
-from landuse.validate.manifest import build_manifest, class_table, content_table, write_manifest
+from landuse.validate.manifest import build_manifest, class_table, content_table, known_contents, write_manifest
 from landuse.validate.page import render_page
 from landuse.validate.suites import suite_parameters
 
@@ -32,14 +32,17 @@ def validate(params: ValidateParams, data: Path = DATA, output: Path = ARTIFACTS
     """
     if not data.is_dir():
         raise LanduseError(f"{data} is not here: bring in a data set with landuse ingest, or dvc checkout {DATA_DVC}")
-    manifest = build_manifest(data)
+    known = known_contents()
+    manifest = build_manifest(data, known)
     tables = {"images": manifest, "classes": class_table(manifest, params.classes), "contents": content_table(manifest)}
     output.mkdir(parents=True, exist_ok=True)
     write_manifest(manifest, output / MANIFEST.name)
+    reused = int(manifest["sha256"].isin(known).sum())
     results = run_checkpoints(tables, suite_parameters(params), output / DATA_DOCS.name)
     (output / DATA_DOCS.name / DATA_DOCS_SOURCE.name).write_text(sha256_of(output / MANIFEST.name), "utf-8")
-    validation = interpret_results(tables, results, params)
-    text = json.dumps(asdict(validation), indent=2, ensure_ascii=False)
+    validation = interpret_results(tables, results, params, reused)
+    content = {key: value for key, value in asdict(validation).items() if key != "reused"}
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     (output / VALIDATION.name).write_text(text + "\n", encoding="utf-8")
     page, docs = output / VALIDATION_PAGE.name, [f"{DATA_DOCS.name}/{name}.html" for name in tables]
     page.write_text(render_page(validation, manifest, data, docs), "utf-8")

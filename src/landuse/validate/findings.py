@@ -52,6 +52,7 @@ class ValidationResult:
     """The results of all expectations.
 
     `success` means that no critical expectation failed; `errors` and `warnings` count failed expectations by severity.
+    Of `reused` images the content was known, and not decoded again.
     """
 
     success: bool
@@ -60,18 +61,20 @@ class ValidationResult:
     errors: int
     warnings: int
     expectations: tuple[Finding, ...]
+    reused: int
 
     def __str__(self) -> str:
         passed = len(self.expectations) - self.errors - self.warnings
         warned = "; ".join(f.words + ": " + f.observed for f in self.expectations if not f.success)
         return (
             f"{self.images:,} images in {self.classes} classes: {passed} of {len(self.expectations)} expectations hold"
+            + (f"; {self.reused:,} images were known" if self.reused else "")
             + (f"; warned: {warned}" if warned else "")
         )
 
 
 def interpret_results(
-    tables: dict[str, pd.DataFrame], results: dict[str, dict[str, Any]], params: ValidateParams
+    tables: dict[str, pd.DataFrame], results: dict[str, dict[str, Any]], params: ValidateParams, reused: int = 0
 ) -> ValidationResult:
     """Convert the results of Great Expectations, keyed by check name, to findings in words."""
     findings = tuple(build_finding(check, results[check.name], tables, params) for check in CHECKS)
@@ -83,6 +86,7 @@ def interpret_results(
         errors=failed.count("critical"),
         warnings=failed.count("warning"),
         expectations=findings,
+        reused=reused,
     )
 
 

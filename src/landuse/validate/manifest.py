@@ -1,19 +1,30 @@
 """The manifest, with one row of metadata and pixel statistics per image, and the tables derived from it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 from PIL import Image, ImageStat
 
 from landuse.core.errors import LanduseError
+from landuse.core.paths import MANIFEST
+from landuse.ml import image_formats, images, perceptual_hash
 from landuse.ml.images import decode, image_paths, parallel_map, refuse_unsafe_name, to_upright_rgb
 from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED, difference_hashes
+from landuse.project.earlier import earlier_outputs, read_object
+from landuse.project.lineage import origin
 
+ManifestRow = dict[str, Any]
+
+NOTHING: Mapping[str, ManifestRow] = MappingProxyType({})
+ORIGIN = "origin"
+CODE = (images.__file__, image_formats.__file__, perceptual_hash.__file__)  # besides this file
+PACKAGES = frozenset({"pillow", "numpy"})
 COLUMNS = {
     "path": "str",
     "label": "str",
@@ -35,26 +46,44 @@ COLUMNS = {
 }
 
 
-def build_manifest(data: Path) -> pd.DataFrame:
+def build_manifest(data: Path, known: Mapping[str, ManifestRow] = NOTHING) -> pd.DataFrame:
     """Return one row per image `<class>/<image>` in a folder, sorted by path, with the dtypes of COLUMNS.
 
-    If an image does not decode, `reason` says why and the columns computed from its pixels are missing.
+    Contents that are `known`, by sha256, are not decoded again. If an image does not decode, `reason` says why and the
+    columns computed from its pixels are missing.
     Raises Refused for a name that is unsafe in a one-line message or in the HTML of the Data Docs.
     """
     paths = image_paths(data)
     for path in paths:
         refuse_unsafe_name(path.as_posix())
-    rows = list(parallel_map(partial(describe_image, data), paths))
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    return frame.sort_values("path", ignore_index=True)
+    rows = list(parallel_map(partial(describe_image, data, known), paths))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS).sort_values("path", ignore_index=True)
+    frame.attrs = {ORIGIN: manifest_origin()}
+    return frame
 
 
-def describe_image(data: Path, path: Path) -> dict[str, Any]:
-    """Return the manifest row of one image."""
-    row: dict[str, Any] = {"path": path.as_posix(), "label": path.parent.name, "decodes": False, "reason": ""}
+def manifest_origin() -> dict[str, str]:
+    """Return what a manifest depends on besides the images."""
+    return origin((Path(__file__), *map(Path, CODE)), PACKAGES)
+
+
+def known_contents() -> dict[str, ManifestRow]:
+    """Return the rows of earlier manifests that this code made, by sha256; images that did not decode are left out."""
+    contents = [read_object(md5) for md5 in earlier_outputs(MANIFEST)]
+    manifests = [pd.read_parquet(BytesIO(content)) for content in contents if content is not None]
+    same = [manifest[manifest["decodes"]] for manifest in manifests if manifest.attrs.get(ORIGIN) == manifest_origin()]
+    rows = pd.concat(same).drop_duplicates("sha256").to_dict("records") if same else []
+    return {row["sha256"]: {str(column): value for column, value in row.items()} for row in rows}
+
+
+def describe_image(data: Path, known: Mapping[str, ManifestRow], path: Path) -> ManifestRow:
+    """Return the manifest row of one image, which is decoded unless its content is known."""
+    row: ManifestRow = {"path": path.as_posix(), "label": path.parent.name, "decodes": False, "reason": ""}
     try:
         content = (data / path).read_bytes()
         row |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+        if row["sha256"] in known:
+            return known[row["sha256"]] | {"path": row["path"], "label": row["label"]}
         with decode(BytesIO(content)) as image:
             row |= (
                 {"mode": image.mode, "format": image.format}

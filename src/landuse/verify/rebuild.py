@@ -13,6 +13,7 @@ import yaml
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DATA, DATA_DVC, PARAMS, SPLITS, SQLITE, WEIGHTS
 from landuse.params.errors import RENAMED
+from landuse.project.earlier import FROM_SCRATCH
 from landuse.project.worktree import DVC, configure_worktree, run_stages, temporary_worktree
 
 LAST_STAGE = "evaluate"
@@ -71,6 +72,7 @@ def rerun(project: Path, store: Path, split: Path | None) -> bool:
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment = inherited | {"TMPDIR": str(store.parent), "MLFLOW_TRACKING_URI": f"{SQLITE}{store}"}
+    environment[FROM_SCRATCH] = "1"
     run = partial(run_stages, project, environment, "--force", "--no-run-cache", "--no-commit")
     if split is None:
         return run(LAST_STAGE)

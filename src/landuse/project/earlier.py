@@ -1,0 +1,84 @@
+"""Earlier outputs of a stage, found in DVC's own cache, so that a stage needs to make only what is new.
+
+DVC removes the outputs of a stage before it runs it. What it had made before is still in DVC's cache, by content.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dvc.config import Config
+
+from landuse.core.paths import DVC_LOCK
+
+FROM_SCRATCH = "LANDUSE_FROM_SCRATCH"  # environment variable; set, no stage finds anything earlier
+MOST_VERSIONS = 8
+
+
+def earlier_outputs(path: Path) -> Iterator[str]:
+    """Yield the MD5s of earlier versions of an output: that in dvc.lock, then those of the latest runs. Up to 8."""
+    if FROM_SCRATCH not in os.environ:
+        outputs = (out for record in chain(locked_stages(), recorded_runs(path)) for out in record.get("outs", []))
+        yield from islice(unique(out["md5"] for out in outputs if is_at(out, path)), MOST_VERSIONS)
+
+
+def is_at(out: dict[str, Any], path: Path) -> bool:
+    """Return True if an output of DVC's records is at this path; these may be relative to a stage's own folder."""
+    return os.path.normpath(str(out["path"])).removeprefix("../") == str(path)
+
+
+def unique(items: Iterator[str]) -> Iterator[str]:
+    """Yield each item once."""
+    seen: set[str] = set()
+    for item in items:
+        if item not in seen:
+            seen.add(item)
+            yield item
+
+
+def locked_stages() -> Iterator[dict[str, Any]]:
+    """Yield what dvc.lock records of the last run of each stage, as far as it can be read."""
+    with suppress(OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        yield from yaml.safe_load(DVC_LOCK.read_text(encoding="utf-8"))["stages"].values()
+
+
+def recorded_runs(output: Path) -> Iterator[dict[str, Any]]:
+    """Yield what DVC recorded of earlier runs that made an output, the latest first, whatever they depended on."""
+    paths = [path for path in (cache_folder() / "runs").glob("*/*/*") if path.is_file()]
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        with suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
+            text = path.read_text(encoding="utf-8")
+            if f"{output}\n" in text:
+                yield yaml.safe_load(text)
+
+
+def cache_folder() -> Path:
+    """Return the folder of DVC's cache."""
+    settings = Config(dvc_dir=str(Path(".dvc").absolute()))["cache"]
+    return Path(settings.get("dir") or ".dvc/cache")
+
+
+def cached_object(md5: str) -> Path:
+    """Return the path of the file or folder with this MD5 in DVC's cache, be it there or not."""
+    return cache_folder() / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def read_object(md5: str) -> bytes | None:
+    """Return the content of a file in DVC's cache; None if it is not there, or damaged."""
+    with suppress(OSError):
+        content = cached_object(md5).read_bytes()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir"):
+            return content
+    return None
+
+
+def list_folder(md5: str) -> dict[str, str]:
+    """Return the MD5 of each file, by relative path, of a folder in DVC's cache; empty if it is not there."""
+    content = read_object(md5)
+    return {} if content is None else {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
