@@ -16,14 +16,7 @@ from landuse.core.errors import LanduseError
 from landuse.ml.images import view
 from landuse.ml.perceptual_hash import difference_hashes
 from landuse.params import SplitParams
-from landuse.split import (
-    assign_subsets,
-    group_near_duplicates,
-    matching_pairs,
-    pairs_by_embedding,
-    pairs_by_hash,
-    split,
-)
+from landuse.split import assign_subsets, group_near_duplicates, split
 
 SEEDS = range(12)
 AS_TRAINED = SplitParams(**tiny.CHANGES["split"])
@@ -188,21 +181,6 @@ def test_a_zero_embedding_is_similar_to_no_other() -> None:
     assert grouping([0b1111, 0b1111 << 8], embeddings=np.zeros((2, 4))) == [0, 1]
 
 
-@pytest.mark.parametrize("block_pairs", [1, 7 * 50, 2**20])
-def test_all_pairs_are_compared_across_blocks(monkeypatch: pytest.MonkeyPatch, block_pairs: int) -> None:
-    monkeypatch.setattr("landuse.split.BLOCK_PAIRS", block_pairs)
-    table = np.random.default_rng(1).random((50, 50)) < 0.1
-    pairs = matching_pairs(50, lambda rows, others: table[rows, others])
-    assert sorted(map(tuple, pairs.T.tolist())) == [(i, j) for i in range(50) for j in range(i, 50) if table[i, j]]
-
-
-def test_hashes_are_compared_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = manifest_of(np.random.default_rng(1).integers(0, 2**10, 50).tolist())
-    whole = set(map(tuple, pairs_by_hash(manifest, 2).T))
-    monkeypatch.setattr("landuse.split.BLOCK_PAIRS", 7 * 50)
-    assert set(map(tuple, pairs_by_hash(manifest, 2).T)) == whole and len(whole) > 50
-
-
 @pytest.mark.parametrize(("images", "test"), [(2, 0.2), (1, 0)])
 def test_a_class_with_too_few_images_is_reported_with_the_keys_to_change(images: int, test: float) -> None:
     rows = distinct_images(["a"] * 10 + ["rare"] * images)
@@ -249,26 +227,3 @@ def test_a_split_distorted_by_a_large_group_is_refused_with_the_keys_to_change()
 def test_classes_too_small_for_the_shares_are_not_reported_as_near_duplicates() -> None:
     with pytest.raises(LanduseError, match=r"would hold 167% .*: the classes are too small .*change split\.validation"):
         assign_subsets(distinct_images(["a", "b"] * 3), settings())
-
-
-@pytest.mark.parametrize("cosine", [0.5, 0.9, 0.97, 0.9999])
-@pytest.mark.parametrize(("images", "channels"), [(1, 8), (50, 64), (400, 200)])
-def test_projections_miss_no_pair_of_similar_embeddings(
-    monkeypatch: pytest.MonkeyPatch, images: int, channels: int, cosine: float
-) -> None:
-    monkeypatch.setattr("landuse.split.ROWS_AT_ONCE", 100)
-    monkeypatch.setattr("landuse.split.BLOCK_PAIRS", 30_000)
-    rng = np.random.default_rng(images)
-    embeddings = rng.standard_normal((images, channels)).astype(np.float32) ** 2
-    noise = 10.0 ** rng.uniform(-4, 1, (images, 1))
-    embeddings = embeddings[rng.integers(0, max(images // 3, 1), images)] + noise * embeddings
-    embeddings[0] = 0
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    first, second = np.triu_indices(images)
-    similarity = np.einsum("ij,ij->i", unit[first], unit[second])
-    pairs = set(map(tuple, pairs_by_embedding(embeddings, cosine).T.tolist()))
-    similar = similarity > cosine + 1e-6
-    assert pairs >= set(zip(first[similar].tolist(), second[similar].tolist(), strict=True))
-    different = similarity < cosine - 1e-6
-    assert not pairs & set(zip(first[different].tolist(), second[different].tolist(), strict=True))
-    assert images == 1 or (similar.sum() > images / 2 and different.sum() > images / 2)

@@ -1,6 +1,5 @@
 """Split into train, validation and test, stratified by class, with near-duplicates in the same subset."""
 
-from collections.abc import Callable
 from hashlib import blake2b
 
 import numpy as np
@@ -11,15 +10,9 @@ from landuse.core.errors import LanduseError
 from landuse.core.files import read_table
 from landuse.core.paths import MANIFEST, SPLITS
 from landuse.ml import features
-from landuse.ml.features import Rows
-from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED, view_hashes, within_distance
+from landuse.ml.near_duplicates import Embeddings, Groups, link_by_embedding, link_by_hash
+from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED, view_hashes
 from landuse.params import SplitParams
-
-ROWS_AT_ONCE = 1024
-PAIRS_AT_ONCE = 8192
-BLOCK_PAIRS = 2**20  # pairs compared at a time, to stay in the processor's cache
-SAMPLE_SIZE, DIRECTIONS = 256, 128
-ROUNDING = 1e-4
 
 
 def split(params: SplitParams) -> "pd.Series[int]":
@@ -39,70 +32,17 @@ def split(params: SplitParams) -> "pd.Series[int]":
     return rows["subset"].value_counts()
 
 
-def group_near_duplicates(manifest: pd.DataFrame, embeddings: Rows, params: SplitParams) -> NDArray[np.int32]:
+def group_near_duplicates(manifest: pd.DataFrame, embeddings: Embeddings, params: SplitParams) -> NDArray[np.intp]:
     """Return a group number per image, shared by copies and near-duplicates by hash or embedding, and chains of them.
 
     Hashes are compared in all flips and quarter turns, because the network is trained on such views.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    pairs = [pairs_by_content(manifest["sha256"]), pairs_by_hash(manifest, params.hash_distance)]
+    groups = Groups(len(manifest))
+    groups.link_equal(manifest["sha256"])
+    link_by_hash(groups, view_hashes(manifest), params.hash_distance)
     if params.cosine < 1:
-        pairs.append(pairs_by_embedding(embeddings, params.cosine))
-    first, second = np.concatenate(pairs, axis=1)
-    links = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(manifest),) * 2)
-    return connected_components(links, directed=False)[1]
-
-
-def pairs_by_content(digests: "pd.Series[str]") -> NDArray[np.intp]:
-    """Return pairs [2, n] of each image and the first one with the same content."""
-    codes, _ = pd.factorize(digests)
-    first = pd.Series(range(len(codes))).groupby(codes).first().to_numpy()
-    return np.stack([np.arange(len(codes)), first[codes]])
-
-
-def pairs_by_hash(manifest: pd.DataFrame, distance: int) -> NDArray[np.intp]:
-    """Return pairs [2, n] of images whose hashes differ in at most `distance` of 64 bits, in one of eight views."""
-    hashes = view_hashes(manifest)
-    return matching_pairs(len(hashes), lambda rows, others: within_distance(hashes[rows, 0], hashes[others], distance))
-
-
-def pairs_by_embedding(embeddings: Rows, cosine: float) -> NDArray[np.intp]:
-    """Return pairs [2, n] of images whose embeddings have at least this cosine similarity.
-
-    Unit vectors that are close stay close when projected, so only pairs with close projections are compared in full.
-    """
-    blocks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(embeddings), ROWS_AT_ONCE)]
-    lengths = np.concatenate([np.linalg.norm(embeddings[rows], axis=1) for rows in blocks]).clip(min=1e-12)
-    sample = slice(None, None, -(-len(embeddings) // SAMPLE_SIZE))
-    axes = principal_directions(embeddings[sample] / lengths[sample, None])
-    projected = np.concatenate([embeddings[rows] @ axes for rows in blocks]) / lengths[:, None]
-    halves = (projected**2).sum(axis=1, keepdims=True) / 2
-    ones = np.ones_like(halves)
-    left, right = np.hstack((projected, -halves, ones)), np.hstack((projected, ones, -halves))
-    limit = cosine - 1 - ROUNDING  # the product is minus half of the squared distance of two projections
-    close = matching_pairs(len(projected), lambda rows, others: left[rows] @ right[others].T >= limit)
-    parts = np.array_split(close, -(-close.shape[1] // PAIRS_AT_ONCE), axis=1)
-    products = [np.einsum("ij,ij->i", embeddings[first], embeddings[second]) for first, second in parts]
-    return close[:, np.concatenate(products) >= cosine * lengths[close].prod(axis=0)]
-
-
-def principal_directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the orthogonal directions [channels, up to 128] of largest variance, which separate vectors best."""
-    return np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[2][:DIRECTIONS].T
-
-
-def matching_pairs(count: int, matches: Callable[[slice, slice], NDArray[np.bool_]]) -> NDArray[np.intp]:
-    """Return the pairs [2, n] that match, the first not after the second, compared in blocks of bounded memory.
-
-    `matches` takes two slices of the `count` items and returns a table [rows, others].
-    """
-    pairs, rows = [np.empty((2, 0), np.intp)], max(1, BLOCK_PAIRS // count)
-    for start in range(0, count, rows):
-        first, second = np.nonzero(matches(slice(start, start + rows), slice(start, None)))
-        pairs.append(start + np.stack((first, second))[:, first <= second])
-    return np.concatenate(pairs, axis=1)
+        link_by_embedding(groups, embeddings, params.cosine)
+    return groups.numbers()
 
 
 def assign_subsets(rows: pd.DataFrame, params: SplitParams) -> NDArray[np.str_]:
