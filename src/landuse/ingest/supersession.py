@@ -1,0 +1,39 @@
+"""Supersession: whether data/ has what `data.source` or an arrival holds, or something that took its place."""
+
+from typing import Any
+
+from landuse.core.errors import LanduseError
+from landuse.ingest.sources import Source, find_source
+from landuse.params import DataParams
+
+
+def is_up_to_date(source: Source, arrival: str | None, state: str, metadata: dict[str, Any], checks: str) -> bool:
+    """Return True if an ingest would leave data/ as it is. Raises LanduseError like `is_superseded`."""
+    return is_current(source, state, metadata, checks) or (arrival is None and is_superseded(source, state, metadata))
+
+
+def is_current(source: Source, state: str, metadata: dict[str, Any], checks: str) -> bool:
+    """Return True if data/ already contains this source, validated against these requirements."""
+    return state == "unchanged" and {"digest": source.digest, "checks": checks}.items() <= metadata.items()
+
+
+def is_superseded(source: Source, state: str, metadata: dict[str, Any]) -> bool:
+    """Return True if data/ contains an arrival that replaced this source.
+
+    Raises LanduseError if it should, but data/ is missing: the source must not take its place again by accident.
+    """
+    if source.digest != metadata.get("supersedes"):
+        return False
+    if state == "missing":
+        name = metadata["source"]
+        arrival = f"version {metadata['version']}, which arrived as {name} after data.source = {source.name}"
+        raise LanduseError(f"data/ is missing {arrival}: restore it with `dvc pull data`, or ingest {name} again")
+    return True
+
+
+def superseded_digest(data: DataParams, metadata: dict[str, Any]) -> str | None:
+    """Return the digest of `data.source`, or the last one on record if it cannot be determined now."""
+    try:
+        return find_source(data).digest
+    except LanduseError:
+        return metadata.get("supersedes", metadata.get("digest"))
