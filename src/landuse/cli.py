@@ -357,6 +357,20 @@ def info() -> None:
     echo(info())
 
 
+@app.command(rich_help_panel="Data")
+def diff(
+    revision: Annotated[str, typer.Argument(metavar="REV", help="A git revision.")] = "HEAD",
+    other: Annotated[
+        str | None, typer.Argument(metavar="OTHER", help="Another one, instead of data.dvc as it is now.")
+    ] = None,
+) -> None:
+    """Show which images were added, removed, relabelled or changed since a git revision."""
+    load_params()
+    from landuse.diff import diff
+
+    echo(diff(revision, other))
+
+
 class Flow(StrEnum):
     """The flows in pipelines/."""
 

@@ -32,7 +32,7 @@ from landuse.ingest.supersession import is_up_to_date, superseded_digest
 from landuse.ingest.swap import commit_swap, recover_swap, remove, swap_in, undo_swap
 from landuse.ml.images import image_paths
 from landuse.params import DataParams, ValidateParams, load_params
-from landuse.project.data_change import Listing, count_classes, read_listing
+from landuse.project.listings import Listing, count_classes, read_listing
 from landuse.project.dvc_repo import (
     MODIFIED,
     NOT_IN_CACHE,
@@ -116,6 +116,8 @@ def remove_images(data: DataParams, validate: ValidateParams, file: str) -> Inge
     Raises errors as `ingest` does. The images stay in DVC's cache.
     """
     with exclusive_ingest() as (state, before):
+        if not before:
+            raise NotReady(f"{file} names images of {DATA}/, but there is no data set yet: bring one in first")
         listing = read_current(state, before)
         unwanted = find_images(Path(file), listing)
         link_images(listing, IMAGES, without=unwanted)

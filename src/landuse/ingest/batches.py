@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from landuse.core.errors import printable
-from landuse.project.data_change import Listing, count_classes
+from landuse.project.listings import Listing, count_classes
 from landuse.project.lineage import data_record
 
 Batch = dict[str, Any]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from landuse.core.errors import LanduseError
-from landuse.project.data_change import compare_versions
+from landuse.project.listings import compare_versions
 
 
 @dataclass(frozen=True)

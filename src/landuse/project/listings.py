@@ -1,4 +1,4 @@
-"""What differs between two versions of the data set, by content: from the lists of files that DVC keeps of them."""
+"""The files of two versions of the data set, as DVC lists them, and what differs between them by content."""
 
 import json
 from collections import Counter
@@ -71,7 +71,7 @@ def read_listing(version: str) -> Listing:
 
     Raises LanduseError if DVC's cache does not have the list.
     """
-    path = cached_file(version)
+    [path] = cached_files([version])
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return {entry["relpath"]: entry["md5"] for entry in entries}
@@ -82,10 +82,10 @@ def read_listing(version: str) -> Listing:
         raise LanduseError(f"{path} is damaged: remove it, then dvc fetch {DATA_DVC}") from None
 
 
-def cached_file(md5: str) -> Path:
-    """Return where DVC's cache has, or would have, a file of this md5."""
+def cached_files(md5s: Iterable[str]) -> list[Path]:
+    """Return where DVC's cache has, or would have, the file of each md5."""
     with repository() as repo:
-        return Path(repo.cache.local.oid_to_path(md5))
+        return [Path(repo.cache.local.oid_to_path(md5)) for md5 in md5s]
 
 
 def compare_versions(before: str, after: str) -> DataChange:
