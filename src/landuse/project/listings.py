@@ -18,7 +18,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class DataChange:
-    """The difference between two versions, as sorted paths.
+    """The difference between two versions, as sorted paths; false if there is none for people.
 
     moved: path before and after, of images that have another class now
     edited: paths whose content is another now; the old one is gone
@@ -30,6 +30,9 @@ class DataChange:
     moved: Pairs
     edited: tuple[str, ...]
     renamed: Pairs
+
+    def __bool__(self) -> bool:
+        return any((self.added, self.removed, self.moved, self.edited))
 
     def __str__(self) -> str:
         parts = [
@@ -90,6 +93,8 @@ def cached_files(md5s: Iterable[str]) -> list[Path]:
 
 def compare_versions(before: str, after: str) -> DataChange:
     """Compare two versions of data/ by the md5 in data.dvc. Raises LanduseError as `read_listing` does."""
+    if before == after:
+        return compare_listings({}, {})
     return compare_listings(read_listing(before), read_listing(after))
 
 
