@@ -1,5 +1,6 @@
 """An addition joins data/, known images are taken once, and nothing is lost or undone by it."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from archives import CHECKS, files_in, folder_of, ingest_source, is_current, is_
 from dvc.repo import Repo
 
 from landuse import ingest
-from landuse.core.errors import LanduseError, NotReady, Refused
+from landuse.core.errors import LanduseError, NotReady, Refused, Unavailable
 from landuse.ingest import addition as addition_module
 from landuse.params import DataParams
 from landuse.project.dvc_repo import add_data, repository
@@ -147,7 +148,9 @@ def test_missing_data_is_not_mistaken_for_no_data(settled: ingest.IngestResult) 
     shutil.rmtree("data")
     with pytest.raises(NotReady, match="data/ is missing version .*: restore it with `dvc checkout data`"):
         add_files(pictures(20), "../more.zip")
-    with pytest.raises(LanduseError, match="data/ is missing version .*: restore it with `dvc pull data`"):
+    with pytest.raises(
+        LanduseError, match="made of set.zip and 1 batch since: restore it with `dvc pull data`$"
+    ):
         ingest_source("../set.zip")
     with Repo() as repo:
         repo.checkout(["data"])
@@ -201,3 +204,73 @@ def test_the_images_of_before_take_no_room_twice(settled: ingest.IngestResult, m
     monkeypatch.setattr(addition_module.os, "link", no_links)
     add_files({"field/d.png": picture(60)}, "../more.zip")
     assert Path("data/field/a.png").stat().st_ino != inode and len(files_in(Path("data"))) == 8
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"swamp/a.png": picture(60)}, "swamp"),
+        ({"water/broken.png": picture(60)[:500]}, "water/broken.png"),
+        ({f"water/{number}.png": picture(100 + number) for number in range(20)}, "imbalance"),
+    ],
+    ids=["an unknown class", "one bad image", "too many of one class"],
+)
+def test_of_a_refused_addition_only_its_own_images_go_to_quarantine(
+    settled: ingest.IngestResult, files: dict[str, bytes], words: str
+) -> None:
+    before = Path("data.dvc").read_bytes()
+    with pytest.raises(Refused, match=rf"^\.\./tiles\.zip is rejected: .*{words}"):
+        add_files(NEW | files)
+    [folder] = Path("quarantine").iterdir()
+    assert files_in(folder / "data") == NEW | files
+    assert {"validation.html", "validation.json", "data_docs"} <= set(os.listdir(folder))
+    assert files_in(Path("data")) == pictures() and Path("data.dvc").read_bytes() == before and is_data_current()
+
+
+def test_two_changes_at_once_are_refused(settled: ingest.IngestResult) -> None:
+    Path("list.txt").write_text("field/a.png\n")
+    with ingest.exclusive_lock(ingest.LOCK, ingest.BUSY):
+        with pytest.raises(Unavailable, match="another ingest is running in this project"):
+            add("../set.zip")
+        with pytest.raises(Unavailable, match="another ingest is running in this project"):
+            ingest.remove_images(SET, CHECKS, "list.txt")
+
+
+def test_an_addition_to_data_that_changed_meanwhile_is_refused(
+    settled: ingest.IngestResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path("data.dvc").read_text().replace(settled.version, f"{'0' * 32}.dir")
+    monkeypatch.setattr(ingest, "check_candidate", lambda *_: Path("data.dvc").write_text(other))
+    with pytest.raises(Unavailable, match="data.dvc was changed meanwhile: the same command goes on"):
+        add_files(NEW)
+    assert files_in(Path("data")) == pictures() and Path("data.dvc").read_text() == other
+
+
+@pytest.mark.parametrize("place", ["link", "rename"])
+def test_a_full_disk_leaves_everything_as_it_was(
+    settled: ingest.IngestResult, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = Path("data.dvc").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(addition_module.os, place, fail)
+        with pytest.raises(LanduseError, match="disk.*: free some space and ingest again; data/ is unchanged"):
+            add_files(NEW)
+    assert files_in(Path("data")) == pictures() and Path("data.dvc").read_bytes() == before
+    assert os.listdir(".incoming") == ["lock"] and add("../tiles.zip").changed
+
+
+def test_an_addition_has_a_path_and_is_not_data_itself(settled: ingest.IngestResult) -> None:
+    for arrival, words in (
+        ("", "the arrival has no name"),
+        ("nowhere.zip", "there is no such file or folder"),
+        ("http://127.0.0.1:9/set.zip", "set data.source to ingest from a URL"),
+        ("data", "data/ is what would be replaced"),
+    ):
+        with pytest.raises(LanduseError, match=words):
+            add(arrival)

@@ -25,9 +25,10 @@ def is_superseded(source: Source, state: str, metadata: dict[str, Any]) -> bool:
     if source.digest != metadata.get("supersedes"):
         return False
     if state == "missing":
-        name = metadata["source"]
-        arrival = f"version {metadata['version']}, which arrived as {name} after data.source = {source.name}"
-        raise LanduseError(f"data/ is missing {arrival}: restore it with `dvc pull data`, or ingest {name} again")
+        name, is_arrival = metadata["source"], len(metadata.get("batches", ())) < 2
+        origin = f"which arrived as {name} after data.source = {source.name}" if is_arrival else f"made of {name}"
+        remedy = f"restore it with `dvc pull data`{f', or ingest {name} again' if is_arrival else ''}"
+        raise LanduseError(f"data/ is missing version {metadata['version']}, {origin}: {remedy}")
     return True
 
 
