@@ -148,9 +148,7 @@ def test_missing_data_is_not_mistaken_for_no_data(settled: ingest.IngestResult) 
     shutil.rmtree("data")
     with pytest.raises(NotReady, match="data/ is missing version .*: restore it with `dvc checkout data`"):
         add_files(pictures(20), "../more.zip")
-    with pytest.raises(
-        LanduseError, match="made of set.zip and 1 batch since: restore it with `dvc pull data`$"
-    ):
+    with pytest.raises(LanduseError, match="made of set.zip and 1 batch since: restore it with `dvc pull data`$"):
         ingest_source("../set.zip")
     with Repo() as repo:
         repo.checkout(["data"])
