@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
+from hypothesis import given
+from hypothesis import strategies as st
 
 from landuse.core.errors import LanduseError
 from landuse.project.listings import DataChange, compare_listings, read_listing
@@ -75,6 +77,22 @@ def test_equal_changes_of_many_classes_are_told_as_one() -> None:
 def test_every_kind_of_change_is_told_in_one_line() -> None:
     after = many("beach", 60) | {"beach/a.png": "A2", "river/b.png": "B", "river/c.png": "C"}
     assert str(change(after)) == "+60 images (beach +60), −1 (river −1), 1 relabelled, 1 changed in content"
+
+
+CONTENTS = st.sampled_from("ABCDE")
+LISTINGS = st.dictionaries(st.sampled_from([f"{label}/{n}.png" for label in "xyz" for n in range(4)]), CONTENTS)
+
+
+@given(before=LISTINGS, after=LISTINGS)
+def test_every_image_before_and_after_is_told_once(before: dict[str, str], after: dict[str, str]) -> None:
+    found = compare_listings(before, after)
+    pairs = [*found.moved, *found.renamed]
+    gone = [*found.removed, *found.edited, *(old for old, _ in pairs)]
+    come = [*found.added, *found.edited, *(new for _, new in pairs)]
+    assert sorted(gone) == sorted(path for path in before if after.get(path) != before[path])
+    assert sorted(come) == sorted(path for path in after if before.get(path) != after[path])
+    assert all(before[old] == after[new] for old, new in pairs)
+    assert all(after[path] != before[path] for path in found.edited)
 
 
 @pytest.fixture

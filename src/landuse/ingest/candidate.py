@@ -36,13 +36,13 @@ def check_candidate(params: ValidateParams, label: str, digest: str, suspects: C
 
 
 def keep_only(paths: Collection[str]) -> None:
-    """Remove all images but these from the candidate."""
-    for path in image_paths(IMAGES):
-        if path.as_posix() not in paths:
-            (IMAGES / path).unlink()
-    for folder in IMAGES.iterdir():
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    """Remove all files but these from the candidate, and folders that are empty then."""
+    for path in sorted(IMAGES.rglob("*"), reverse=True):  # what a folder holds comes before it
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(IMAGES).as_posix() not in paths:
+            path.unlink()
 
 
 def quarantine(digest: str) -> Path:
