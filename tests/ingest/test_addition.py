@@ -41,6 +41,7 @@ def test_an_addition_joins_the_images_that_are_there(settled: ingest.IngestResul
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [zip_of, folder_of])
 def test_a_folder_of_one_class_is_an_addition_too(settled: ingest.IngestResult, pack: Callable) -> None:
     add(pack(Path("../tiles"), {"water/c.png": picture(50)}))
@@ -58,12 +59,14 @@ def test_the_batches_are_on_record_with_their_counts(settled: ingest.IngestResul
     assert (meta["images"], meta["supersedes"]) == (7, settled.digest)
 
 
+@pytest.mark.slow
 def test_known_images_are_left_out_whatever_their_name(settled: ingest.IngestResult) -> None:
     again = {"field/other-name.png": pictures()["field/a.png"], "water/a.png": pictures()["water/a.png"]}
     result = add_files(NEW | again)
     assert files_in(Path("data")) == pictures() | NEW and "2 of its images were there already" in str(result)
 
 
+@pytest.mark.slow
 def test_the_same_image_twice_in_an_addition_is_taken_once(settled: ingest.IngestResult) -> None:
     result = add_files({"field/c.png": picture(50), "field/d.png": picture(50)})
     assert files_in(Path("data")) == pictures() | {"field/c.png": picture(50)}
@@ -128,6 +131,7 @@ def test_a_source_that_really_changed_replaces_everything_and_says_so(settled: i
     assert [batch["images"] for batch in data_record()["batches"]] == [4]
 
 
+@pytest.mark.slow
 def test_a_source_named_before_an_addition_but_never_ingested_replaces_it(settled: ingest.IngestResult) -> None:
     own = DataParams(source=str(folder_of(Path("../own"), pictures(30))), checksum=None)
     ingest.add(own, CHECKS, str(zip_of(Path("../tiles.zip"), NEW)))
@@ -135,6 +139,7 @@ def test_a_source_named_before_an_addition_but_never_ingested_replaces_it(settle
     assert files_in(Path("data")) == pictures(30)
 
 
+@pytest.mark.slow
 def test_the_base_or_the_last_addition_named_as_an_arrival_replaces_everything(settled: ingest.IngestResult) -> None:
     whole = zip_of(Path("../tiles.zip"), pictures(10))
     add(whole)
@@ -143,6 +148,7 @@ def test_the_base_or_the_last_addition_named_as_an_arrival_replaces_everything(s
         assert files_in(Path("data")) == pictures(seed)
 
 
+@pytest.mark.slow
 def test_missing_data_is_not_mistaken_for_no_data(settled: ingest.IngestResult) -> None:
     add_files(NEW)
     shutil.rmtree("data")
@@ -155,6 +161,7 @@ def test_missing_data_is_not_mistaken_for_no_data(settled: ingest.IngestResult) 
     assert files_in(Path("data")) == pictures() | NEW
 
 
+@pytest.mark.slow
 def test_data_that_was_versioned_by_hand_or_before_batches_is_added_to(settled: ingest.IngestResult) -> None:
     Path("data/field/c.png").write_bytes(picture(99))
     with repository() as repo:
@@ -177,6 +184,7 @@ def test_restored_data_keeps_the_record_of_its_batches(settled: ingest.IngestRes
 # Links
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["copy", "hardlink", "symlink"])
 def test_neither_the_cache_nor_the_images_of_before_are_written_to(settled: ingest.IngestResult, kind: str) -> None:
     with repository() as repo, repo.config.edit("local") as config:
@@ -191,6 +199,7 @@ def test_neither_the_cache_nor_the_images_of_before_are_written_to(settled: inge
     assert path.is_symlink() == (kind == "symlink") and path.stat().st_nlink == 1 + (kind == "hardlink")
 
 
+@pytest.mark.slow
 def test_the_images_of_before_take_no_room_twice(settled: ingest.IngestResult, monkeypatch: pytest.MonkeyPatch) -> None:
     inode = Path("data/field/a.png").stat().st_ino
     add_files(NEW)
@@ -212,7 +221,9 @@ def test_the_images_of_before_take_no_room_twice(settled: ingest.IngestResult, m
     [
         ({"swamp/a.png": picture(60)}, "swamp"),
         ({"water/broken.png": picture(60)[:500]}, "water/broken.png"),
-        ({f"water/{number}.png": picture(100 + number) for number in range(20)}, "imbalance"),
+        pytest.param(
+            {f"water/{number}.png": picture(100 + number) for number in range(20)}, "imbalance", marks=pytest.mark.slow
+        ),
     ],
     ids=["an unknown class", "one bad image", "too many of one class"],
 )
@@ -247,6 +258,7 @@ def test_an_addition_to_data_that_changed_meanwhile_is_refused(
     assert files_in(Path("data")) == pictures() and Path("data.dvc").read_text() == other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["link", "rename"])
 def test_a_full_disk_leaves_everything_as_it_was(
     settled: ingest.IngestResult, monkeypatch: pytest.MonkeyPatch, place: str

@@ -47,6 +47,7 @@ def test_a_removal_is_on_record_and_deletes_nothing_from_the_cache(grown: ingest
     assert sum(batch["images"] for batch in data_record()["batches"]) == 6
 
 
+@pytest.mark.slow
 def test_a_plain_ingest_does_not_bring_back_what_was_removed(grown: ingest.IngestResult) -> None:
     remove("field/c.png\n")
     assert not ingest_source("../set.zip").changed and "field/c.png" not in files_in(Path("data"))
@@ -74,6 +75,7 @@ def test_an_unusable_list_is_told_in_one_line(settled: ingest.IngestResult, cont
         ingest.remove_images(SET, CHECKS, "list.txt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entries", ["field/a.png", "field/a.png\nfield/b.png", "\n".join(pictures())])
 def test_a_removal_that_leaves_a_class_too_small_is_refused_with_a_report(
     settled: ingest.IngestResult, entries: str
