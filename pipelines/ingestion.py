@@ -31,22 +31,51 @@ UNRELATED_EXIT_CODES = frozenset({TEMPORARY, NotReady.exit_code})  # failures fo
 
 @flow(flow_run_name="ingest", on_failure=[notify_failure])
 def ingestion(source: Text | None = None) -> bool:
-    """Ingest `source`, else the newest arrival in inbox/, else `data.source`; return True if data/ changed.
+    """Ingest `source`, else what arrived in inbox/, else `data.source`; return True if data/ changed.
 
-    Fails with the first failed expectation if the images are refused; data/ then stays as it was.
+    Of several arrivals the newest replaces the data set; with `data.arrivals: add`, all of them join it in their order.
+    Fails with the first failed expectation if images are refused; these have changed nothing.
     """
     with flow_lock():
-        arrival, before = source or inbox.next_arrival(), data_version()
-        with tracked_attempt(arrival):
-            with_retries(fetch)(arrival)
-            with_retries(ingest)(arrival)
-        with_retries(push)()
+        before = data_version()
+        refusal = take_in(find_arrivals(source))
+        if data_version() != before or refusal is None:
+            with_retries(push)()
+        if refusal:
+            raise refusal
         return data_version() != before
+
+
+def find_arrivals(source: str | None) -> list[str | None]:
+    """Return what to ingest, in this order; None stands for `data.source`."""
+    if not source and are_added():
+        return [*inbox.all_arrivals()] or [None]
+    return [source or inbox.next_arrival()]
+
+
+def are_added() -> bool:
+    """Return True if arrivals join the data set, False if each replaces it."""
+    return load_params().data.arrivals == "add"
 
 
 def data_version() -> str | None:
     """Return the MD5 in data.dvc; None before the first ingestion."""
     return data_record()["md5"] if DATA_DVC.exists() else None
+
+
+def take_in(arrivals: list[str | None]) -> CommandFailed | None:
+    """Fetch and ingest one arrival after the other; return the first refusal, which does not hold up the others."""
+    refusal = None
+    for arrival in arrivals:
+        try:
+            with tracked_attempt(arrival):
+                with_retries(fetch)(arrival)
+                with_retries(ingest)(arrival)
+        except CommandFailed as error:
+            if error.exit_code != Refused.exit_code:
+                raise
+            refusal = refusal or error
+    return refusal
 
 
 @contextmanager
@@ -95,9 +124,10 @@ def fetch(arrival: str | None) -> None:
 def ingest(arrival: str | None) -> None:
     """Build beside the current images, validate, swap in, version; refused data goes to quarantine/ with its report."""
     with quarantined_if_refused(arrival):
-        retry_while_busy(lambda: run("landuse", "ingest", *filter(None, [arrival])))
+        adds = ["--add"] if arrival and are_added() else []
+        retry_while_busy(lambda: run("landuse", "ingest", *adds, *filter(None, [arrival])))
     if arrival:
-        inbox.mark_ingested(arrival)
+        (inbox.mark_added if adds else inbox.mark_ingested)(arrival)
 
 
 @contextmanager

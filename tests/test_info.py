@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from dvc.repo import Repo
 from mlflow import MlflowClient
 from records import set_facts
@@ -15,7 +16,9 @@ from landuse.core.errors import LanduseError
 from landuse.core.paths import REGISTRATION
 from landuse.info import describe_metrics, info
 from landuse.params import RegisterParams
+from landuse.project.lineage import data_record
 from landuse.register import register
+from landuse.registry import set_alias
 from landuse.tracking import MODEL_TAG
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +44,8 @@ def facts() -> dict[str, str]:
 def test_info_names_data_code_packages_training_score_and_model(trained_copy: Path) -> None:
     version = register(RegisterParams(model="shown"))
     described = facts()
-    assert list(described) == ["data", "code", "packages", "trained", "scored", "model"]
+    assert list(described) == ["data", "batches", "code", "packages", "trained", "scored", "model"]
+    assert described["batches"] == "1: tiny.zip"
     assert re.fullmatch(r"[0-9a-f]{32}\.dir \(real, from tiny\.zip\)", described["data"])
     assert all(name in described["packages"] for name in ("keras", "mlflow", "dvc", "great-expectations"))
     tags = json.loads(Path("artifacts/run.json").read_text())["tags"]
@@ -49,6 +53,39 @@ def test_info_names_data_code_packages_training_score_and_model(trained_copy: Pa
     assert not described["trained"].endswith("with changes")
     assert "test images, macro F1" in described["scored"]
     assert described["model"].startswith(f"shown version {version.version} (challenger), run {version.run_id}")
+
+
+def test_the_batches_of_the_data_are_described_by_their_number_and_the_last(versioned: Path) -> None:
+    record = yaml.safe_load(Path("data.dvc").read_text())
+    record["meta"]["batches"] = [
+        {"source": "tiny.zip", "images": 36},
+        {"source": "tiles.zip", "images": -1200, "date": "2026-11-29T18:00:00Z"},
+    ]
+    Path("data.dvc").write_text(yaml.safe_dump(record))
+    assert facts()["batches"] == "2, the last one: tiles.zip, -1,200 images on 2026-11-29"
+
+
+def test_the_change_since_the_champions_data_is_told(trained_copy: Path) -> None:
+    version = register(RegisterParams(model="landuse-sample"))
+    assert "changed" not in facts(), "there is no champion yet"
+    set_alias(version.name, "champion", str(version.version))
+    now = data_record()["md5"]
+    set_facts(version.name, str(version.version), **{"data.md5": now})
+    assert facts()["changed"] == "since the champion's data: no images changed"
+    Path("data/field/00.png").unlink()
+    with Repo() as repo:
+        repo.add("data")
+    assert facts()["changed"] == "since the champion's data: −1 image (field −1)"
+    set_facts(version.name, str(version.version), **{"data.md5": "0" * 32 + ".dir"})
+    assert "not known (version 0000" in facts()["changed"] and "dvc fetch --all-commits" in facts()["changed"]
+
+
+def test_without_an_answer_of_the_registry_the_rest_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    described = facts()
+    assert described["changed"].startswith("since the champion's data: not known now (MLflow at http://127.0.0.1:9: ")
+    assert described["batches"] == "1: tiny.zip"
 
 
 def test_a_model_trained_with_uncommitted_code_is_described_as_such(trained_copy: Path) -> None:

@@ -86,6 +86,7 @@ def test_every_step_is_a_section_of_the_params() -> None:
         "study",
         "init",
         "thresholds",
+        "diff",
     ),
 )
 def test_every_step_is_a_module_with_a_function_of_its_name(name: str) -> None:
@@ -110,7 +111,7 @@ def test_every_step_is_a_verb_and_there_are_no_unknown_verbs() -> None:
         "serve",
         "export",
     ]
-    verbs += ["info", "flow"]
+    verbs += ["info", "diff", "flow"]
     assert list(typer.main.get_command(app).commands) == verbs
 
 

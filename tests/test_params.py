@@ -172,6 +172,7 @@ def test_the_old_name_of_a_key_in_a_search_space_is_refused_with_the_new_name(
 WRONG_VALUES = {
     "data.source": ["", None, 3],
     "data.checksum": ["md5:xyz", "0" * 32],
+    "data.arrivals": ["append", True],
     "validate.classes": [[], ["field"], "field", None],
     "validate.images_per_class": [0, "many"],
     "validate.imbalance": [0.5],
@@ -301,15 +302,23 @@ def test_a_width_that_keras_does_not_publish_is_refused_with_those_it_does(tmp_p
 
 
 REQUIRED = {name: keys for name, keys in SECTIONS.items() if name != "study"}
+KEYS = [f"{name}.{key}" for name, keys in REQUIRED.items() for key in keys]
 
 
-@pytest.mark.parametrize("name", [*REQUIRED, *(f"{name}.{key}" for name, keys in REQUIRED.items() for key in keys)])
+@pytest.mark.parametrize("name", [*REQUIRED, *(key for key in KEYS if key != "data.arrivals")])
 def test_a_missing_section_or_key_is_reported_with_where_to_find_it(tmp_path: Path, name: str) -> None:
     content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
     section, _, key = name.partition(".")
     del (content[section] if key else content)[key or section]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), "utf-8")
     assert refusal(tmp_path / "params.yaml") == f"{name}: missing; presets/sample.yaml shows every key"
+
+
+def test_arrivals_replace_the_data_set_where_an_older_file_does_not_say(tmp_path: Path) -> None:
+    text = (ROOT / "presets" / "sample.yaml").read_text("utf-8")
+    assert load_params(ROOT / "presets" / "sample.yaml").data.arrivals == "replace"
+    (tmp_path / "params.yaml").write_text(re.sub(r"  arrivals:.*\n", "", text), "utf-8")
+    assert load_params(tmp_path / "params.yaml").data.arrivals == "replace"
 
 
 def test_a_class_name_is_the_same_however_its_accents_are_encoded(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -11,7 +12,7 @@ from shutil import copytree
 import pandas as pd
 import pytest
 import tiny
-from gallery import NAME, promote_version
+from gallery import NAME, make_champion, promote_version
 from mlflow import MlflowClient
 
 from landuse import registry, tracking
@@ -19,6 +20,7 @@ from landuse.core import paths
 from landuse.core.errors import LanduseError, Refused
 from landuse.gate.blessing import Blessing, Check
 from landuse.params import load_params
+from landuse.project.listings import compare_listings
 from landuse.promote.report_page import render
 from landuse.registry.version_record import VersionRecord, read_version_record
 from landuse.tracking.names import facts_of
@@ -148,6 +150,14 @@ def test_the_header_says_that_sample_images_are_drawn(record: VersionRecord, htm
     assert "drawn" not in visible_text(html)
 
 
+def test_the_page_tells_what_changed_since_the_champions_data(html: str, record: VersionRecord) -> None:
+    assert "Since the champion's data no images changed" in visible_text(html)
+    change = compare_listings({"field/a.png": "A"}, {"field/b.png": "B", "water/a.png": "A"})
+    page = visible_text(render(record, blessing(), load_params().evaluate, change))
+    assert "Since the champion's data +1 image (field +1), 1 relabelled Validation" in page
+    assert "Since the champion's data" not in visible_text(render_with(record))
+
+
 # Where it is stored
 
 
@@ -203,6 +213,17 @@ def test_a_refused_version_has_a_page_that_says_why(other: Path) -> None:
         paths.REPORT.read_text("utf-8")
     )
     assert "There was no champion to compare with." in visible_text(paths.REPORT.read_text("utf-8"))
+
+
+def test_the_description_tells_what_changed_since_the_champions_data(
+    other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_champion(3)
+    change = compare_listings({}, {"field/b.png": "B"})
+    monkeypatch.setattr(sys.modules["landuse.promote.publish"], "compare_versions", lambda *_: change)
+    promote_version("1")
+    described = registry.get_version(NAME, "1").description
+    assert f"data {tiny.DATA_MD5[:6]} from tiny.zip (+1 image (field +1) since the champion's), code" in described
 
 
 def test_an_old_version_with_little_on_record_is_promoted_and_gaps_are_named(other: Path) -> None:

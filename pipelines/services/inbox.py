@@ -78,15 +78,22 @@ def filesystem_now() -> int:
 
 
 def next_arrival() -> str | None:
-    """Return the newest arrival that has settled; None if there is none. Waits for a limited time for those to come.
+    """Return the newest arrival that has settled; None if there is none. Waits as `settled_arrivals` does."""
+    return next(usable_arrivals(), None)
 
-    Arrivals that have used up their attempts are moved to quarantine/.
-    """
+
+def all_arrivals() -> list[str]:
+    """Return every arrival that has settled, the oldest first. Waits as `settled_arrivals` does."""
+    return list(usable_arrivals())[::-1]
+
+
+def usable_arrivals() -> Iterator[str]:
+    """Yield the arrivals that have settled, the newest first; move those to quarantine/ that used up their attempts."""
     for path in reversed(settled_arrivals(load_params().pipelines.settle_seconds)):
-        if not attempts.is_exhausted(path):
-            return str(path)
-        quarantine_exhausted(path)
-    return None
+        if attempts.is_exhausted(path):
+            quarantine_exhausted(path)
+        else:
+            yield str(path)
 
 
 def quarantine_exhausted(arrival: Path) -> None:
@@ -94,6 +101,11 @@ def quarantine_exhausted(arrival: Path) -> None:
     reason = f"{attempts.last_reason(arrival)} (it made {attempts.MAX_FAILURES} runs fail)"
     get_run_logger().warning(printable(f"{arrival} is set aside: {reason}"))
     quarantine(arrival, reason)
+
+
+def mark_added(arrival: str) -> None:
+    """Move an arrival that was added to .done/."""
+    move_out(arrival, DONE)
 
 
 def mark_ingested(arrival: str) -> None:

@@ -24,7 +24,7 @@ from landuse.gate.blessing import Blessing
 from landuse.info import describe_metrics
 from landuse.project.lineage import data_record
 from landuse.registry.version_record import get_run, read_metrics
-from pipelines.steps.data_change import describe_data_change, read_data_set, read_earlier
+from pipelines.steps.data_change import compare_contents, describe_data_change, read_data_set, read_earlier
 from pipelines.steps.pending import REASONS
 
 PROGRESS = re.compile(r"^(extract|evaluate|epoch)\s+(\d+)/(\d+)")
@@ -139,7 +139,8 @@ def show_summary(
     with tracking.store():
         now = read_data_set(blessing["model"], blessing["version"])
         before = read_earlier(earlier) if earlier else None
-    change, details = describe_data_change(now, before, is_first=earlier is None)
+    contents = compare_contents(now, before)
+    change, details = describe_data_change(now, before, earlier is None, contents)
     how_good, pages = metrics_and_links(blessing["model"], blessing["version"])
     ran = [name for name, state in outcomes.items() if state != "Cached"]
     cached = [name for name, state in outcomes.items() if state == "Cached"]

@@ -1,4 +1,7 @@
-"""Description, in words and counts, of how the data of a retraining differs from that of the training before."""
+"""Description, in words and counts, of how the data of a retraining differs from that of the training before.
+
+What changed is told by content where DVC's cache has both versions, else by the counts that the registry has.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING
 from landuse import registry
 from landuse.core.errors import LanduseError, Unavailable
 from landuse.gate.shrinkage import describe_classes
+from landuse.project.listings import DataChange, compare_versions
 from landuse.registry.version_record import read_splits
 from landuse.tracking.names import facts_of
 
@@ -51,18 +55,31 @@ def read_earlier(registration: dict[str, str]) -> DataSet | None:
         return None
 
 
-def describe_data_change(now: DataSet, before: DataSet | None, is_first: bool) -> tuple[str, str]:
+def compare_contents(now: DataSet, before: DataSet | None) -> DataChange | None:
+    """Compare two data sets by content; None if DVC's cache does not have both, or one is not known."""
+    try:
+        return compare_versions(before.md5, now.md5) if before else None
+    except LanduseError:
+        return None
+
+
+def describe_data_change(
+    now: DataSet, before: DataSet | None, is_first: bool, contents: DataChange | None = None
+) -> tuple[str, str]:
     """Tell in a few words how the data changed, and then in more, which may be empty.
 
     Args:
         now: what was trained on
         before: what the training before it was trained on; None if there was none, or it is not known any more
         is_first: whether there was none
+        contents: what changed by content; None if that is not known
     """
     if before is None:
         return "the first data set" if is_first else "the data set before is not known any more", now.size
     if now.md5 == before.md5:
         return "no images changed", f"still {now.size}"
+    if contents is not None:
+        return ", ".join([str(contents), *describe_classes(now.counts, before.counts)]), ""
     if now.counts.equals(before.counts):
         return "other images, as many of every class as before", now.size
     change = int(now.counts.sum()) - int(before.counts.sum())

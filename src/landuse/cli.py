@@ -89,12 +89,28 @@ def fetch(arrival: Arrival = None) -> None:
 
 
 @app.command(rich_help_panel="Data")
-def ingest(arrival: Arrival = None) -> None:
+def ingest(
+    arrival: Arrival = None,
+    addition: Annotated[
+        str | None, typer.Option("--add", metavar="ARRIVAL", help="Add the images of an archive or folder instead.")
+    ] = None,
+    removal: Annotated[
+        str | None,
+        typer.Option("--remove", metavar="LIST", help="Remove the images in a file: a path or sha256 a line."),
+    ] = None,
+) -> None:
     """Import the images of `data.source`: validate them, swap them in for the old ones, and version them."""
-    from landuse.ingest import ingest
+    from landuse.ingest import add, ingest, remove_images
 
     params = load_params()
-    echo(ingest(params.data, params.validate, arrival))
+    if len([given for given in (arrival, addition, removal) if given is not None]) > 1:
+        raise LanduseError("an arrival, --add and --remove each change data/ by themselves: run one after the other")
+    if addition is not None:
+        echo(add(params.data, params.validate, addition))
+    elif removal is not None:
+        echo(remove_images(params.data, params.validate, removal))
+    else:
+        echo(ingest(params.data, params.validate, arrival))
 
 
 @app.command(rich_help_panel="Data")
@@ -339,6 +355,20 @@ def info() -> None:
 
     load_params()
     echo(info())
+
+
+@app.command(rich_help_panel="Data")
+def diff(
+    revision: Annotated[str, typer.Argument(metavar="REV", help="A git revision.")] = "HEAD",
+    other: Annotated[
+        str | None, typer.Argument(metavar="OTHER", help="Another one, instead of data.dvc as it is now.")
+    ] = None,
+) -> None:
+    """Show which images were added, removed, relabelled or changed since a git revision."""
+    load_params()
+    from landuse.diff import diff
+
+    echo(diff(revision, other))
 
 
 class Flow(StrEnum):

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from pipelines.steps.data_change import DataSet, describe_data_change
+from landuse.project.listings import compare_listings
+from pipelines.steps.data_change import DataSet, compare_contents, describe_data_change
 
 BEFORE = {"beach": 40, "forest": 40, "river": 40, "tanks": 40}
 MANY = {f"class{number}": 10 + number for number in range(8)}
@@ -28,6 +29,14 @@ def data_set(counts: dict[str, int], md5: str = "new") -> DataSet:
 )
 def test_a_change_is_told_in_words_and_counts(counts: dict[str, int], short: str, more: str) -> None:
     assert describe_data_change(data_set(counts), data_set(BEFORE, "old"), is_first=False) == (short, more)
+
+
+def test_a_change_that_is_known_by_content_is_told_by_content() -> None:
+    before = {"beach/a.png": "A", "river/b.png": "B"}
+    contents = compare_listings(before, {"beach/a.png": "A", "beach/b.png": "B", "beach/c.png": "C"})
+    told = describe_data_change(data_set({"beach": 3}), data_set(BEFORE, "old"), False, contents)
+    assert told == ("+1 image (beach +1), 1 relabelled, classes forest, river, tanks gone", "")
+    assert compare_contents(data_set(BEFORE), data_set(BEFORE, "old")) is None, "neither is in a cache"
 
 
 def test_of_many_changed_classes_those_that_changed_most_are_named() -> None:

@@ -243,6 +243,13 @@ def test_a_user_error_exits_with_1(run_command: RunCommand) -> None:
         assert run_command(verb, "x" * 300)[1].endswith(": File name too long: use a shorter name\n")
 
 
+def test_an_arrival_an_addition_and_a_removal_are_refused_together(run_command: RunCommand) -> None:
+    message = "landuse: an arrival, --add and --remove each change data/ by themselves: run one after the other\n"
+    assert run_command("ingest", "--add", "a.zip", "--remove", "list.txt") == (1, message)
+    assert run_command("ingest", "a.zip", "--add", "b.zip") == (1, message)
+    assert run_command("ingest", "--remove", "list.txt")[1].startswith("landuse: list.txt names images of data/, but")
+
+
 @pytest.mark.parametrize("name", ["data", "artifacts"])
 def test_a_linked_folder_is_not_replaced(settled: ingest.IngestResult, run_command: RunCommand, name: str) -> None:
     Path(name).rename("elsewhere")
@@ -309,6 +316,8 @@ def test_the_images_are_never_swapped_while_a_stage_reads_them(
         stage.stdout.readline()
         with pytest.raises(Unavailable, match="data' is busy, it is being blocked by: .*; data/ is unchanged"):
             arrive(zip_of(Path("../new.zip"), pictures(10)))
+        with pytest.raises(Unavailable, match="data' is busy, it is being blocked by: .*; data/ is unchanged"):
+            ingest.add(SET, CHECKS, "../new.zip")
         stage.kill()
     assert not swapped and files_in(Path("data")) == pictures() and is_data_current()
     assert arrive("../new.zip").changed, "the lock of a killed process is released"

@@ -6,8 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from shutil import rmtree
 from types import SimpleNamespace
 
@@ -194,6 +197,7 @@ def test_a_concurrent_ingest_is_refused(project: Path) -> None:
         ingest_source("sample")
 
 
+LENIENT = replace(CHECKS, images_per_class=1)
 DEADLY = """
 import os, signal
 from landuse import ingest
@@ -204,8 +208,17 @@ def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 {fault}
-ingest.ingest(DataParams(source="../other.zip", checksum=None), {checks!r})
+print("begin", flush=True)
+{change}
 """
+SET = 'DataParams(source="../set.zip", checksum=None)'
+REPLACEMENT = f"ingest.ingest({SET}, {CHECKS!r}, '../other.zip')"
+CHANGES = {  # the call, and the images afterwards
+    "replacement": (REPLACEMENT, pictures(10)),
+    "addition": (f"ingest.add({SET}, {CHECKS!r}, '../tiles.zip')", pictures() | {"field/c.png": picture(50)}),
+    "removal": (f"ingest.remove_images({SET}, {LENIENT!r}, '../list.txt')", dict(list(pictures().items())[1:])),
+}
+KILLS = 24
 FAULTS = {
     "before the swap": "ingest.swap_in = die",
     "between the swap and its version": "ingest.add_data = die",
@@ -218,10 +231,10 @@ FAULTS = {
 }
 
 
-def kill_ingest(fault: str) -> None:
-    """Run an ingest of other.zip that is killed at the given point."""
+def kill_ingest(fault: str, change: str = REPLACEMENT) -> None:
+    """Run an ingest, by default of other.zip, that is killed at the given point."""
     zip_of(Path("../other.zip"), pictures(10))
-    script = DEADLY.format(fault=FAULTS[fault], checks=CHECKS)
+    script = DEADLY.format(fault=FAULTS[fault], change=change)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
@@ -243,13 +256,53 @@ def test_after_a_kill_at_any_point_the_next_ingest_succeeds(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_after_a_kill_at_any_point_the_next_command_recovers(settled: ingest.IngestResult, fault: str) -> None:
-    kill_ingest(fault)
+@pytest.mark.parametrize("kind", CHANGES)
+def test_after_a_kill_at_any_point_the_next_command_recovers(
+    settled: ingest.IngestResult, fault: str, kind: str
+) -> None:
+    zip_of(Path("../tiles.zip"), {"field/c.png": picture(50)})
+    Path("../list.txt").write_text("field/a.png\n")
+    if kind == "removal":
+        set_requirements(LENIENT)
+    change, after = CHANGES[kind]
+    kill_ingest(fault, change)
     recover_interrupted()
-    assert is_data_current() and is_current("validate") and not swap.JOURNAL.exists()
-    new = files_in(Path("data")) == pictures(10)
-    assert ingest.read_metadata()["source"] == ("other.zip" if new else "set.zip")
+    files, metadata = files_in(Path("data")), ingest.read_metadata()
+    assert is_data_current() and not swap.JOURNAL.exists() and files in (pictures(), after)
+    assert is_current("validate") or (kind == "removal" and files == pictures())
+    changed = {"replacement": "other.zip"}.get(kind, "set.zip and 1 batch since")
+    assert metadata["source"] == (changed if files == after else "set.zip")
+    assert sum(batch["images"] for batch in metadata["batches"]) == metadata["images"] == len(files)
     assert Path("artifacts/data_docs/manifest.sha256").read_text() == sha256_of(MANIFEST)
+
+
+@pytest.mark.slow
+def test_after_a_kill_at_any_moment_of_an_addition_data_and_record_agree(settled: ingest.IngestResult) -> None:
+    expected, random, seconds, outcomes = pictures(), Random(1), None, []
+    for number in range(1 + KILLS):
+        new = {f"{label}/{number:02}.png": picture(100 + 2 * number + (label == "water")) for label in CHECKS.classes}
+        zip_of(Path("../tiles.zip"), new)
+        took = add_until_killed(seconds and random.uniform(0, 1.2 * seconds))
+        seconds = seconds or took  # of the first one, which is not killed
+        recover_interrupted()
+        files, metadata = files_in(Path("data")), ingest.read_metadata()
+        outcomes.append(files == expected | new)
+        expected |= new if outcomes[-1] else {}
+        assert files == expected and is_data_current() and not swap.JOURNAL.exists(), number
+        assert metadata["images"] == len(files) == sum(batch["images"] for batch in metadata["batches"]), number
+    assert outcomes[0] and {*outcomes[1:]} == {True, False}, "some kills came too late, and some in time"
+
+
+def add_until_killed(seconds: float | None) -> float:
+    """Add tiles.zip in another process, which is killed after so many seconds if any; return how long it took."""
+    script = DEADLY.format(fault="", change=CHANGES["addition"][0])
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as adding:
+        assert adding.stdout.readline() == "begin\n"
+        begin = time.monotonic()
+        with suppress(subprocess.TimeoutExpired):
+            adding.wait(timeout=seconds)
+        adding.kill()
+    return time.monotonic() - begin
 
 
 @pytest.mark.slow

@@ -1,22 +1,22 @@
 """Ingest new images: build them beside the current data set, validate them, then swap them in and version them.
 
-The validation results become the outputs of the stage `validate`, which need not read the images a second time.
+A source or an arrival replaces the data set, an addition joins it, and a removal takes images out of it. The validation
+results become the outputs of the stage `validate`, which need not read the images a second time.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from landuse.core.addresses import public
-from landuse.core.errors import DISK_FULL, LanduseError, NotReady, Refused, printable
-from landuse.core.paths import ARTIFACTS, DATA, DATA_DVC, INCOMING, QUARANTINE, VALIDATION
+from landuse.core.errors import DISK_FULL, LanduseError, NotReady, Unavailable, printable
+from landuse.core.paths import ARTIFACTS, DATA, DATA_DVC, INCOMING
 from landuse.core.paths import SWAP as JOURNAL
 from landuse.core.process import exclusive_lock
+from landuse.ingest.addition import link_images, place_images, unpack_addition
+from landuse.ingest.batches import Batch, added_batch, describe_batches, recorded_batches, removed_batch
+from landuse.ingest.candidate import IMAGES, candidate_metadata, check_candidate
+from landuse.ingest.download import compute_checksum
 from landuse.ingest.record import (
     CANDIDATE,
     adopt_validation,
@@ -25,9 +25,11 @@ from landuse.ingest.record import (
     read_metadata,
     write_metadata,
 )
-from landuse.ingest.sources import Source, find_source
+from landuse.ingest.removal import find_images
+from landuse.ingest.result import IngestResult, describe_change, to_result
+from landuse.ingest.sources import resolve_source
+from landuse.ingest.supersession import is_up_to_date, superseded_digest
 from landuse.ingest.swap import commit_swap, recover_swap, remove, swap_in, undo_swap
-from landuse.ingest.unpack import is_encodable
 from landuse.ml.images import image_paths
 from landuse.params import DataParams, ValidateParams, load_params
 from landuse.project.dvc_repo import (
@@ -39,37 +41,10 @@ from landuse.project.dvc_repo import (
     release_stale_locks,
     repository,
 )
-from landuse.sample import is_drawn
-from landuse.validate import validate as validate_images
+from landuse.project.listings import Listing, count_classes, read_listing
 
 LOCK, BUSY = INCOMING / "lock", "another ingest is running in this project: wait until it has finished"
 PRESERVED = frozenset({"lock", "downloads"})  # entries of .incoming/ that outlive an ingest
-
-
-@dataclass(frozen=True)
-class IngestResult:
-    """The contents of data/ after an ingest.
-
-    version: the md5 in data.dvc
-    ignored: number of files left out because they are not images
-    changed: the version differs from the one before
-    restored: the version is the same, but data/ was missing
-    """
-
-    version: str
-    source: str
-    digest: str
-    images: int
-    classes: int
-    ignored: int
-    changed: bool
-    restored: bool = False
-
-    def __str__(self) -> str:
-        state = "is new" if self.changed else "is restored" if self.restored else "is unchanged"
-        left_out = f", {self.ignored:,} other files left out" if self.ignored else ""
-        contents = f"{self.images:,} images in {self.classes} classes from {self.source}{left_out}"
-        return f"data/ {state}: {contents}; version {self.version}"
 
 
 def fetch(data: DataParams, validate: ValidateParams, arrival: str | None = None) -> str:
@@ -95,22 +70,119 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
     reading data/, and Refused if the images are rejected. data/ and data.dvc are then unchanged, and images that failed
     validation are in quarantine/ with their report.
     """
+    with exclusive_ingest() as (state, before):
+        source = resolve_source(data, arrival)
+        if is_up_to_date(source, arrival, state, before, params_digest(validate)):
+            return to_result(before, changed=False)
+        CANDIDATE.mkdir()
+        ignored = source.fill(IMAGES)
+        check_candidate(validate, arrival or f"data.source = {source.name}", source.digest)
+        batch = added_batch(printable(source.name), source.digest, candidate_paths())
+        metadata = candidate_metadata([batch], ignored, validate)
+        if arrival is not None:
+            metadata["supersedes"] = superseded_digest(data, before)
+        after = replace_data(metadata, validate)
+        changed = after["version"] != before.get("version")
+        notes = describe_change(before.get("version"), after["version"])
+        if changed and len(before.get("batches", ())) > 1:
+            notes = (f"it took the place of {before['source']}", *notes)
+        return to_result(after, changed=changed, restored=state == "missing" and not changed, notes=notes)
+
+
+def add(data: DataParams, validate: ValidateParams, arrival: str) -> IngestResult:
+    """Add the new images of an archive or folder to data/ if the whole passes validation; version it in data.dvc.
+
+    What is there already is left out, and a name that is taken replaced. Raises errors as `ingest` does; images that
+    failed validation are in quarantine/ with the report of the whole. Without a data set, the addition is the first.
+    """
+    with exclusive_ingest() as (state, before):
+        source = resolve_source(data, arrival)
+        listing = read_current(state, before)
+        addition = unpack_addition(source, listing)
+        if not addition.names:
+            return unchanged_result(before, listing, (f"all images of {source.name} were there already",))
+        link_images(listing, IMAGES)
+        place_images(addition, IMAGES)
+        names = addition.names.values()
+        check_candidate(validate, arrival, source.digest, frozenset(names))
+        batches = recorded_batches(before, listing) if before else []
+        batches.append(added_batch(printable(source.name), source.digest, names))
+        return change_data(data, validate, before, batches, addition.ignored, addition.notes())
+
+
+def remove_images(data: DataParams, validate: ValidateParams, file: str) -> IngestResult:
+    """Take the images that a list names out of data/ if the rest passes validation, and version that in data.dvc.
+
+    Raises errors as `ingest` does. The images stay in DVC's cache.
+    """
+    with exclusive_ingest() as (state, before):
+        if not before:
+            raise NotReady(f"{file} names images of {DATA}/, but there is no data set yet: bring one in first")
+        listing = read_current(state, before)
+        unwanted = find_images(Path(file), listing)
+        link_images(listing, IMAGES, without=unwanted)
+        digest = compute_checksum(Path(file))
+        check_candidate(validate, file, digest, suspects=())
+        batches = [*recorded_batches(before, listing), removed_batch(printable(Path(file).name), digest, unwanted)]
+        return change_data(data, validate, before, batches, 0, ())
+
+
+def change_data(
+    data: DataParams,
+    validate: ValidateParams,
+    before: dict[str, Any],
+    batches: list[Batch],
+    ignored: int,
+    notes: tuple[str, ...],
+) -> IngestResult:
+    """Swap in a candidate that was made from data/, and tell what changed.
+
+    What data/ was made from first stays superseded: a plain ingest must not undo this.
+    """
+    base = before.get("supersedes", before.get("digest")) or superseded_digest(data, before)
+    metadata = candidate_metadata(batches, ignored, validate) | {"supersedes": base}
+    after = replace_data(metadata, validate, made_from=before.get("version"))
+    change = describe_change(before.get("version"), after["version"])
+    return to_result(after, changed=True, notes=(*change, *notes))
+
+
+def read_current(state: str, metadata: dict[str, Any]) -> Listing:
+    """List the files of data/; none if there is no data set yet. Raises NotReady if data/ is missing."""
+    if not metadata:
+        return {}
+    if state == "missing":
+        remedy = "restore it with `dvc checkout data` or `dvc pull data` first"
+        raise NotReady(f"data/ is missing version {metadata['version']}: {remedy}")
+    return read_listing(metadata["version"])
+
+
+def unchanged_result(metadata: dict[str, Any], listing: Listing, notes: tuple[str, ...]) -> IngestResult:
+    """Return the result of an ingest that changed nothing, also for a data set whose origin is not on record."""
+    counts = {"images": len(listing), "classes": len(count_classes(listing))}
+    contents = describe_batches(recorded_batches(metadata, listing)) | counts
+    return to_result(contents | metadata | {"ignored": 0}, changed=False, notes=notes)
+
+
+def candidate_paths() -> list[str]:
+    """Return the paths of the candidate's images."""
+    return [path.as_posix() for path in image_paths(IMAGES)]
+
+
+@contextmanager
+def exclusive_ingest() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Context of the only ingest in the project; yields the state of data/ and the metadata in data.dvc.
+
+    Before it, one that was killed is finished or undone; after it, temporary files are removed.
+    """
     for path in filter(Path.is_symlink, (DATA, ARTIFACTS)):
         raise NotReady(f"{path} is a link, which DVC does not version: remove it, or move the project to that disk")
     with exclusive_lock(LOCK, BUSY), explain_full_disk():
         finish_interrupted()
-        state, before, checks = data_state(), read_metadata(), params_digest(validate)
-        source = resolve_source(data, arrival)
-        if is_up_to_date(source, arrival, state, before, checks):
-            return to_result(before, changed=False)
+        state = data_state()
         try:
-            ignored = build_candidate(source, validate, arrival or f"data.source = {source.name}")
-            superseded = {} if arrival is None else {"supersedes": superseded_digest(data, before)}
-            after = replace_data(candidate_metadata(source, ignored) | {"checks": checks} | superseded, validate)
+            yield state, read_metadata()
         finally:
             clean_up()
-        changed = after["version"] != before.get("version")
-        return to_result(after, changed=changed, restored=state == "missing" and not changed)
 
 
 def recover_interrupted() -> None:
@@ -134,54 +206,6 @@ def finish_interrupted() -> None:
                 complete_swap(repo, metadata)
                 commit_swap()
     clean_up()
-
-
-def resolve_source(data: DataParams, arrival: str | None) -> Source:
-    """Return the arrival as a source if there is one, else `data.source`. Raises LanduseError if it does not exist."""
-    if arrival is None:
-        return find_source(data)
-    if not arrival:
-        raise LanduseError("the arrival has no name: name an archive or a folder, or leave it out for data.source")
-    if "://" in arrival:
-        raise LanduseError(f"{public(arrival)}: set data.source to ingest from a URL, and data.checksum")
-    if not is_encodable(arrival):
-        raise Refused(f"{arrival!r} is not valid UTF-8: rename it")
-    path = os.path.join(".", os.path.expanduser(arrival))  # so that `sample` means the folder, not the built-in source
-    if not (Path(path).is_file() or Path(path).is_dir()):
-        raise LanduseError(f"{public(arrival)}: there is no such file or folder")
-    return find_source(DataParams(source=path, checksum=None))
-
-
-def is_up_to_date(source: Source, arrival: str | None, state: str, metadata: dict[str, Any], checks: str) -> bool:
-    """Return True if an ingest would leave data/ as it is. Raises LanduseError like `is_superseded`."""
-    return is_current(source, state, metadata, checks) or (arrival is None and is_superseded(source, state, metadata))
-
-
-def is_current(source: Source, state: str, metadata: dict[str, Any], checks: str) -> bool:
-    """Return True if data/ already contains this source, validated against these requirements."""
-    return state == "unchanged" and {"digest": source.digest, "checks": checks}.items() <= metadata.items()
-
-
-def is_superseded(source: Source, state: str, metadata: dict[str, Any]) -> bool:
-    """Return True if data/ contains an arrival that replaced this source.
-
-    Raises LanduseError if it should, but data/ is missing: the source must not take its place again by accident.
-    """
-    if source.digest != metadata.get("supersedes"):
-        return False
-    if state == "missing":
-        name = metadata["source"]
-        arrival = f"version {metadata['version']}, which arrived as {name} after data.source = {source.name}"
-        raise LanduseError(f"data/ is missing {arrival}: restore it with `dvc pull data`, or ingest {name} again")
-    return True
-
-
-def superseded_digest(data: DataParams, metadata: dict[str, Any]) -> str | None:
-    """Return the digest of `data.source`, or the last one on record if it cannot be determined now."""
-    try:
-        return find_source(data).digest
-    except LanduseError:
-        return metadata.get("supersedes", metadata.get("digest"))
 
 
 @contextmanager
@@ -230,60 +254,17 @@ def data_state() -> str:
     return "unchanged"
 
 
-def to_result(metadata: dict[str, Any], changed: bool, restored: bool = False) -> IngestResult:
-    """Convert the metadata in data.dvc to a result."""
-    fields = ("version", "source", "digest", "images", "classes", "ignored")
-    return IngestResult(**{key: metadata[key] for key in fields}, changed=changed, restored=restored)
-
-
-def build_candidate(source: Source, params: ValidateParams, label: str) -> int:
-    """Unpack the source beside data/ and validate it there; return the number of files left out.
-
-    Raises Refused if it fails validation. The candidate is then in quarantine/, unless a file name is unsafe to show on
-    a page.
-    """
-    CANDIDATE.mkdir()
-    candidate = CANDIDATE / DATA
-    ignored = source.fill(candidate)
-    try:
-        validate_images(params, data=candidate, output=CANDIDATE)
-    except Refused as error:
-        was_validated = (CANDIDATE / VALIDATION.name).exists()
-        reason = str(error).replace(str(CANDIDATE), str(quarantine(source))) if was_validated else str(error)
-        raise Refused(f"{label} is rejected: {reason}") from None
-    return ignored
-
-
-def quarantine(source: Source) -> Path:
-    """Move the candidate and its report to a folder of quarantine/ named by time and digest; return the folder.
-
-    If a source is rejected repeatedly, every night perhaps, its images are kept only beside the latest report.
-    """
-    QUARANTINE.mkdir(exist_ok=True)
-    moment, digest = datetime.now(UTC), source.digest.rpartition(":")[2][:8]
-    for earlier in QUARANTINE.glob(f"*-{digest}"):
-        shutil.rmtree(earlier / DATA, ignore_errors=True)
-    folder = QUARANTINE / f"{moment:%Y%m%dT%H%M%S.%fZ}-{digest}"
-    shutil.move(CANDIDATE, folder)  # not a rename: quarantine/ may be on another disk
-    return folder
-
-
-def candidate_metadata(source: Source, ignored: int) -> dict[str, Any]:
-    """Return the metadata of the candidate that is recorded in git."""
-    images = image_paths(CANDIDATE / DATA)
-    drawn = any(is_drawn(CANDIDATE / DATA / path) for path in images)
-    counts = {"images": len(images), "classes": len({path.parent for path in images}), "ignored": ignored}
-    return {"source": printable(source.name), "digest": source.digest, "drawn": drawn, **counts}
-
-
-def replace_data(metadata: dict[str, Any], validated: ValidateParams) -> dict[str, Any]:
+def replace_data(metadata: dict[str, Any], validated: ValidateParams, made_from: str | None = None) -> dict[str, Any]:
     """Swap the candidate in for data/ and update data.dvc and dvc.lock; return the new metadata in data.dvc.
 
-    All three are rolled back on any error. Raises Unavailable while a stage is reading data/.
+    All three are rolled back on any error. Raises Unavailable while a stage is reading data/, or if the version that
+    the candidate was made from is not that in data.dvc any more.
     """
     with lock_data() as repo:
+        if made_from not in (None, read_metadata().get("version")):
+            raise Unavailable(f"{DATA_DVC} was changed meanwhile: the same command goes on from what it is now")
         try:
-            swap_in(CANDIDATE / DATA, metadata)
+            swap_in(IMAGES, metadata)
             add_data(repo)
             recorded = write_metadata(metadata)
             if load_params().validate == validated:  # params.yaml may have been edited meanwhile

@@ -43,10 +43,16 @@ def params_digest(validate: ValidateParams) -> str:
 
 
 def write_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Merge the metadata and the current version into the `meta` of data.dvc, which DVC preserves; return it."""
+    """Merge the metadata and the current version into the `meta` of data.dvc, which DVC preserves; return it.
+
+    The same data set from the same source, restored, keeps the batches on record.
+    """
     content = read_data_dvc()
+    version = content["outs"][0]["md5"]
     previous = {key: value for key, value in (content.get("meta") or {}).items() if key != "supersedes"}
-    merged = {**previous, **metadata, "version": content["outs"][0]["md5"]}
+    if {"version": version, "digest": metadata.get("digest")}.items() <= previous.items():
+        metadata = {key: value for key, value in metadata.items() if key != "batches"}
+    merged = {**previous, **metadata, "version": version}
     content["meta"] = merged
     write_atomically(DATA_DVC, dumps_yaml(content))
     return merged

@@ -12,7 +12,7 @@ from landuse.core.addresses import ENCODING_HINT, is_ambiguous, public
 from landuse.core.errors import LanduseError, Refused
 from landuse.core.paths import DATA
 from landuse.ingest.download import compute_checksum, fetch, verify_checksum
-from landuse.ingest.unpack import copy_folder, folder_members, one_line_errors, unpack_archive
+from landuse.ingest.unpack import copy_folder, folder_members, is_encodable, one_line_errors, unpack_archive
 from landuse.params import DataParams
 
 # Yang and Newsam, UC Merced Land Use (2010): the official archive, as mirrored by torchgeo.
@@ -61,6 +61,22 @@ def find_source(data: DataParams) -> Source:
     raise LanduseError(
         f"data.source = {public(data.source)}: there is no such file or folder; sample and ucmerced are built in"
     )
+
+
+def resolve_source(data: DataParams, arrival: str | None) -> Source:
+    """Return the arrival as a source if there is one, else `data.source`. Raises LanduseError if it does not exist."""
+    if arrival is None:
+        return find_source(data)
+    if not arrival:
+        raise LanduseError("the arrival has no name: name an archive or a folder, or leave it out for data.source")
+    if "://" in arrival:
+        raise LanduseError(f"{public(arrival)}: set data.source to ingest from a URL, and data.checksum")
+    if not is_encodable(arrival):
+        raise Refused(f"{arrival!r} is not valid UTF-8: rename it")
+    path = os.path.join(".", os.path.expanduser(arrival))  # so that `sample` means the folder, not the built-in source
+    if not (Path(path).is_file() or Path(path).is_dir()):
+        raise LanduseError(f"{public(arrival)}: there is no such file or folder")
+    return find_source(DataParams(source=path, checksum=None))
 
 
 def fill_with_sample(folder: Path) -> int:

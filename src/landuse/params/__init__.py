@@ -38,10 +38,11 @@ from landuse.params.yaml_loader import StrictLoader
 
 @section
 class DataParams:
-    """The source of the images that `landuse ingest` imports."""
+    """The source of the images that `landuse ingest` imports, and what the flows do with those that arrive."""
 
     source: Annotated[str, Field(min_length=1)]
     checksum: Checksum | None
+    arrivals: Literal["replace", "add"] = "replace"  # a file from before it existed has none
 
 
 @section

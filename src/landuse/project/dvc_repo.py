@@ -110,9 +110,14 @@ def add_data(repo: Repo) -> None:
     """
     try:
         with redirect_stderr(StringIO()):  # if DVC cannot link to its cache, the next commit reports it
-            repo.add(str(DATA))
+            repo.add(str(DATA), relink=links_to_cache(repo))
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise NotReady(f"DVC cannot add {DATA}/: {error}; data/ is unchanged") from None
+
+
+def links_to_cache(repo: Repo) -> bool:
+    """Return True if files are links into DVC's cache here. Otherwise it would copy a file with other links anew."""
+    return repo.cache.local.cache_types[0] in ("hardlink", "symlink")
 
 
 def commit_validation(repo: Repo) -> None:

@@ -67,6 +67,23 @@ def data_record() -> dict[str, Any]:
     return {"md5": md5, **public_values(meta)}
 
 
+def data_version_at(revision: str) -> str:
+    """Return the md5 of the data set at a git revision.
+
+    Raises LanduseError if there is no such revision, or no valid data.dvc in it.
+    """
+    commit = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") or ""
+    if not COMMIT.fullmatch(commit):
+        raise LanduseError(f"{revision} is no revision of this project in git: git log shows them")
+    text = git("show", f"{commit}:./{DATA_DVC}")
+    if text is None:
+        raise LanduseError(f"{revision} has no {DATA_DVC}: git log -- {DATA_DVC} shows the revisions that have")
+    try:
+        return str(yaml.safe_load(text)["outs"][0]["md5"])
+    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+        raise LanduseError(f"{DATA_DVC} is damaged at {revision}: name another revision") from None
+
+
 def find_data_commit(md5: str) -> str | None:
     """Return the commit that introduced this version in data.dvc, even if a merge dropped it; None if there is none."""
     commits = git("log", "--all", "--full-history", "--format=%h", "-S", md5, "--", str(DATA_DVC))

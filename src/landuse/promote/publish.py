@@ -9,24 +9,38 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from landuse import registry
+from landuse.core.errors import LanduseError
 from landuse.core.paths import PICTURES, REPORT, VALIDATION_PAGE
 from landuse.gate.blessing import Blessing
 from landuse.params import EvaluateParams
+from landuse.project.listings import DataChange, compare_versions
 from landuse.promote import report_data
 from landuse.promote.report_page import render
 from landuse.registry.version_record import VersionRecord, fetch_run_file, read_version_record
 from landuse.report import charts
 from landuse.report.style import save_png
+from landuse.tracking.names import facts_of
 
 
 def publish(version: ModelVersion, blessing: Blessing, params: EvaluateParams) -> None:
     """Write `artifacts/report.html`, log it and slices.png to the version's run, and describe both in the MLflow UI."""
     record = read_version_record(version)
-    REPORT.write_text(render(record, blessing, params), encoding="utf-8")
+    change = find_data_change(record, blessing)
+    REPORT.write_text(render(record, blessing, params, change), encoding="utf-8")
     client, run_id = MlflowClient(), record.run.info.run_id
     client.log_artifact(run_id, str(REPORT))
     log_slices(run_id, blessing)
-    describe(version, record, blessing)
+    describe(version, record, blessing, change)
+
+
+def find_data_change(record: VersionRecord, blessing: Blessing) -> DataChange | None:
+    """Compare the data of a version with that of the champion it was judged beside; None if one is not known."""
+    champion = blessing.champion and registry.find_version(blessing.model, blessing.champion)
+    before, after = (facts.get("data.md5") for facts in (facts_of(champion.tags) if champion else {}, record.facts))
+    try:
+        return compare_versions(before, after) if before and after else None
+    except LanduseError:
+        return None
 
 
 def restore(version: ModelVersion) -> None:
@@ -45,7 +59,7 @@ def log_slices(run_id: str, blessing: Blessing) -> None:
             MlflowClient().log_artifact(run_id, str(picture), PICTURES.name)
 
 
-def describe(version: ModelVersion, record: VersionRecord, blessing: Blessing) -> None:
+def describe(version: ModelVersion, record: VersionRecord, blessing: Blessing, change: DataChange | None) -> None:
     """Put verdict, scores, data and links into the descriptions of the version and its run, which the MLflow UI shows.
 
     A description edited by a person is kept. The links are relative to the UI, so they work at any address.
@@ -55,7 +69,8 @@ def describe(version: ModelVersion, record: VersionRecord, blessing: Blessing) -
     links = f"[Version](#/models/{version.name}/versions/{version.version}) · [Run]({page}) · "
     links += f"[Validation]({page}/artifacts/validation/{VALIDATION_PAGE.name}) ·"
     report = f"[Report]({page}/artifacts/{REPORT.name})"
-    facts = f"{report_data.headline(record, blessing)}; {report_data.origin(record)}."
+    since = f" ({change} since the champion's)" if change else ""
+    facts = f"{report_data.headline(record, blessing)}; {report_data.origin(record, since)}."
     text = f"{blessing.moment[:10]}: {report_data.verdict(blessing)} {facts} {links} {report}"
     if is_ours(registry.get_version(version.name, str(version.version)).description, report):
         client.update_model_version(version.name, version.version, text)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from landuse.core.addresses import hide_folder, public, public_values
 from landuse.gate.blessing import Blessing
+from landuse.project.listings import DataChange
 from landuse.registry.version_record import VersionRecord
 from landuse.tracking.names import tags_for_people
 
@@ -25,11 +26,11 @@ def headline(record: VersionRecord, blessing: Blessing) -> str:
     )
 
 
-def origin(record: VersionRecord) -> str:
-    """Name data and code of a version in a few words."""
+def origin(record: VersionRecord, since: str) -> str:
+    """Name data and code of a version in a few words; `since` follows the data."""
     unknown = {"data.md5": "?", "data.source": "?", "git.commit": NOT_RECORDED, "git.dirty": "unknown"}
     tags = tags_for_people(unknown | record.facts)
-    return f"data {tags['data']}, code {tags['commit']}"
+    return f"data {tags['data']}{since}, code {tags['commit']}"
 
 
 def verdict(blessing: Blessing) -> str:
@@ -112,12 +113,13 @@ def class_counts(record: VersionRecord) -> pd.DataFrame | None:
     return counts.assign(all=counts.sum(axis=1))
 
 
-def data_facts(record: VersionRecord) -> Rows:
-    """Describe the data set, its validation, and its duplicates and near-duplicates."""
+def data_facts(record: VersionRecord, change: DataChange | None) -> Rows:
+    """Describe the data set, what changed since the champion's, its validation, duplicates and near-duplicates."""
     tags = record.facts
     return [
         ("Data set", tags.get("data.md5", NOT_RECORDED)),
         ("Source", hide_folder(public(tags.get("data.source", NOT_RECORDED)))),
+        *([] if change is None else [("Since the champion's data", str(change))]),
         ("Validation", validation_summary(record.validation)),
         ("Exact duplicates", duplicate_summary(record.manifest)),
         ("Near-duplicates", near_duplicate_summary(record.splits)),

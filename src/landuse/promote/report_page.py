@@ -15,6 +15,7 @@ from landuse.gate.blessing import Blessing
 from landuse.gate.comparison import format_p_value
 from landuse.ml.images import data_uri, thumbnail
 from landuse.params import EvaluateParams
+from landuse.project.listings import DataChange
 from landuse.promote import report_data
 from landuse.registry.version_record import VersionRecord
 from landuse.report import charts
@@ -26,13 +27,17 @@ SIDE = 168  # pixels of a thumbnail's longer side
 MAX_CONFUSED = 6  # pairs of classes
 
 
-def render(record: VersionRecord, blessing: Blessing, params: EvaluateParams) -> str:
-    """Render the page as HTML. Thumbnails are made from the images in `data/`."""
+def render(record: VersionRecord, blessing: Blessing, params: EvaluateParams, change: DataChange | None = None) -> str:
+    """Render the page as HTML. Thumbnails are made from the images in `data/`.
+
+    `change` is from the champion's data to the version's; None if there was no champion, or it is not known.
+    """
     environment = page_environment(Path(__file__).parent)
     environment.filters |= {"number": report_data.format_number, "p_value": format_p_value}
     return environment.get_template("page.html").render(
         record=record,
         blessing=blessing,
+        change=change,
         data=report_data,
         figures={name: Markup(to_svg(figure, name)) for name, figure in figures(record, blessing, params).items()},
         confused=most_confused(record.predictions),
