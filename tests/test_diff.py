@@ -16,7 +16,7 @@ from workspace import IDENTITY
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DIFF_PAGE
 from landuse.diff import diff, page
-from landuse.project.listings import cached_files
+from landuse.project.dvc_cache import cached_file
 
 
 def picture(seed: int) -> bytes:
@@ -94,7 +94,7 @@ def test_of_a_large_group_the_first_are_shown_and_the_rest_counted(monkeypatch: 
 
 
 def test_an_image_that_left_the_cache_is_said_to_be_missing() -> None:
-    [file] = cached_files([md5(picture(31)).hexdigest()])
+    file = cached_file(md5(picture(31)).hexdigest())
     file.unlink()
     diff("HEAD")
     assert DIFF_PAGE.read_text("utf-8").count("not in DVC's cache") == 1

@@ -28,7 +28,7 @@ REGISTRY_VERBS = ("rollback", "history", "compare", "verify")
 FLOWS = ("ingestion", "training", "retraining", "promotion")
 MAX_FLOW_STATEMENTS = 12
 # Modules that no result depends on, so that their change does not rerun a stage.
-WITHOUT_EFFECT = {"core", "project/earlier", "project/lineage", "project/stage_guard"}
+WITHOUT_EFFECT = {"core", "project/dvc_cache", "project/earlier", "project/lineage", "project/stage_guard"}
 WITHOUT_EFFECT |= {f"params/{name}" for name in ("__init__", "errors", "types", "yaml_loader")}
 WINGS = {"project", "ml", "params", "registry"}  # packages whose modules are separate dependencies of a stage
 

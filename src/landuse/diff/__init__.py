@@ -2,8 +2,9 @@
 
 from landuse.core.paths import ARTIFACTS, DIFF_PAGE
 from landuse.diff.page import render
+from landuse.project.dvc_cache import Listing
 from landuse.project.lineage import data_version_at, read_data_dvc
-from landuse.project.listings import Listing, compare_listings, count_classes, read_listing
+from landuse.project.listings import compare_listings, count_classes, read_listing
 
 NOW = "now"
 

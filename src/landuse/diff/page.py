@@ -6,7 +6,8 @@ from typing import Any
 
 from landuse.core.errors import LanduseError
 from landuse.ml.images import data_uri, parallel_map, thumbnail
-from landuse.project.listings import DataChange, Listing, cached_files, class_of
+from landuse.project.dvc_cache import Listing, cached_file
+from landuse.project.listings import DataChange, class_of
 from landuse.report.page import page_environment
 
 SIDE = 144  # pixels of a thumbnail's longer side
@@ -49,7 +50,7 @@ def moved_card(old: str, new: str, after: Listing) -> Card:
 def build_group(title: str, cards: list[Card]) -> dict[str, Any]:
     """Return a group with the thumbnails of its first cards, and how many more there are."""
     shown = cards[:MAX_CARDS]
-    files = cached_files(md5 for card in shown for md5 in card.md5s)
+    files = [cached_file(md5) for card in shown for md5 in card.md5s]
     sources = parallel_map(read_thumbnail, files)
     content = [(card, [next(sources) for _ in card.md5s]) for card in shown]
     return {"title": title, "cards": content, "all": len(cards), "more": len(cards) - len(shown)}

@@ -9,7 +9,8 @@ from shutil import rmtree
 from landuse.core.errors import LanduseError
 from landuse.core.paths import FEATURES
 from landuse.ml.shards import ARRAYS, INDEX, ROWS, Row, Shard, read_shards
-from landuse.project.earlier import cached_object, earlier_outputs, list_folder, read_object
+from landuse.project.dvc_cache import cached_file, list_cached, read_cached
+from landuse.project.earlier import earlier_outputs
 
 UNFINISHED = FEATURES.with_name("features.part")  # shards of an extraction that has not ended
 MOST_LOOSE = 16
@@ -83,9 +84,9 @@ def unfinished_shards(key: str) -> list[Shard]:
 
 def cached_shards(md5: str) -> Iterator[Shard]:
     """Yield the shards of an earlier features folder, as far as DVC's cache has their index."""
-    files = list_folder(md5)
+    files = list_cached(md5) or {}
     for path in files:
-        if path.startswith(f"{INDEX}/") and (content := read_object(files[path])) is not None:
+        if path.startswith(f"{INDEX}/") and (content := read_cached(files[path])) is not None:
             record, name = json.loads(content), Path(path).stem
-            arrays = {array: cached_object(files[f"{array}/{name}.npy"]) for array in ARRAYS}
+            arrays = {array: cached_file(files[f"{array}/{name}.npy"]) for array in ARRAYS}
             yield Shard(record["key"], tuple(record["contents"]), record["digests"], arrays)

@@ -32,6 +32,7 @@ from landuse.ingest.supersession import is_up_to_date, superseded_digest
 from landuse.ingest.swap import commit_swap, recover_swap, remove, swap_in, undo_swap
 from landuse.ml.images import image_paths
 from landuse.params import DataParams, ValidateParams, load_params
+from landuse.project.dvc_cache import Listing
 from landuse.project.dvc_repo import (
     MODIFIED,
     NOT_IN_CACHE,
@@ -41,7 +42,7 @@ from landuse.project.dvc_repo import (
     release_stale_locks,
     repository,
 )
-from landuse.project.listings import Listing, count_classes, read_listing
+from landuse.project.listings import count_classes, read_listing
 
 LOCK, BUSY = INCOMING / "lock", "another ingest is running in this project: wait until it has finished"
 PRESERVED = frozenset({"lock", "downloads"})  # entries of .incoming/ that outlive an ingest

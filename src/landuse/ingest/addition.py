@@ -14,7 +14,8 @@ from landuse.core.paths import DATA, INCOMING
 from landuse.ingest.sources import Source
 from landuse.ingest.unpack import one_line_errors
 from landuse.ml.images import image_paths
-from landuse.project.listings import Listing, class_of
+from landuse.project.dvc_cache import Listing
+from landuse.project.listings import class_of
 
 BATCH = INCOMING / "batch"
 MAX_NAMED = 3  # images

@@ -6,8 +6,9 @@ from hashlib import sha256
 from typing import Any
 
 from landuse.core.errors import printable
+from landuse.project.dvc_cache import Listing
 from landuse.project.lineage import data_record
-from landuse.project.listings import Listing, count_classes
+from landuse.project.listings import count_classes
 
 Batch = dict[str, Any]
 

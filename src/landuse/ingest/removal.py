@@ -8,7 +8,7 @@ from landuse.core.errors import LanduseError, Refused, printable
 from landuse.core.files import sha256_of
 from landuse.core.paths import DATA
 from landuse.ml.images import parallel_map
-from landuse.project.listings import Listing
+from landuse.project.dvc_cache import Listing
 
 SHA256 = re.compile("[0-9a-f]{64}")
 

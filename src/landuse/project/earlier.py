@@ -3,8 +3,6 @@
 DVC removes the outputs of a stage before it runs it. What it had made before is still in DVC's cache, by content.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dvc.config import Config
 
 from landuse.core.paths import DVC_LOCK
+from landuse.project.dvc_cache import cache_folder
 
 FROM_SCRATCH = "LANDUSE_FROM_SCRATCH"  # environment variable; set, no stage finds anything earlier
 MOST_VERSIONS = 8
@@ -56,29 +54,3 @@ def recorded_runs(output: Path) -> Iterator[dict[str, Any]]:
             text = path.read_text(encoding="utf-8")
             if f"{output}\n" in text:
                 yield yaml.safe_load(text)
-
-
-def cache_folder() -> Path:
-    """Return the folder of DVC's cache."""
-    settings = Config(dvc_dir=str(Path(".dvc").absolute()))["cache"]
-    return Path(settings.get("dir") or ".dvc/cache")
-
-
-def cached_object(md5: str) -> Path:
-    """Return the path of the file or folder with this MD5 in DVC's cache, be it there or not."""
-    return cache_folder() / "files" / "md5" / md5[:2] / md5[2:]
-
-
-def read_object(md5: str) -> bytes | None:
-    """Return the content of a file in DVC's cache; None if it is not there, or damaged."""
-    with suppress(OSError):
-        content = cached_object(md5).read_bytes()
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir"):
-            return content
-    return None
-
-
-def list_folder(md5: str) -> dict[str, str]:
-    """Return the MD5 of each file, by relative path, of a folder in DVC's cache; empty if it is not there."""
-    content = read_object(md5)
-    return {} if content is None else {entry["relpath"]: entry["md5"] for entry in json.loads(content)}

@@ -1,18 +1,16 @@
 """The files of two versions of the data set, as DVC lists them, and what differs between them by content."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from landuse.core.errors import LanduseError
 from landuse.core.paths import DATA_DVC
-from landuse.project.dvc_repo import repository
+from landuse.project.dvc_cache import Listing, cached_file, list_cached
 
 MAX_NAMED = 5  # classes
 
-Listing = dict[str, str]  # the md5 of every file of a version, by its path `<class>/<image>`
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -72,23 +70,15 @@ def class_of(path: str) -> str:
 def read_listing(version: str) -> Listing:
     """Return path and md5 of every file in a version of data/, which is its md5 in data.dvc.
 
-    Raises LanduseError if DVC's cache does not have the list.
+    Raises LanduseError if DVC's cache does not have the list, or a damaged one.
     """
-    [path] = cached_files([version])
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return {entry["relpath"]: entry["md5"] for entry in entries}
-    except FileNotFoundError:
+    listing = list_cached(version)
+    if listing is None and (path := cached_file(version)).exists():
+        raise LanduseError(f"{path} is damaged: remove it, then dvc fetch {DATA_DVC}")
+    if listing is None:
         remedy = f"dvc fetch --all-commits {DATA_DVC} brings it from the DVC remote"
-        raise LanduseError(f"version {version} of data/ is not in DVC's cache: {remedy}") from None
-    except (ValueError, KeyError, TypeError):
-        raise LanduseError(f"{path} is damaged: remove it, then dvc fetch {DATA_DVC}") from None
-
-
-def cached_files(md5s: Iterable[str]) -> list[Path]:
-    """Return where DVC's cache has, or would have, the file of each md5."""
-    with repository() as repo:
-        return [Path(repo.cache.local.oid_to_path(md5)) for md5 in md5s]
+        raise LanduseError(f"version {version} of data/ is not in DVC's cache: {remedy}")
+    return listing
 
 
 def compare_versions(before: str, after: str) -> DataChange:

@@ -16,7 +16,8 @@ from landuse.core.paths import MANIFEST
 from landuse.ml import image_formats, images, perceptual_hash
 from landuse.ml.images import decode, image_paths, parallel_map, refuse_unsafe_name, to_upright_rgb
 from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED, difference_hashes
-from landuse.project.earlier import earlier_outputs, read_object
+from landuse.project.dvc_cache import read_cached
+from landuse.project.earlier import earlier_outputs
 from landuse.project.lineage import origin
 
 ManifestRow = dict[str, Any]
@@ -69,7 +70,7 @@ def manifest_origin() -> dict[str, str]:
 
 def known_contents() -> dict[str, ManifestRow]:
     """Return the rows of earlier manifests that this code made, by sha256; images that did not decode are left out."""
-    contents = [read_object(md5) for md5 in earlier_outputs(MANIFEST)]
+    contents = [read_cached(md5) for md5 in earlier_outputs(MANIFEST)]
     manifests = [pd.read_parquet(BytesIO(content)) for content in contents if content is not None]
     same = [manifest[manifest["decodes"]] for manifest in manifests if manifest.attrs.get(ORIGIN) == manifest_origin()]
     rows = pd.concat(same).drop_duplicates("sha256").to_dict("records") if same else []
