@@ -158,6 +158,12 @@ def test_the_page_tells_what_changed_since_the_champions_data(html: str, record:
     assert "Since the champion's data" not in visible_text(render_with(record))
 
 
+def test_the_page_tells_what_became_of_images_held_out_for_the_champion(html: str, record: VersionRecord) -> None:
+    kept = r"Images held out for the champion none of the \d+ that are still here changed its subset"
+    assert re.search(kept, visible_text(html))
+    assert "Images held out for the champion" not in visible_text(render_with(record))
+
+
 # Where it is stored
 
 

@@ -15,28 +15,38 @@ from landuse.gate.blessing import Blessing
 from landuse.params import EvaluateParams
 from landuse.project.listings import DataChange, compare_versions
 from landuse.promote import report_data
+from landuse.promote.held_out import compare_held_out
 from landuse.promote.report_page import render
 from landuse.registry.version_record import VersionRecord, fetch_run_file, read_version_record
 from landuse.report import charts
 from landuse.report.style import save_png
-from landuse.tracking.names import facts_of
 
 
 def publish(version: ModelVersion, blessing: Blessing, params: EvaluateParams) -> None:
     """Write `artifacts/report.html`, log it and slices.png to the version's run, and describe both in the MLflow UI."""
     record = read_version_record(version)
-    change = find_data_change(record, blessing)
-    REPORT.write_text(render(record, blessing, params, change), encoding="utf-8")
+    champion = read_champion(blessing)
+    change = find_data_change(champion, record)
+    held_out = compare_held_out(champion, record) if champion else None
+    REPORT.write_text(render(record, blessing, params, change, held_out), encoding="utf-8")
     client, run_id = MlflowClient(), record.run.info.run_id
     client.log_artifact(run_id, str(REPORT))
     log_slices(run_id, blessing)
     describe(version, record, blessing, change)
 
 
-def find_data_change(record: VersionRecord, blessing: Blessing) -> DataChange | None:
-    """Compare the data of a version with that of the champion it was judged beside; None if one is not known."""
+def read_champion(blessing: Blessing) -> VersionRecord | None:
+    """Read what is recorded of the champion that a version was judged beside; None if there was none, or it is gone."""
     champion = blessing.champion and registry.find_version(blessing.model, blessing.champion)
-    before, after = (facts.get("data.md5") for facts in (facts_of(champion.tags) if champion else {}, record.facts))
+    try:
+        return read_version_record(champion) if champion else None
+    except LanduseError:
+        return None
+
+
+def find_data_change(champion: VersionRecord | None, record: VersionRecord) -> DataChange | None:
+    """Compare the data of a version with that of the champion; None if one of the two is not known."""
+    before, after = champion.facts.get("data.md5") if champion else None, record.facts.get("data.md5")
     try:
         return compare_versions(before, after) if before and after else None
     except LanduseError:

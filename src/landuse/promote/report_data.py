@@ -113,13 +113,14 @@ def class_counts(record: VersionRecord) -> pd.DataFrame | None:
     return counts.assign(all=counts.sum(axis=1))
 
 
-def data_facts(record: VersionRecord, change: DataChange | None) -> Rows:
+def data_facts(record: VersionRecord, change: DataChange | None, held_out: str | None) -> Rows:
     """Describe the data set, what changed since the champion's, its validation, duplicates and near-duplicates."""
     tags = record.facts
     return [
         ("Data set", tags.get("data.md5", NOT_RECORDED)),
         ("Source", hide_folder(public(tags.get("data.source", NOT_RECORDED)))),
         *([] if change is None else [("Since the champion's data", str(change))]),
+        *([] if held_out is None else [("Images held out for the champion", held_out)]),
         ("Validation", validation_summary(record.validation)),
         ("Exact duplicates", duplicate_summary(record.manifest)),
         ("Near-duplicates", near_duplicate_summary(record.splits)),

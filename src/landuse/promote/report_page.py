@@ -27,10 +27,17 @@ SIDE = 168  # pixels of a thumbnail's longer side
 MAX_CONFUSED = 6  # pairs of classes
 
 
-def render(record: VersionRecord, blessing: Blessing, params: EvaluateParams, change: DataChange | None = None) -> str:
+def render(
+    record: VersionRecord,
+    blessing: Blessing,
+    params: EvaluateParams,
+    change: DataChange | None = None,
+    held_out: str | None = None,
+) -> str:
     """Render the page as HTML. Thumbnails are made from the images in `data/`.
 
     `change` is from the champion's data to the version's; None if there was no champion, or it is not known.
+    `held_out` tells what became of the images held out for the champion.
     """
     environment = page_environment(Path(__file__).parent)
     environment.filters |= {"number": report_data.format_number, "p_value": format_p_value}
@@ -38,6 +45,7 @@ def render(record: VersionRecord, blessing: Blessing, params: EvaluateParams, ch
         record=record,
         blessing=blessing,
         change=change,
+        held_out=held_out,
         data=report_data,
         figures={name: Markup(to_svg(figure, name)) for name, figure in figures(record, blessing, params).items()},
         confused=most_confused(record.predictions),
