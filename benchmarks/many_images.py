@@ -24,6 +24,7 @@ CHANGES = {
     "validate": {"classes": [f"class-{number}" for number in range(CLASSES)], "size": SIDE, "smallest": SIDE},
     "extract": {"views": 1},
     "split": {"cosine": 0.999},
+    "promote": {"families": []},
 }
 
 
