@@ -212,7 +212,7 @@ print("begin", flush=True)
 {change}
 """
 SET = 'DataParams(source="../set.zip", checksum=None)'
-REPLACEMENT = f"ingest.ingest({SET}, {CHECKS!r}, '../other.zip')"
+REPLACEMENT = f'ingest.ingest(DataParams(source="../other.zip", checksum=None), {CHECKS!r})'
 CHANGES = {  # the call, and the images afterwards
     "replacement": (REPLACEMENT, pictures(10)),
     "addition": (f"ingest.add({SET}, {CHECKS!r}, '../tiles.zip')", pictures() | {"field/c.png": picture(50)}),
