@@ -1,5 +1,6 @@
 """The features of the images in the manifest, read from the shards in `artifacts/features/`."""
 
+from mmap import MADV_DONTNEED, mmap
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,22 @@ from landuse.ml import shards
 
 BACKBONE = FEATURES / "backbone.weights.h5"
 METADATA = FEATURES / "features.json"
+MAPPED_BYTES = 200_000_000  # of rows read, between two times that pages are given back
 
 
 class Rows:
-    """An array [images, …] in the order of the manifest, of which the shards hold the rows.
+    """An array [images, …] in the order of the manifest, of which the shards hold the rows, memory-mapped.
 
-    Images with the same content share a row. Only the rows that are asked for are read.
+    Images with the same content share a row. `numbers` and `rows` [images] say in which array, and where.
     """
 
-    def __init__(self, arrays: list[NDArray[Any]], numbers: NDArray[np.intp], rows: NDArray[np.intp]) -> None:
-        self.arrays, self.numbers, self.rows = arrays, numbers, rows
-        self.shape, self.dtype = (len(rows), *arrays[0].shape[1:]), arrays[0].dtype
+    def __init__(
+        self, arrays: list[tuple[NDArray[Any], mmap]], numbers: NDArray[np.intp], rows: NDArray[np.intp]
+    ) -> None:
+        self.arrays, self.mappings = zip(*arrays, strict=True)
+        self.numbers, self.rows = numbers, rows
+        self.shape, self.dtype = (len(rows), *self.arrays[0].shape[1:]), self.arrays[0].dtype
+        self.bytes_read = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -33,6 +39,7 @@ class Rows:
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for place, (number, row) in enumerate(zip(numbers, rows, strict=True)):
             values[place] = self.arrays[number][row]
+        self.count_read(values)
         return values
 
     def of_views(self, images: NDArray[np.intp], views: NDArray[np.intp]) -> NDArray[Any]:
@@ -41,7 +48,16 @@ class Rows:
         values = np.empty((len(images), *self.shape[2:]), self.dtype)
         for place, (number, row, view) in enumerate(places):
             values[place] = self.arrays[number][row, view]
+        self.count_read(values)
         return values
+
+    def count_read(self, values: NDArray[Any]) -> None:
+        """Give mapped pages back now and then, or they would count as memory of this process."""
+        self.bytes_read += values.nbytes
+        if self.bytes_read > MAPPED_BYTES and hasattr(mmap, "madvise"):
+            self.bytes_read = 0
+            for mapping in self.mappings:
+                mapping.madvise(MADV_DONTNEED)
 
 
 def embeddings() -> Rows:
@@ -66,7 +82,7 @@ def read_rows(name: str) -> Rows:
         located = np.array([places[content] for content in read_table(MANIFEST, ["sha256"])["sha256"]], np.intp)
     except KeyError:
         raise LanduseError(f"{FEATURES} lacks images that {MANIFEST} lists: dvc repro makes it again") from None
-    return Rows([shard.array(name) for shard in found], located[:, 0], located[:, 1])
+    return Rows([shard.mapped(name) for shard in found], located[:, 0], located[:, 1])
 
 
 def metadata() -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from shutil import copyfile
 from typing import Any, NamedTuple, Self
@@ -53,11 +55,15 @@ class Shard:
 
     def array(self, name: str) -> NDArray[Any]:
         """Memory-map one of ARRAYS. Raises LanduseError if it is missing or damaged."""
+        return self.mapped(name)[0]
+
+    def mapped(self, name: str) -> tuple[NDArray[Any], mmap]:
+        """Memory-map one of ARRAYS, and return the mapping too. Raises LanduseError if it is missing or damaged."""
         with reading(self.files[name]) as path:
-            array: NDArray[Any] = np.load(path, mmap_mode="r")
+            array, mapping = map_array(path)
             if len(array) != len(self.contents):
                 raise ValueError("other rows than the index has")
-        return np.asarray(array)  # memmap itself takes several times as long to look up a row
+        return array, mapping
 
     def is_complete(self) -> bool:
         """Return True if both files are there."""
@@ -67,6 +73,17 @@ class Shard:
         """Return the files that are there, but have another content than when they were written."""
         existing = [(name, path) for name, path in self.files.items() if path.exists()]
         return [path for name, path in existing if sha256_of(path) != self.digests[name]]
+
+
+def map_array(path: Path) -> tuple[NDArray[Any], mmap]:
+    """Memory-map a .npy file as `RowFile` writes it. Raises ValueError or OSError if it is damaged."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        mapping = mmap(file.fileno(), 0, access=ACCESS_READ)
+        if len(mapping) != file.tell() + prod(shape) * dtype.itemsize:
+            raise ValueError("the file is truncated")
+        return np.ndarray(shape, dtype, mapping, file.tell()), mapping
 
 
 class RowFile:
