@@ -20,8 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from landuse import extract as extract_module
+from landuse.core.errors import Unavailable
 from landuse.core.paths import DATA, FEATURES, MANIFEST
 from landuse.extract import Extraction, reuse
+from landuse.extract.candidates import UNFINISHED
 from landuse.ml import features, forward, network, shards
 from landuse.ml.forward import make_forward_pass
 from landuse.params import ExtractParams, load_params
@@ -167,7 +169,7 @@ def test_features_of_other_weights_size_views_or_cut_are_not_reused(
     assert (computed(), computed(cut, **changes), computed(cut, **changes)) == (36, 36, 0)
 
 
-def zeros(paths: list[Path]) -> Iterator[forward.ImageFeatures]:
+def zeros(paths: forward.Contents) -> Iterator[forward.ImageFeatures]:
     """Return features in no time, for tests that only count."""
     for _ in paths:
         yield np.zeros(4, np.float32), np.zeros((1, 4), np.float32)
@@ -189,7 +191,7 @@ def test_a_damaged_shard_in_the_cache_is_made_again_and_told(workplace: Path, mo
     add_image(1)
     extraction = extract()
     assert 5 <= extraction.computed <= 9
-    assert str(extraction).endswith("reused; 1 damaged shards were made again")
+    assert str(extraction).endswith("reused; damaged shards made again: 1")
     assert hashlib.md5(path.read_bytes()).hexdigest() == path.parent.name + path.name, "DVC took it for whole"
     assert_as_from_scratch(monkeypatch)
 
@@ -200,7 +202,53 @@ def test_a_damaged_index_in_the_cache_only_costs_its_rows(workplace: Path, kept:
     path = next(path for path in Path(".dvc/cache/files/md5").glob("*/*") if path.read_bytes().startswith(b'{"key"'))
     os.chmod(path, 0o644)
     path.write_bytes(path.read_bytes()[:kept])
-    assert computed() in (4, 8)
+    extraction = extract()
+    assert extraction.computed in (4, 8) and str(extraction).endswith("; damaged shards made again: 1")
+
+
+def test_a_damaged_index_of_an_unfinished_extraction_only_costs_its_rows(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract_module, "make_forward_pass", interrupt_after(33))
+    with pytest.raises(KeyboardInterrupt):
+        extract()
+    one, other, *_ = (UNFINISHED / "index").iterdir()
+    one.write_text('{"key": "x", "contents": 3, "digests": {}}')
+    other.write_text("{")
+    monkeypatch.setattr(extract_module, "make_forward_pass", converted)
+    extraction = extract()
+    assert (extraction.computed, extraction.damaged) == (36 - 16, 2)
+
+
+def test_an_image_that_changed_since_the_manifest_was_made_gets_no_features(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = extract_module.write_shards
+
+    def write_later(*arguments: object) -> None:
+        copy(DATA / "water" / "01.png", DATA / "water" / "00.png")
+        write(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Unavailable) as caught:
+        patch.setattr(extract_module, "write_shards", write_later)
+        extract()
+    assert str(caught.value).startswith("data/water/00.png was changed since artifacts/manifest.parquet was made: dvc")
+    tiny.scene("water", 0).save(DATA / "water" / "00.png")
+    assert computed() == 36 - 24
+    assert_as_from_scratch(monkeypatch)
+
+
+def test_many_other_params_in_between_hide_nothing(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract_module, "make_forward_pass", lambda *_: zeros)
+    locks = []
+    for size in range(32, 32 * 12, 32):
+        computed(image_size=size)
+        locks.append(Path("dvc.lock").read_text())
+    for number, lock in enumerate(locks):
+        path = Path(".dvc/cache/runs/aa", f"{number:02}", "run")
+        path.parent.mkdir(parents=True)
+        path.write_text(yaml.safe_dump(yaml.safe_load(lock)["stages"]["extract"]))
+    assert computed(image_size=32) == 0
 
 
 def test_without_a_cache_everything_is_computed(workplace: Path) -> None:
@@ -211,8 +259,12 @@ def test_without_a_cache_everything_is_computed(workplace: Path) -> None:
 
 def test_what_is_to_be_made_from_scratch_reuses_nothing(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extract()
+    add_image(1)
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(extract_module, "make_forward_pass", interrupt_after(1))
+        extract()
     monkeypatch.setenv(FROM_SCRATCH, "1")
-    assert computed() == 36
+    assert computed() == 37
 
 
 def test_the_disk_needs_room_for_the_new_rows_only(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +278,7 @@ def interrupt_after(images: int) -> Callable[..., forward.ForwardPass]:
     """Return a replacement of `make_forward_pass` whose result fails after some images."""
 
     def make(*arguments: object) -> forward.ForwardPass:
-        def run(paths: list[Path]) -> Iterator[forward.ImageFeatures]:
+        def run(paths: forward.Contents) -> Iterator[forward.ImageFeatures]:
             yield from converted(*arguments)(paths[:images])
             raise KeyboardInterrupt
 
@@ -242,7 +294,7 @@ def test_an_interrupted_extraction_goes_on_after_its_last_complete_shard(
     with pytest.raises(KeyboardInterrupt):
         extract()
     monkeypatch.setattr(extract_module, "make_forward_pass", converted)
-    assert computed() == 36 - 16 and not reuse.UNFINISHED.exists()
+    assert computed() == 36 - 16 and not UNFINISHED.exists()
     assert_as_from_scratch(monkeypatch)
 
 
@@ -251,7 +303,7 @@ def test_what_another_network_left_unfinished_is_removed(workplace: Path, monkey
     with pytest.raises(KeyboardInterrupt):
         extract()
     monkeypatch.setattr(extract_module, "make_forward_pass", converted)
-    assert computed(views=2) == 36 and not reuse.UNFINISHED.exists()
+    assert computed(views=2) == 36 and not UNFINISHED.exists()
 
 
 def assert_as_from_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +336,7 @@ def test_any_sequence_of_changes_gives_the_features_from_scratch(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int]]
 ) -> None:
     monkeypatch.setattr(reuse, "MOST_LOOSE", 2)
-    for place in (DATA, Path(".dvc/cache"), FEATURES, reuse.UNFINISHED):
+    for place in (DATA, Path(".dvc/cache"), FEATURES, UNFINISHED):
         rmtree(place, ignore_errors=True)
     tiny.make_images(workplace)
     extract()

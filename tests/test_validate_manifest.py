@@ -1,19 +1,21 @@
 """The manifest describes every image, whatever state it is in."""
 
-from hashlib import sha256
+from hashlib import md5, sha256
 from pathlib import Path
 from shutil import copytree
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from landuse import sample
 from landuse.core.errors import LanduseError
 from landuse.ml.images import view
 from landuse.ml.perceptual_hash import parse_hashes, view_hashes, within_distance
-from landuse.validate.manifest import COLUMNS, build_manifest, write_manifest
+from landuse.validate import manifest as manifest_module
+from landuse.validate.manifest import COLUMNS, build_manifest, known_contents, write_manifest
 
 
 def noise(seed: int, size: tuple[int, int] = (16, 16)) -> Image.Image:
@@ -90,3 +92,72 @@ def test_a_name_that_would_break_a_message_or_a_page_is_refused(data: Path, name
     with pytest.raises(LanduseError, match="rename it") as caught:
         build_manifest(data)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def cached(data: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    """A manifest in DVC's cache, with one image that does not decode; its project as the working directory."""
+    monkeypatch.chdir(data.parent)
+    (data / "field" / "0.png").write_bytes(b"no image")
+    manifest = build_manifest(data)
+    cache_manifest(manifest)
+    return manifest
+
+
+def cache_manifest(manifest: pd.DataFrame) -> None:
+    """Put a manifest into DVC's cache, and its MD5 into dvc.lock."""
+    write_manifest(manifest, Path("manifest.parquet"))
+    content = Path("manifest.parquet").read_bytes()
+    digest = md5(content).hexdigest()
+    path = Path(".dvc/cache/files/md5", digest[:2], digest[2:])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    out = {"path": "artifacts/manifest.parquet", "md5": digest}
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"validate": {"outs": [out]}}}))
+
+
+def test_what_an_earlier_manifest_says_of_the_same_content_is_reused(data: Path, cached: pd.DataFrame) -> None:
+    known = known_contents()
+    assert {*known} == {*cached.loc[cached["decodes"], "sha256"]}
+    (data / "field" / "2.png").rename(data / "field" / "renamed.png")
+    save(noise(99), data / "field" / "4.png")
+    save(noise(98), data / "field" / "new.png")
+    updated, scratch = build_manifest(data, known), build_manifest(data)
+    write_manifest(updated, Path("updated.parquet"))
+    write_manifest(scratch, Path("scratch.parquet"))
+    assert Path("updated.parquet").read_bytes() == Path("scratch.parquet").read_bytes()
+    assert updated["sha256"].isin(known).sum() == cached["decodes"].sum() - 1
+
+
+def test_a_known_content_is_not_decoded_again(
+    data: Path, cached: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    monkeypatch.setattr(manifest_module, "image_statistics", lambda image: decoded.append(image) or {})
+    save(noise(98), data / "field" / "new.png")
+    build_manifest(data, known_contents())
+    assert len(decoded) == 1
+
+
+def test_rows_that_other_code_or_packages_made_are_not_reused(
+    cached: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = manifest_module.manifest_origin()
+    assert {*origin} == {"code", "numpy", "pillow"}
+    for key in origin:
+        monkeypatch.setattr(manifest_module, "manifest_origin", lambda key=key: origin | {key: "other"})
+        assert known_contents() == {}, key
+
+
+@pytest.mark.parametrize("name", ["manifest", "images", "image_formats", "perceptual_hash"])
+def test_every_module_that_makes_a_row_belongs_to_its_origin(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, read = manifest_module.manifest_origin(), Path.read_bytes
+    changed = lambda path: read(path) + (b"#" if path.stem == name else b"")  # noqa: E731
+    monkeypatch.setattr(Path, "read_bytes", changed)
+    assert manifest_module.manifest_origin()["code"] != before["code"]
+
+
+def test_a_damaged_manifest_in_the_cache_is_not_used(cached: pd.DataFrame) -> None:
+    (path,) = (path for path in Path(".dvc/cache/files").rglob("*") if path.is_file())
+    path.write_bytes(path.read_bytes()[:-1])
+    assert known_contents() == {}

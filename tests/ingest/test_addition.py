@@ -87,6 +87,21 @@ def test_another_image_under_a_taken_name_gets_a_free_one_and_that_is_told(settl
     assert "taken in under a free name: field/a.png as field/a-3.png, water/A.png as water/A-2.png" in str(result)
 
 
+def test_names_that_differ_in_capitals_only_are_kept_apart(settled: ingest.IngestResult) -> None:
+    add_files({"field/Zed.png": picture(50), "field/zed.png": picture(51)})
+    assert files_in(Path("data")) == pictures() | {"field/Zed.png": picture(50), "field/zed-2.png": picture(51)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", [3, [3], [{"source": "x"}], [{"classes": 3}]])
+def test_a_damaged_record_of_batches_counts_as_none(settled: ingest.IngestResult, damaged: object) -> None:
+    content = yaml.safe_load(Path("data.dvc").read_text())
+    content["meta"]["batches"] = damaged
+    Path("data.dvc").write_text(yaml.safe_dump(content))
+    add_files(NEW)
+    assert [batch["images"] for batch in data_record()["batches"]] == [4, 3]
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
@@ -169,8 +184,9 @@ def test_data_that_was_versioned_by_hand_or_before_batches_is_added_to(settled: 
     unchanged = add("../set.zip")
     assert (unchanged.images, unchanged.changed) == (5, False)
     result = add_files({"water/c.png": picture(50)})
-    assert [batch["images"] for batch in data_record()["batches"]] == [5, 1]
-    assert result.source == "set.zip, edited since and 1 batch since"
+    batches = data_record()["batches"]
+    assert [(batch["source"], batch["images"]) for batch in batches][1:] == [("edited by hand", 1), ("tiles.zip", 1)]
+    assert result.source == "set.zip and 2 batches since"
     assert not ingest_source("../set.zip").changed
 
 

@@ -10,6 +10,7 @@ from archives import CHECKS, files_in, ingest_source, is_current, is_data_curren
 from landuse import ingest
 from landuse.core.errors import LanduseError, NotReady, Refused
 from landuse.params import DataParams
+from landuse.project.dvc_repo import add_data, repository
 from landuse.project.lineage import data_record
 
 SET = DataParams(source="../set.zip", checksum=None)
@@ -53,7 +54,21 @@ def test_a_plain_ingest_does_not_bring_back_what_was_removed(grown: ingest.Inges
     assert not ingest_source("../set.zip").changed and "field/c.png" not in files_in(Path("data"))
 
 
-@pytest.mark.parametrize("entry", ["field/z.png", "0" * 64, "field", "data/field/a.png"])
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", ["data/field/c.png", "./field/c.png", "{digest}", "{digest}  field/c.png"])
+def test_entries_may_have_the_forms_that_other_tools_print(grown: ingest.IngestResult, entry: str) -> None:
+    remove(entry.format(digest=sha256(NEW["field/c.png"]).hexdigest().upper()))
+    assert "field/c.png" not in files_in(Path("data")) and len(files_in(Path("data"))) == 6
+
+
+def test_the_same_content_that_stays_under_another_name_is_told(settled: ingest.IngestResult) -> None:
+    Path("data/field/twin.png").write_bytes(pictures()["field/a.png"])
+    with repository() as repo:
+        add_data(repo)
+    assert "the same content stays under another name: field/twin.png;" in str(remove("field/a.png"))
+
+
+@pytest.mark.parametrize("entry", ["field/z.png", "0" * 64, "field", "data/field/z.png"])
 def test_an_unknown_entry_is_refused_with_its_line(settled: ingest.IngestResult, entry: str) -> None:
     with pytest.raises(Refused, match=rf"^\.\./list\.txt is refused: line 3, {entry}, names no image in data/$"):
         remove(f"# two\nfield/a.png\n{entry}\n")

@@ -13,10 +13,11 @@ from landuse.core.errors import LanduseError
 from landuse.core.files import read_table
 from landuse.core.paths import DATA, FEATURES, MANIFEST
 from landuse.core.progress import track
-from landuse.extract.reuse import UNFINISHED, Reuse, find_reusable
+from landuse.extract.candidates import UNFINISHED
+from landuse.extract.reuse import Reuse, find_reusable
 from landuse.ml.diagnostics import weights_digest
 from landuse.ml.features import BACKBONE, METADATA, manifest_digest
-from landuse.ml.forward import ImageFeatures, forward_origin, make_forward_pass, storage_dtype
+from landuse.ml.forward import Contents, ImageFeatures, forward_origin, make_forward_pass, storage_dtype
 from landuse.ml.network import ALL, HEAD, Network, build_backbone, frozen_prefix
 from landuse.ml.shards import ACTIVATIONS, EMBEDDINGS, ROWS, Row, copy_shard, move_shard, write_shard
 from landuse.params import ExtractParams
@@ -35,7 +36,7 @@ class Extraction:
 
     def __str__(self) -> str:
         reused = self.images - self.computed
-        mended = f"; {self.damaged:,} damaged shards were made again" if self.damaged else ""
+        mended = f"; damaged shards made again: {self.damaged:,}" if self.damaged else ""
         return f"features of {self.images:,} different images: {self.computed:,} computed, {reused:,} reused{mended}"
 
 
@@ -58,7 +59,7 @@ def extract(params: ExtractParams, unfreeze_from: str) -> Extraction:
     kept = {content for shard in reuse.kept for content in shard.contents}
     new = [content for content in paths if content not in kept]
     refuse_small_disk(len(new), views, frozen_prefix(backbone, cut).output_shape[1:], disk_usage(FEATURES).free)
-    missing = [paths[content] for content in new if content not in reuse.copied]
+    missing = [(content, paths[content]) for content in new if content not in reuse.copied]
     write_shards(key, new, reuse, compute(missing, backbone, cut, views))
     backbone.save_weights(BACKBONE)
     METADATA.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
@@ -93,10 +94,10 @@ def refuse_small_disk(images: int, views: int, shape: tuple[int, ...], free: int
         )
 
 
-def compute(paths: list[Path], backbone: Network, cut: str, views: int) -> Iterator[ImageFeatures]:
+def compute(contents: Contents, backbone: Network, cut: str, views: int) -> Iterator[ImageFeatures]:
     """Compute the features of images, with a progress bar. The network is converted only if there are any."""
-    if paths:
-        yield from track(make_forward_pass(backbone, cut, views)(paths), len(paths), "extract")
+    if contents:
+        yield from track(make_forward_pass(backbone, cut, views)(contents), len(contents), "extract")
 
 
 def write_shards(key: str, new: list[str], reuse: Reuse, computed: Iterator[ImageFeatures]) -> None:

@@ -25,7 +25,7 @@ from landuse.ingest.record import (
     read_metadata,
     write_metadata,
 )
-from landuse.ingest.removal import find_images
+from landuse.ingest.removal import describe_twins, find_images
 from landuse.ingest.result import IngestResult, describe_change, to_result
 from landuse.ingest.sources import resolve_source
 from landuse.ingest.supersession import is_up_to_date, superseded_digest
@@ -125,7 +125,7 @@ def remove_images(data: DataParams, validate: ValidateParams, file: str) -> Inge
         digest = compute_checksum(Path(file))
         check_candidate(validate, file, digest, suspects=())
         batches = [*recorded_batches(before, listing), removed_batch(printable(Path(file).name), digest, unwanted)]
-        return change_data(data, validate, before, batches, 0, ())
+        return change_data(data, validate, before, batches, 0, describe_twins(unwanted, listing))
 
 
 def change_data(

@@ -86,6 +86,7 @@ def free_names(new: list[str], paths: list[str], listing: Listing) -> dict[str, 
     reserved = taken | {path.casefold() for path in paths}
     for path in new:
         names[path] = next(free for free in numbered(path, reserved)) if path.casefold() in taken else path
+        taken.add(names[path].casefold())
         reserved.add(names[path].casefold())
     return names
 

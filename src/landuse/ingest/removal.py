@@ -10,7 +10,8 @@ from landuse.core.paths import DATA
 from landuse.ml.images import parallel_map
 from landuse.project.dvc_cache import Listing
 
-SHA256 = re.compile("[0-9a-f]{64}")
+MAX_NAMED = 3  # images
+SHA256 = re.compile(r"([0-9a-fA-F]{64})(?: [ *].*)?")  # alone, or in a line of sha256sum
 
 
 def read_entries(file: Path) -> dict[int, str]:
@@ -37,14 +38,24 @@ def find_images(file: Path, listing: Listing) -> frozenset[str]:
     A sha256 names every image with that content. Raises Refused at the first entry that names none.
     """
     entries = read_entries(file)
-    by_digest = paths_by_digest(listing) if any(map(SHA256.fullmatch, entries.values())) else {}
+    digests = {number: match[1].lower() for number, entry in entries.items() if (match := SHA256.fullmatch(entry))}
+    by_digest = paths_by_digest(listing) if digests else {}
     found: set[str] = set()
     for number, entry in entries.items():
-        paths = by_digest.get(entry, [entry] if entry in listing else [])
+        path = entry.removeprefix("./").removeprefix(f"{DATA}/")
+        paths = by_digest.get(digests.get(number, ""), [path] if path in listing else [])
         if not paths:
             raise Refused(f"{printable(file)} is refused: line {number}, {entry}, names no image in {DATA}/")
         found.update(paths)
     return frozenset(found)
+
+
+def describe_twins(unwanted: frozenset[str], listing: Listing) -> tuple[str, ...]:
+    """Tell which images stay although one with the same content is taken out; empty if there are none."""
+    contents = {listing[path] for path in unwanted}
+    twins = [path for path in sorted(listing.keys() - unwanted) if listing[path] in contents]
+    more = f" and {len(twins) - MAX_NAMED:,} more" if len(twins) > MAX_NAMED else ""
+    return (f"the same content stays under another name: {', '.join(twins[:MAX_NAMED])}{more}",) if twins else ()
 
 
 def paths_by_digest(listing: Listing) -> dict[str, list[str]]:

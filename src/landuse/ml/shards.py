@@ -172,4 +172,15 @@ def read_shards(folder: Path) -> list[Shard]:
 def read_shard(index: Path, files: dict[str, Path]) -> Shard:
     """Read the index of a shard, whose arrays are in other files. Raises LanduseError if it is damaged."""
     record = read_record(index)
-    return Shard(record["key"], tuple(record["contents"]), record["digests"], files)
+    with reading(index):
+        return parse_shard(record, files)
+
+
+def parse_shard(record: dict[str, Any], files: dict[str, Path]) -> Shard:
+    """Return the shard that an index describes. Raises ValueError if it is none that `write_index` wrote."""
+    key, contents, digests = record["key"], record["contents"], record["digests"]
+    if not (isinstance(key, str) and isinstance(contents, list) and isinstance(digests, dict)):
+        raise ValueError("not the index of a shard")
+    if not all(isinstance(text, str) for text in (*contents, *digests.values())) or digests.keys() != set(ARRAYS):
+        raise ValueError("not the index of a shard")
+    return Shard(key, tuple(contents), digests, files)

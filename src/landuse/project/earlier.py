@@ -6,7 +6,7 @@ DVC removes the outputs of a stage before it runs it. What it had made before is
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,31 @@ import yaml
 from landuse.core.paths import DVC_LOCK
 from landuse.project.dvc_cache import cache_folder
 
-FROM_SCRATCH = "LANDUSE_FROM_SCRATCH"  # environment variable; set, no stage finds anything earlier
-MOST_VERSIONS = 8
+FROM_SCRATCH = "LANDUSE_FROM_SCRATCH"  # environment variable; set, no stage reuses anything
+
+
+def is_from_scratch() -> bool:
+    """Return True if nothing earlier is to be reused."""
+    return FROM_SCRATCH in os.environ
 
 
 def earlier_outputs(path: Path) -> Iterator[str]:
-    """Yield the MD5s of earlier versions of an output: that in dvc.lock, then those of the latest runs. Up to 8."""
-    if FROM_SCRATCH not in os.environ:
-        outputs = (out for record in chain(locked_stages(), recorded_runs(path)) for out in record.get("outs", []))
-        yield from islice(unique(out["md5"] for out in outputs if is_at(out, path)), MOST_VERSIONS)
+    """Yield the MD5s of earlier versions of an output: that in dvc.lock, then those of other runs, the latest first."""
+    if not is_from_scratch():
+        records = chain(locked_stages(), recorded_runs(path))
+        yield from unique(md5 for record in records if (md5 := output_md5(record, path)))
 
 
-def is_at(out: dict[str, Any], path: Path) -> bool:
-    """Return True if an output of DVC's records is at this path; these may be relative to a stage's own folder."""
-    return os.path.normpath(str(out["path"])).removeprefix("../") == str(path)
+def output_md5(record: Any, path: Path) -> str | None:
+    """Return the MD5 of an output in DVC's record of a stage; None if it is not there, or the record is damaged.
+
+    Paths in a record may be relative to a stage's own folder.
+    """
+    with suppress(KeyError, TypeError, AttributeError):
+        for out in record["outs"]:
+            if os.path.normpath(str(out["path"])).removeprefix("../") == str(path):
+                return str(out["md5"])
+    return None
 
 
 def unique(items: Iterator[str]) -> Iterator[str]:
@@ -40,13 +51,13 @@ def unique(items: Iterator[str]) -> Iterator[str]:
             yield item
 
 
-def locked_stages() -> Iterator[dict[str, Any]]:
+def locked_stages() -> Iterator[Any]:
     """Yield what dvc.lock records of the last run of each stage, as far as it can be read."""
     with suppress(OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         yield from yaml.safe_load(DVC_LOCK.read_text(encoding="utf-8"))["stages"].values()
 
 
-def recorded_runs(output: Path) -> Iterator[dict[str, Any]]:
+def recorded_runs(output: Path) -> Iterator[Any]:
     """Yield what DVC recorded of earlier runs that made an output, the latest first, whatever they depended on."""
     paths = [path for path in (cache_folder() / "runs").glob("*/*/*") if path.is_file()]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):

@@ -1,9 +1,10 @@
 """The manifest, with one row of metadata and pixel statistics per image, and the tables derived from it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from hashlib import sha256
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +25,7 @@ ManifestRow = dict[str, Any]
 
 NOTHING: Mapping[str, ManifestRow] = MappingProxyType({})
 ORIGIN = "origin"
+MOST_MANIFESTS = 8
 CODE = (images.__file__, image_formats.__file__, perceptual_hash.__file__)  # besides this file
 PACKAGES = frozenset({"pillow", "numpy"})
 COLUMNS = {
@@ -70,11 +72,18 @@ def manifest_origin() -> dict[str, str]:
 
 def known_contents() -> dict[str, ManifestRow]:
     """Return the rows of earlier manifests that this code made, by sha256; images that did not decode are left out."""
-    contents = [read_cached(md5) for md5 in earlier_outputs(MANIFEST)]
-    manifests = [pd.read_parquet(BytesIO(content)) for content in contents if content is not None]
-    same = [manifest[manifest["decodes"]] for manifest in manifests if manifest.attrs.get(ORIGIN) == manifest_origin()]
+    same = list(islice(earlier_manifests(), MOST_MANIFESTS))
     rows = pd.concat(same).drop_duplicates("sha256").to_dict("records") if same else []
     return {row["sha256"]: {str(column): value for column, value in row.items()} for row in rows}
+
+
+def earlier_manifests() -> Iterator[pd.DataFrame]:
+    """Yield the rows of images that decoded in each earlier manifest of this code, the latest first."""
+    for md5 in earlier_outputs(MANIFEST):
+        if (content := read_cached(md5)) is not None:
+            manifest = pd.read_parquet(BytesIO(content))
+            if manifest.attrs.get(ORIGIN) == manifest_origin():
+                yield manifest[manifest["decodes"]]
 
 
 def describe_image(data: Path, known: Mapping[str, ManifestRow], path: Path) -> ManifestRow:
