@@ -85,7 +85,7 @@ def test_after_a_kill_the_next_run_completes(fresh: Fresh, kill: Callable[[Fresh
     fresh.work.change(lambda params: params["train"].update(seed=change))
     fresh.work.change(lambda params: params["extract"].update(views=change))
     since = len(fresh.worker_log())
-    first = kill_during(fresh, kill, "extract 40/400", since)
+    first = kill_during(fresh, kill, "extract 39/399", since)
     second = kill_during(fresh, kill, f"epoch   2/{EPOCHS}", since)
     run = fresh.wait_until_completed(fresh.trigger("retraining"))
     assert fresh.task_states(run["id"]).get("extract", "Cached") == "Cached", "a finished stage is not repeated"
