@@ -12,7 +12,7 @@ from shutil import rmtree
 from landuse.core.errors import LanduseError
 from landuse.core.paths import FEATURES
 from landuse.ml.shards import ARRAYS, INDEX, Shard, read_shard, shard_files
-from landuse.project.dvc_cache import Listing, cached_file, list_cached, read_cached
+from landuse.project.dvc_cache import cached_file, list_cached, read_cached
 from landuse.project.earlier import earlier_outputs, is_from_scratch
 
 UNFINISHED = FEATURES.with_name("features.part")  # shards of an extraction that has not ended
@@ -41,22 +41,21 @@ def earlier_shards(md5: str, key: str) -> list[Shard | None]:
     """Return the shards of an earlier features folder; none if they were made under another key."""
     files, shards = list_cached(md5) or {}, list[Shard | None]()
     for path in files:
-        if path.startswith(f"{INDEX}/") and cached_file(files[path]).exists():
-            shard = cached_shard(Path(path).stem, files)
+        arrays = {array: files.get(f"{array}/{Path(path).stem}.npy") for array in ARRAYS}
+        if path.startswith(f"{INDEX}/") and all(arrays.values()) and cached_file(files[path]).exists():
+            shard = cached_shard(files[path], {array: cached_file(str(found)) for array, found in arrays.items()})
             if shard and shard.key != key:
                 return []
             shards.append(shard)
     return shards
 
 
-def cached_shard(name: str, files: Listing) -> Shard | None:
-    """Return a shard in DVC's cache, of a folder with these files."""
-    md5 = files[f"{INDEX}/{name}.json"]
-    arrays = {array: cached_file(files[f"{array}/{name}.npy"]) for array in ARRAYS}
+def cached_shard(md5: str, files: dict[str, Path]) -> Shard | None:
+    """Return a shard whose index has this MD5 in DVC's cache."""
     if read_cached(md5) is None:
         remove_damaged(cached_file(md5))
         return None
-    return read_or_remove(cached_file(md5), arrays)
+    return read_or_remove(cached_file(md5), files)
 
 
 def read_or_remove(index: Path, files: dict[str, Path]) -> Shard | None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from dvc.config import Config
@@ -12,8 +13,14 @@ Listing = dict[str, str]  # the md5 of every file in a folder, by relative path
 
 def cache_folder() -> Path:
     """Return the folder of DVC's cache."""
-    settings = Config(dvc_dir=str(Path(".dvc").absolute()))["cache"]
-    return Path(settings.get("dir") or ".dvc/cache")
+    return cache_folder_of(Path.cwd())
+
+
+@cache
+def cache_folder_of(project: Path) -> Path:
+    """Return the folder of the DVC cache of a project; its settings are read once."""
+    settings = Config(dvc_dir=str(project / ".dvc"))["cache"]
+    return Path(settings.get("dir") or project / ".dvc/cache")
 
 
 def cached_file(md5: str) -> Path:
