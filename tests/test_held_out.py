@@ -1,4 +1,4 @@
-"""What became of images that were held out for the champion, and why."""
+"""Images held out for the champion: how many moved to another subset, and why."""
 
 import pandas as pd
 import pytest

@@ -49,7 +49,8 @@ def extract(params: ExtractParams, unfreeze_from: str) -> Extraction:
     """
     manifest_sha256, paths = manifest_digest(), content_paths()
     backbone = build_backbone(params)
-    rmtree(FEATURES, ignore_errors=True)
+    if FEATURES.exists():
+        rmtree(FEATURES)
     FEATURES.mkdir(parents=True)  # without metadata, an unfinished extraction is never used
     cut, views = (HEAD, 1) if unfreeze_from == ALL else (unfreeze_from, params.views)
     metadata = {"params": asdict(params), "cut": unfreeze_from, "weights_sha256": weights_digest(backbone)}

@@ -1,4 +1,4 @@
-"""Which features that are there already are reused, and how."""
+"""Choice of the features that are there already and can be reused."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ MOST_LOOSE = 16
 
 @dataclass(frozen=True)
 class Reuse:
-    """What is there already of the contents that are wanted.
+    """The rows that are there already of the contents that are wanted.
 
     kept: shards to take over whole
     copied: rows to copy to new shards, by content

@@ -1,4 +1,4 @@
-"""What an ingest did, in one line."""
+"""The result of an ingest, described in one line."""
 
 from dataclasses import dataclass, field
 from typing import Any
