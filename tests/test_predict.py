@@ -5,6 +5,7 @@ import fcntl
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from resource import RLIMIT_FSIZE, setrlimit
 from shlex import quote
@@ -20,6 +21,8 @@ import tiny
 from landuse.core.errors import LanduseError
 from landuse.core.paths import MODEL
 from landuse.ml.classifier import Classifier
+from landuse.ml.image_file import ImageFile
+from landuse.ml.pool import ThisProcess
 from landuse.predict import path_text, predict
 from landuse.predict.tally import Tally
 
@@ -93,14 +96,18 @@ def test_a_second_run_predicts_only_new_images_and_counts_all(
     (images / "field" / "00.png").write_bytes(b"")
     run(output, "images/field", "images/water/*1.png")
     before, predicted = rows(output), []
-    monkeypatch.setattr(Classifier, "predict", lambda self, image: predicted.append(image) or original(self, image))
+
+    def recorded(self: ThisProcess, task: object, files: Iterable[ImageFile]) -> Iterator:
+        return original(self, task, (predicted.append(file.path) or file for file in files))
+
+    monkeypatch.setattr(ThisProcess, "map", recorded)
     tally = run(output)
     after = rows(output)
     assert {str(path) for path in predicted} == set(after) - set(before) and len(after) == 36
     assert {path: after[path] for path in before} == before and (tally.images, tally.bad) == (36, 1)
 
 
-original = Classifier.predict
+original = ThisProcess.map
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

@@ -26,6 +26,9 @@ from landuse.extract import Extraction, reuse
 from landuse.extract.candidates import UNFINISHED
 from landuse.ml import features, forward, network, shards
 from landuse.ml.forward import make_forward_pass
+from landuse.ml.image_features import ImageFeatures
+from landuse.ml.image_file import ImageFile
+from landuse.ml.pool import Pool
 from landuse.params import ExtractParams, load_params
 from landuse.project.earlier import FROM_SCRATCH
 from landuse.validate.manifest import build_manifest, write_manifest
@@ -42,9 +45,9 @@ def loaded_backbone(params: ExtractParams) -> network.Network:
 
 
 @cache
-def converted(backbone: network.Network, cut: str, views: int) -> forward.ForwardPass:
+def converted(backbone: network.Network, cut: str, views: int, pool: Pool) -> forward.ForwardPass:
     """Convert the network once for all tests."""
-    return make_forward_pass(backbone, cut, views)
+    return make_forward_pass(backbone, cut, views, pool)
 
 
 @pytest.fixture
@@ -169,7 +172,7 @@ def test_features_of_other_weights_size_views_or_cut_are_not_reused(
     assert (computed(), computed(cut, **changes), computed(cut, **changes)) == (36, 36, 0)
 
 
-def zeros(paths: forward.Contents) -> Iterator[forward.ImageFeatures]:
+def zeros(paths: list[ImageFile]) -> Iterator[ImageFeatures]:
     """Return features in no time, for tests that only count."""
     for _ in paths:
         yield np.zeros(4, np.float32), np.zeros((1, 4), np.float32)
@@ -278,7 +281,7 @@ def interrupt_after(images: int) -> Callable[..., forward.ForwardPass]:
     """Return a replacement of `make_forward_pass` whose result fails after some images."""
 
     def make(*arguments: object) -> forward.ForwardPass:
-        def run(paths: forward.Contents) -> Iterator[forward.ImageFeatures]:
+        def run(paths: list[ImageFile]) -> Iterator[ImageFeatures]:
             yield from converted(*arguments)(paths[:images])
             raise KeyboardInterrupt
 

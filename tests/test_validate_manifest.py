@@ -12,6 +12,7 @@ from PIL import Image
 
 from landuse import sample
 from landuse.core.errors import LanduseError
+from landuse.ml import image_rows
 from landuse.ml.images import view
 from landuse.ml.perceptual_hash import parse_hashes, view_hashes, within_distance
 from landuse.validate import manifest as manifest_module
@@ -133,7 +134,7 @@ def test_a_known_content_is_not_decoded_again(
     data: Path, cached: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
-    monkeypatch.setattr(manifest_module, "image_statistics", lambda image: decoded.append(image) or {})
+    monkeypatch.setattr(image_rows, "image_statistics", lambda image: decoded.append(image) or {})
     save(noise(98), data / "field" / "new.png")
     build_manifest(data, known_contents())
     assert len(decoded) == 1

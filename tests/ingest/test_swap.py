@@ -453,7 +453,7 @@ def test_a_swap_of_three_renames_can_be_interrupted_after_each(
         patch.setattr(swap.ctypes, "CDLL", lambda *_, **__: object())
         patch.setattr(os, "rename", rename_or_fail)
         try:
-            swap.swap_in(ingest.CANDIDATE / "data", {})
+            swap.swap_in(ingest.CANDIDATE / "data", {}, {})
         except OSError:
             assert renames < 3
     swap.undo_swap()

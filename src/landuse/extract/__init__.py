@@ -17,8 +17,11 @@ from landuse.extract.candidates import UNFINISHED
 from landuse.extract.reuse import Reuse, find_reusable
 from landuse.ml.diagnostics import weights_digest
 from landuse.ml.features import BACKBONE, METADATA, manifest_digest
-from landuse.ml.forward import Contents, ImageFeatures, forward_origin, make_forward_pass, storage_dtype
+from landuse.ml.forward import forward_origin, make_forward_pass
+from landuse.ml.image_features import ImageFeatures, storage_dtype
+from landuse.ml.image_file import ImageFile
 from landuse.ml.network import ALL, HEAD, Network, build_backbone, frozen_prefix
+from landuse.ml.pool import THIS_PROCESS, Pool
 from landuse.ml.shards import ACTIVATIONS, EMBEDDINGS, ROWS, Row, copy_shard, move_shard, write_shard
 from landuse.params import ExtractParams
 
@@ -40,7 +43,7 @@ class Extraction:
         return f"features of {self.images:,} different images: {self.computed:,} computed, {reused:,} reused{mended}"
 
 
-def extract(params: ExtractParams, unfreeze_from: str) -> Extraction:
+def extract(params: ExtractParams, unfreeze_from: str, pool: Pool = THIS_PROCESS) -> Extraction:
     """Write `artifacts/features/`: shards of embeddings and activations, their backbone and, last, the metadata.
 
     Rows that were computed before with the same weights, cut, image size, views and code are reused. An extraction that
@@ -60,8 +63,8 @@ def extract(params: ExtractParams, unfreeze_from: str) -> Extraction:
     kept = {content for shard in reuse.kept for content in shard.contents}
     new = [content for content in paths if content not in kept]
     refuse_small_disk(len(new), views, frozen_prefix(backbone, cut).output_shape[1:], disk_usage(FEATURES).free)
-    missing = [(content, paths[content]) for content in new if content not in reuse.copied]
-    write_shards(key, new, reuse, compute(missing, backbone, cut, views))
+    missing = find_files({content: paths[content] for content in new if content not in reuse.copied}, pool)
+    write_shards(key, new, reuse, compute(missing, backbone, cut, views, pool), pool)
     backbone.save_weights(BACKBONE)
     METADATA.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     rmtree(UNFINISHED, ignore_errors=True)
@@ -95,17 +98,26 @@ def refuse_small_disk(images: int, views: int, shape: tuple[int, ...], free: int
         )
 
 
-def compute(contents: Contents, backbone: Network, cut: str, views: int) -> Iterator[ImageFeatures]:
+def find_files(paths: dict[str, Path], pool: Pool) -> list[ImageFile]:
+    """Return the files of images, given their paths by sha256, where the pool finds them."""
+    locations = pool.locate(paths.values())
+    return [
+        ImageFile(path, location, content) for (content, path), location in zip(paths.items(), locations, strict=True)
+    ]
+
+
+def compute(images: list[ImageFile], backbone: Network, cut: str, views: int, pool: Pool) -> Iterator[ImageFeatures]:
     """Compute the features of images, with a progress bar. The network is converted only if there are any."""
-    if contents:
-        yield from track(make_forward_pass(backbone, cut, views)(contents), len(contents), "extract")
+    if images:
+        yield from track(make_forward_pass(backbone, cut, views, pool)(images), len(images), "extract")
 
 
-def write_shards(key: str, new: list[str], reuse: Reuse, computed: Iterator[ImageFeatures]) -> None:
+def write_shards(key: str, new: list[str], reuse: Reuse, computed: Iterator[ImageFeatures], pool: Pool) -> None:
     """Fill `artifacts/features/`: take over shards, and write new ones of rows that are copied or computed."""
     rows = (copied_row(reuse.copied[content]) if content in reuse.copied else next(computed) for content in new)
     contents = [tuple(new[start : start + ROWS]) for start in range(0, len(new), ROWS)]
-    written = [write_shard(UNFINISHED, key, part, rows) for part in contents]
+    earlier = frozenset(kind for row in reuse.copied.values() for kind in row.shard.processors)
+    written = [write_shard(UNFINISHED, key, part, rows, lambda: earlier | pool.processors) for part in contents]
     next(computed, None)  # so that its progress bar ends
     for shard in reuse.kept:
         (move_shard if UNFINISHED in shard.files[EMBEDDINGS].parents else copy_shard)(shard, FEATURES)

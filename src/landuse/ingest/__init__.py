@@ -4,7 +4,7 @@ A source or an arrival replaces the data set, an addition joins it, and a remova
 results become the outputs of the stage `validate`, which need not read the images a second time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from landuse.core.paths import SWAP as JOURNAL
 from landuse.core.process import exclusive_lock
 from landuse.ingest.addition import link_images, place_images, unpack_addition
 from landuse.ingest.batches import Batch, added_batch, describe_batches, recorded_batches, removed_batch
-from landuse.ingest.candidate import IMAGES, candidate_metadata, check_candidate
+from landuse.ingest.candidate import IMAGES, candidate_metadata, check_candidate, has_drawn, known_digests
 from landuse.ingest.download import compute_checksum
 from landuse.ingest.record import (
     CANDIDATE,
@@ -31,6 +31,7 @@ from landuse.ingest.sources import resolve_source
 from landuse.ingest.supersession import is_up_to_date, superseded_digest
 from landuse.ingest.swap import commit_swap, recover_swap, remove, swap_in, undo_swap
 from landuse.ml.images import image_paths
+from landuse.ml.pool import THIS_PROCESS, Pool
 from landuse.params import DataParams, ValidateParams, load_params
 from landuse.project.dvc_cache import Listing
 from landuse.project.dvc_repo import (
@@ -63,7 +64,9 @@ def fetch(data: DataParams, validate: ValidateParams, arrival: str | None = None
         return f"{source.name} is available; its digest is {source.digest}"
 
 
-def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = None) -> IngestResult:
+def ingest(
+    data: DataParams, validate: ValidateParams, arrival: str | None = None, pool: Pool = THIS_PROCESS
+) -> IngestResult:
     """Replace data/ by the contents of `data.source` if they pass validation, and version it in data.dvc.
 
     An arrival is a path to ingest instead; it stays in place until the contents of `data.source` change.
@@ -77,9 +80,10 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
             return to_result(before, changed=False)
         CANDIDATE.mkdir()
         ignored = source.fill(IMAGES)
-        check_candidate(validate, arrival or f"data.source = {source.name}", source.digest)
-        batch = added_batch(printable(source.name), source.digest, candidate_paths())
-        metadata = candidate_metadata([batch], ignored, validate)
+        check_candidate(validate, arrival or f"data.source = {source.name}", source.digest, pool)
+        paths = candidate_paths()
+        batch = added_batch(printable(source.name), source.digest, paths)
+        metadata = candidate_metadata([batch], ignored, validate, has_drawn(paths))
         if arrival is not None:
             metadata["supersedes"] = superseded_digest(data, before)
         after = replace_data(metadata, validate)
@@ -90,7 +94,7 @@ def ingest(data: DataParams, validate: ValidateParams, arrival: str | None = Non
         return to_result(after, changed=changed, restored=state == "missing" and not changed, notes=notes)
 
 
-def add(data: DataParams, validate: ValidateParams, arrival: str) -> IngestResult:
+def add(data: DataParams, validate: ValidateParams, arrival: str, pool: Pool = THIS_PROCESS) -> IngestResult:
     """Add the new images of an archive or folder to data/ if the whole passes validation; version it in data.dvc.
 
     What is there already is left out, and a name that is taken replaced. Raises errors as `ingest` does; images that
@@ -105,13 +109,13 @@ def add(data: DataParams, validate: ValidateParams, arrival: str) -> IngestResul
         link_images(listing, IMAGES)
         place_images(addition, IMAGES)
         names = addition.names.values()
-        check_candidate(validate, arrival, source.digest, frozenset(names))
+        check_candidate(validate, arrival, source.digest, pool, frozenset(names))
         batches = recorded_batches(before, listing) if before else []
         batches.append(added_batch(printable(source.name), source.digest, names))
-        return change_data(data, validate, before, batches, addition.ignored, addition.notes())
+        return change_data(data, validate, before, batches, names, addition.ignored, addition.notes())
 
 
-def remove_images(data: DataParams, validate: ValidateParams, file: str) -> IngestResult:
+def remove_images(data: DataParams, validate: ValidateParams, file: str, pool: Pool = THIS_PROCESS) -> IngestResult:
     """Take the images that a list names out of data/ if the rest passes validation, and version that in data.dvc.
 
     Raises errors as `ingest` does. The images stay in DVC's cache.
@@ -123,9 +127,9 @@ def remove_images(data: DataParams, validate: ValidateParams, file: str) -> Inge
         unwanted = find_images(Path(file), listing)
         link_images(listing, IMAGES, without=unwanted)
         digest = compute_checksum(Path(file))
-        check_candidate(validate, file, digest, suspects=())
+        check_candidate(validate, file, digest, pool, suspects=())
         batches = [*recorded_batches(before, listing), removed_batch(printable(Path(file).name), digest, unwanted)]
-        return change_data(data, validate, before, batches, 0, describe_twins(unwanted, listing))
+        return change_data(data, validate, before, batches, (), 0, describe_twins(unwanted, listing))
 
 
 def change_data(
@@ -133,15 +137,17 @@ def change_data(
     validate: ValidateParams,
     before: dict[str, Any],
     batches: list[Batch],
+    new: Iterable[str],
     ignored: int,
     notes: tuple[str, ...],
 ) -> IngestResult:
-    """Swap in a candidate that was made from data/, and tell what changed.
+    """Swap in a candidate that was made from data/ and new images, and tell what changed.
 
     What data/ was made from first stays superseded: a plain ingest must not undo this.
     """
     base = before.get("supersedes", before.get("digest")) or superseded_digest(data, before)
-    metadata = candidate_metadata(batches, ignored, validate) | {"supersedes": base}
+    drawn = has_drawn(new if before.get("drawn") is False else candidate_paths())
+    metadata = candidate_metadata(batches, ignored, validate, drawn) | {"supersedes": base}
     after = replace_data(metadata, validate, made_from=before.get("version"))
     change = describe_change(before.get("version"), after["version"])
     return to_result(after, changed=True, notes=(*change, *notes))
@@ -265,7 +271,7 @@ def replace_data(metadata: dict[str, Any], validated: ValidateParams, made_from:
         if made_from not in (None, read_metadata().get("version")):
             raise Unavailable(f"{DATA_DVC} was changed meanwhile: the same command goes on from what it is now")
         try:
-            swap_in(IMAGES, metadata)
+            swap_in(IMAGES, metadata, known_digests())
             add_data(repo)
             recorded = write_metadata(metadata)
             if load_params().validate == validated:  # params.yaml may have been edited meanwhile

@@ -1,16 +1,18 @@
 """The candidate: a data set built and validated beside data/, to be swapped in for it or quarantined."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from landuse.core.errors import Refused
-from landuse.core.paths import DATA, QUARANTINE, VALIDATION
+from landuse.core.files import read_table
+from landuse.core.paths import DATA, MANIFEST, QUARANTINE, VALIDATION
 from landuse.ingest.batches import Batch, describe_batches
 from landuse.ingest.record import CANDIDATE, params_digest
 from landuse.ml.images import image_paths
+from landuse.ml.pool import Pool
 from landuse.params import ValidateParams
 from landuse.sample import is_drawn
 from landuse.validate import validate as validate_images
@@ -18,14 +20,16 @@ from landuse.validate import validate as validate_images
 IMAGES = CANDIDATE / DATA
 
 
-def check_candidate(params: ValidateParams, label: str, digest: str, suspects: Collection[str] | None = None) -> None:
+def check_candidate(
+    params: ValidateParams, label: str, digest: str, pool: Pool, suspects: Collection[str] | None = None
+) -> None:
     """Validate the candidate. Raises Refused with the label if it fails.
 
     The candidate is then in quarantine/ with its report, unless a file name is unsafe to show on a page. Of its images
     only the suspects are kept there, where they are given: the others are those in data/.
     """
     try:
-        validate_images(params, data=IMAGES, output=CANDIDATE)
+        validate_images(params, IMAGES, CANDIDATE, pool)
     except Refused as error:
         reason = str(error)
         if (CANDIDATE / VALIDATION.name).exists():
@@ -59,14 +63,25 @@ def quarantine(digest: str) -> Path:
     return folder
 
 
-def candidate_metadata(batches: list[Batch], ignored: int, validated: ValidateParams) -> dict[str, Any]:
+def candidate_metadata(batches: list[Batch], ignored: int, validated: ValidateParams, drawn: bool) -> dict[str, Any]:
     """Return the metadata of the candidate that is recorded in git."""
     images = image_paths(IMAGES)
     return describe_batches(batches) | {
-        "drawn": any(is_drawn(IMAGES / path) for path in images),
+        "drawn": drawn,
         "images": len(images),
         "classes": len({path.parent for path in images}),
         "ignored": ignored,
         "checks": params_digest(validated),
         "batches": batches,
     }
+
+
+def has_drawn(paths: Iterable[str]) -> bool:
+    """Return True if any of these images of the candidate is drawn."""
+    return any(is_drawn(IMAGES / path) for path in paths)
+
+
+def known_digests() -> dict[str, str]:
+    """Return the sha256 of the candidate's images, by path, as validation has read them."""
+    images = read_table(CANDIDATE / MANIFEST.name, ["path", "sha256"])
+    return dict(zip(images["path"], images["sha256"], strict=True))

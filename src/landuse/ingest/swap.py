@@ -5,8 +5,10 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -23,30 +25,34 @@ DVC_FILES = (DATA_DVC, DVC_LOCK)
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
+NOTHING_KNOWN: Mapping[str, str] = MappingProxyType({})
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
 
-def swap_in(candidate: Path, metadata: dict[str, Any]) -> None:
+def swap_in(candidate: Path, metadata: dict[str, Any], digests: Mapping[str, str]) -> None:
     """Swap the candidate in for data/; the previous images are then at the candidate's path.
 
     Until `commit_swap` is called, the journal says how to undo the swap and, by the `metadata` to be recorded, how to
-    finish it. The new folder is recognized by its inode, which a rename preserves, and later edits by its content.
+    finish it. The new folder is recognized by its inode, which a rename preserves, and later edits by its content;
+    `digests` spares reading files of which the sha256 is known.
     """
     existing = [path for path in (*DVC_FILES, *VALIDATE_OUTPUTS) if path.exists()]
     BACKUP.mkdir()
     for path in filter(DVC_FILES.__contains__, existing):
         shutil.copyfile(path, BACKUP / path.name)
-    new = {"inode": candidate.stat().st_ino, "content": folder_digest(candidate)}
+    new = {"inode": candidate.stat().st_ino, "content": folder_digest(candidate, digests)}
     plan = {"candidate": str(candidate), "there": list(map(str, existing)), "facts": metadata}
     write_atomically(JOURNAL, json.dumps(plan | new))
     move_in(candidate)
 
 
-def folder_digest(folder: Path) -> str:
-    """Return the SHA-256 of the names and contents of all files in a folder."""
+def folder_digest(folder: Path, digests: Mapping[str, str] = NOTHING_KNOWN) -> str:
+    """Return the SHA-256 of the names and contents of all files in a folder, given some contents' SHA-256 by path."""
     digest = sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(os.fsencode(path.relative_to(folder)) + sha256(path.read_bytes()).digest())
+        name = path.relative_to(folder)
+        content = digests.get(name.as_posix()) or sha256(path.read_bytes()).hexdigest()
+        digest.update(os.fsencode(name) + bytes.fromhex(content))
     return digest.hexdigest()
 
 

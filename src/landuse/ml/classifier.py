@@ -123,9 +123,8 @@ class Classifier:
         self.image_size: int = self.card["image_size"]
         self.unsure_below: float | None = self.card.get(unsure_key(int8))
         with reading(folder / (INT8_FILE if int8 else MODEL_FILE)) as path:
-            flatbuffer = path.read_bytes()
-            self.model = LiteModel(flatbuffer)
-        self.megabytes = len(flatbuffer) / 1e6
+            self.model = LiteModel(path.read_bytes())
+        self.megabytes = len(self.model.flatbuffer) / 1e6
         self.digest = model_digest(folder, path.name)
 
     def probabilities(self, image: Path | BinaryIO) -> NDArray[np.float32]:

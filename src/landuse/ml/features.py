@@ -85,6 +85,11 @@ def read_rows(name: str) -> Rows:
     return Rows([shard.mapped(name) for shard in found], located[:, 0], located[:, 1])
 
 
+def processors() -> list[str]:
+    """Return the kinds of processors that computed the features, sorted; those of an earlier version are not known."""
+    return sorted({kind for shard in shards.read_shards(FEATURES) for kind in shard.processors})
+
+
 def metadata() -> dict[str, Any]:
     """Return how the features were made: extract's `params`, `cut`, and the sha256 of backbone weights and manifest.
 

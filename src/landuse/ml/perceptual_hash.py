@@ -1,9 +1,13 @@
 """Perceptual hashes: find similar images regardless of size, encoding and orientation."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PHASH, PHASH_TURNED = "phash", "phash_turned"
 
@@ -30,12 +34,12 @@ def hex_digits(levels: NDArray[np.float32]) -> str:
     return np.packbits((left > right) | (left == right) & (np.arange(8) < 4)).tobytes().hex()
 
 
-def parse_hashes(hashes: pd.Series) -> NDArray[np.uint64]:
+def parse_hashes(hashes: "pd.Series") -> NDArray[np.uint64]:
     """Convert hex hashes to 64-bit integers [images]."""
     return np.array([int(value, 16) for value in hashes], np.uint64)
 
 
-def view_hashes(images: pd.DataFrame) -> NDArray[np.uint64]:
+def view_hashes(images: "pd.DataFrame") -> NDArray[np.uint64]:
     """Return the hashes [images, 8] of all dihedral views (columns PHASH, PHASH_TURNED), the unchanged image first."""
     hashes = np.stack([parse_hashes(images[name]) for name in (PHASH, PHASH_TURNED)], axis=1)
     bits = np.unpackbits(hashes.astype(">u8").view(np.uint8), axis=1).astype(bool).reshape(-1, 2, 8, 8)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +21,7 @@ from landuse.core.files import read_record, reading, sha256_of, write_atomically
 ROWS = 256
 INDEX, EMBEDDINGS, ACTIVATIONS = "index", "embeddings", "activations"  # folders, with a file for each shard
 ARRAYS = (EMBEDDINGS, ACTIVATIONS)
+FIELDS = ("key", "contents", "digests", "processors")  # of an index
 
 
 class Row(NamedTuple):
@@ -37,12 +38,14 @@ class Shard:
 
     key: of all that made the rows, besides the images
     digests: sha256 of the file of each array
+    processors: the kinds that made the rows, sorted; empty in shards of earlier versions
     """
 
     key: str
     contents: tuple[str, ...]
     digests: dict[str, str]
     files: dict[str, Path]
+    processors: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -125,9 +128,16 @@ def make_folders(folder: Path) -> None:
 
 
 def write_shard(
-    folder: Path, key: str, contents: tuple[str, ...], rows: Iterator[tuple[NDArray[Any], NDArray[Any]]]
+    folder: Path,
+    key: str,
+    contents: tuple[str, ...],
+    rows: Iterator[tuple[NDArray[Any], NDArray[Any]]],
+    processors: Callable[[], Iterable[str]] = frozenset,
 ) -> Shard:
-    """Write a shard of as many rows as there are contents: an embedding and activations each. The index comes last."""
+    """Write a shard of as many rows as there are contents: an embedding and activations each. The index comes last.
+
+    `processors` is asked for them when the rows are there.
+    """
     files = shard_files(folder, shard_name(key, contents))
     make_folders(folder)
     with ExitStack() as stack:
@@ -135,7 +145,8 @@ def write_shard(
         for row in islice(rows, len(contents)):
             for writer, values in zip(writers, row, strict=True):
                 writer.append(values)
-    shard = Shard(key, contents, {name: sha256_of(path) for name, path in files.items()}, files)
+    digests = {name: sha256_of(path) for name, path in files.items()}
+    shard = Shard(key, contents, digests, files, tuple(sorted(processors())))
     write_index(folder, shard)
     return shard
 
@@ -160,7 +171,7 @@ def transfer(shard: Shard, folder: Path, bring: Callable[[Path, Path], object]) 
 
 def write_index(folder: Path, shard: Shard) -> None:
     """Write the file by which `read_shards` finds a shard in a folder, where its arrays have to be already."""
-    record = {"key": shard.key, "contents": shard.contents, "digests": shard.digests}
+    record = {field: getattr(shard, field) for field in FIELDS}
     write_atomically(folder / INDEX / f"{shard.name}.json", json.dumps(record) + "\n")
 
 
@@ -178,9 +189,10 @@ def read_shard(index: Path, files: dict[str, Path]) -> Shard:
 
 def parse_shard(record: dict[str, Any], files: dict[str, Path]) -> Shard:
     """Return the shard that an index describes. Raises ValueError if it is none that `write_index` wrote."""
-    key, contents, digests = record["key"], record["contents"], record["digests"]
-    if not (isinstance(key, str) and isinstance(contents, list) and isinstance(digests, dict)):
+    key, contents, digests, processors = (record.get(field, []) for field in FIELDS)
+    if not (isinstance(digests, dict) and isinstance(contents, list) and isinstance(processors, list)):
         raise ValueError("not the index of a shard")
-    if not all(isinstance(text, str) for text in (*contents, *digests.values())) or digests.keys() != set(ARRAYS):
+    texts = (key, *contents, *digests.values(), *processors)
+    if not all(isinstance(text, str) for text in texts) or digests.keys() != set(ARRAYS):
         raise ValueError("not the index of a shard")
-    return Shard(key, tuple(contents), digests, files)
+    return Shard(key, tuple(contents), digests, files, tuple(processors))

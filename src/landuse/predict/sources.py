@@ -13,7 +13,7 @@ OUTSIDE = "it is a link that leads out of the folder: name the file itself"
 MAGIC = frozenset("*?[")
 
 
-class ImageFile(NamedTuple):
+class FoundImage(NamedTuple):
     """A file to predict, or the problem for which it is skipped."""
 
     path: Path
@@ -36,7 +36,7 @@ def is_pattern(path: Path) -> bool:
     return not path.exists() and not MAGIC.isdisjoint(str(path))
 
 
-def find_images(paths: Iterable[str]) -> Iterator[ImageFile]:
+def find_images(paths: Iterable[str]) -> Iterator[FoundImage]:
     """Yield every named file, and every image below the named folders and patterns, in file system order."""
     for path in map(Path, paths):
         if path.is_dir():
@@ -44,10 +44,10 @@ def find_images(paths: Iterable[str]) -> Iterator[ImageFile]:
         elif is_pattern(path):
             yield from expand_pattern(path)
         else:
-            yield ImageFile(path)
+            yield FoundImage(path)
 
 
-def expand_pattern(pattern: Path) -> Iterator[ImageFile]:
+def expand_pattern(pattern: Path) -> Iterator[FoundImage]:
     """Yield the images that match a pattern, and those below matching folders."""
     fixed = next(index for index, part in enumerate(pattern.parts) if not MAGIC.isdisjoint(part))
     folder = Path(*pattern.parts[:fixed])
@@ -66,7 +66,7 @@ def matches(names: Sequence[str], parts: Sequence[str]) -> bool:
     return bool(names) and fnmatchcase(names[0], parts[0]) and matches(names[1:], parts[1:])
 
 
-def walk(folder: Path) -> Iterator[ImageFile]:
+def walk(folder: Path) -> Iterator[FoundImage]:
     """Yield the images below a folder, without hidden ones. Unreadable folders and links leading out are problems."""
     root, waiting = Path(os.path.realpath(folder)), [folder]
     while waiting:
@@ -74,7 +74,7 @@ def walk(folder: Path) -> Iterator[ImageFile]:
         try:
             entries = os.scandir(inner)
         except OSError as error:
-            yield ImageFile(inner, error.strerror)
+            yield FoundImage(inner, error.strerror)
             continue
         with entries:
             for entry in entries:
@@ -86,12 +86,12 @@ def walk(folder: Path) -> Iterator[ImageFile]:
                     yield from check_entry(inner / entry.name, root, entry.is_symlink())
 
 
-def check_entry(path: Path, root: Path, is_link: bool) -> Iterator[ImageFile]:
+def check_entry(path: Path, root: Path, is_link: bool) -> Iterator[FoundImage]:
     """Yield the file if it is an image. A link to a folder inside is skipped, since the walk visits that folder."""
     target = Path(os.path.realpath(path)) if is_link else path
     is_image, is_folder = path.suffix.lower() in IMAGE_SUFFIXES, os.path.isdir(target)
     if is_link and not target.is_relative_to(root):
         if is_image or is_folder:
-            yield ImageFile(path, OUTSIDE)
+            yield FoundImage(path, OUTSIDE)
     elif is_image and not is_folder:
-        yield ImageFile(path)
+        yield FoundImage(path)

@@ -7,6 +7,7 @@ import numpy as np
 from landuse import tracking
 from landuse.core.files import sha256_of
 from landuse.core.paths import HISTORY, MODEL, SPLITS
+from landuse.ml import features
 from landuse.ml.examples import select_examples, write_examples
 from landuse.ml.network import device
 from landuse.params import TrainParams
@@ -26,6 +27,7 @@ def train(params: TrainParams) -> None:
     facts, weights = trainer.metadata, trainer.extracted.weights
     tags = {"weights": weights, "weights.sha256": facts["weights_sha256"]}
     tags |= {"device": device(), "processor": lineage.processor()}
+    tags |= {"features.processors": "; ".join(features.processors()) or "unknown"}
     with tracking.training_run(tags, train=params, extract=trainer.extracted) as record:
         with ProgressCallback(params.epochs, **trainer.image_counts(params)) as callback:
             start = perf_counter()

@@ -16,6 +16,7 @@ from landuse.core.paths import (
     VALIDATION,
     VALIDATION_PAGE,
 )
+from landuse.ml.pool import THIS_PROCESS, Pool
 from landuse.params import ValidateParams
 from landuse.validate.context import run_checkpoints
 from landuse.validate.findings import ValidationResult, error_message, interpret_results
@@ -24,7 +25,9 @@ from landuse.validate.page import render_page
 from landuse.validate.suites import suite_parameters
 
 
-def validate(params: ValidateParams, data: Path = DATA, output: Path = ARTIFACTS) -> ValidationResult:
+def validate(
+    params: ValidateParams, data: Path = DATA, output: Path = ARTIFACTS, pool: Pool = THIS_PROCESS
+) -> ValidationResult:
     """Validate every image in a folder and write manifest, result, page and Data Docs to `output`, pass or fail.
 
     Raises Refused with the first error if a critical expectation fails; warnings are only recorded.
@@ -33,7 +36,7 @@ def validate(params: ValidateParams, data: Path = DATA, output: Path = ARTIFACTS
     if not data.is_dir():
         raise LanduseError(f"{data} is not here: bring in a data set with landuse ingest, or dvc checkout {DATA_DVC}")
     known = known_contents()
-    manifest = build_manifest(data, known)
+    manifest = build_manifest(data, known, pool)
     tables = {"images": manifest, "classes": class_table(manifest, params.classes), "contents": content_table(manifest)}
     output.mkdir(parents=True, exist_ok=True)
     write_manifest(manifest, output / MANIFEST.name)

@@ -1,32 +1,28 @@
 """The manifest, with one row of metadata and pixel statistics per image, and the tables derived from it."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
-from hashlib import sha256
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import pandas as pd
-from PIL import Image, ImageStat
 
-from landuse.core.errors import LanduseError
 from landuse.core.paths import MANIFEST
-from landuse.ml import image_formats, images, perceptual_hash
-from landuse.ml.images import decode, image_paths, parallel_map, refuse_unsafe_name, to_upright_rgb
-from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED, difference_hashes
+from landuse.ml import image_file, image_formats, image_rows, images, perceptual_hash
+from landuse.ml.image_file import ImageFile
+from landuse.ml.image_rows import DigestTask, ManifestRow, RowTask
+from landuse.ml.images import image_paths, refuse_unsafe_name
+from landuse.ml.perceptual_hash import PHASH, PHASH_TURNED
+from landuse.ml.pool import THIS_PROCESS, Pool
 from landuse.project.dvc_cache import read_cached
 from landuse.project.earlier import earlier_outputs
 from landuse.project.lineage import origin
 
-ManifestRow = dict[str, Any]
-
 NOTHING: Mapping[str, ManifestRow] = MappingProxyType({})
 ORIGIN = "origin"
 MOST_MANIFESTS = 8
-CODE = (images.__file__, image_formats.__file__, perceptual_hash.__file__)  # besides this file
+CODE = (image_rows, image_file, images, image_formats, perceptual_hash)  # besides this module
 PACKAGES = frozenset({"pillow", "numpy"})
 COLUMNS = {
     "path": "str",
@@ -49,7 +45,7 @@ COLUMNS = {
 }
 
 
-def build_manifest(data: Path, known: Mapping[str, ManifestRow] = NOTHING) -> pd.DataFrame:
+def build_manifest(data: Path, known: Mapping[str, ManifestRow] = NOTHING, pool: Pool = THIS_PROCESS) -> pd.DataFrame:
     """Return one row per image `<class>/<image>` in a folder, sorted by path, with the dtypes of COLUMNS.
 
     Contents that are `known`, by sha256, are not decoded again. If an image does not decode, `reason` says why and the
@@ -59,15 +55,27 @@ def build_manifest(data: Path, known: Mapping[str, ManifestRow] = NOTHING) -> pd
     paths = image_paths(data)
     for path in paths:
         refuse_unsafe_name(path.as_posix())
-    rows = list(parallel_map(partial(describe_image, data, known), paths))
+    images = list(map(ImageFile, paths, pool.locate(data / path for path in paths)))
+    digests = list(pool.map(DigestTask(), images)) if known else [""] * len(images)
+    new = pool.map(RowTask(), [image for image, digest in zip(images, digests, strict=True) if digest not in known])
+    rows = [
+        known_row(known[digest], path) if digest in known else next(new)
+        for path, digest in zip(paths, digests, strict=True)
+    ]
+    next(new, None)  # so that it ends
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS).sort_values("path", ignore_index=True)
     frame.attrs = {ORIGIN: manifest_origin()}
     return frame
 
 
+def known_row(row: ManifestRow, path: Path) -> ManifestRow:
+    """Return the row of a content that is known for the image at this path."""
+    return row | {"path": path.as_posix(), "label": path.parent.name}
+
+
 def manifest_origin() -> dict[str, str]:
     """Return what a manifest depends on besides the images."""
-    return origin((Path(__file__), *map(Path, CODE)), PACKAGES)
+    return origin((Path(__file__), *(Path(str(module.__file__)) for module in CODE)), PACKAGES)
 
 
 def known_contents() -> dict[str, ManifestRow]:
@@ -86,40 +94,9 @@ def earlier_manifests() -> Iterator[pd.DataFrame]:
                 yield manifest[manifest["decodes"]]
 
 
-def describe_image(data: Path, known: Mapping[str, ManifestRow], path: Path) -> ManifestRow:
-    """Return the manifest row of one image, which is decoded unless its content is known."""
-    row: ManifestRow = {"path": path.as_posix(), "label": path.parent.name, "decodes": False, "reason": ""}
-    try:
-        content = (data / path).read_bytes()
-        row |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
-        if row["sha256"] in known:
-            return known[row["sha256"]] | {"path": row["path"], "label": row["label"]}
-        with decode(BytesIO(content)) as image:
-            row |= (
-                {"mode": image.mode, "format": image.format}
-                | image_statistics(to_upright_rgb(image))
-                | {"decodes": True}
-            )
-    except LanduseError as error:
-        row["reason"] = str(error).partition("cannot be decoded: ")[2] if content else "the file is empty"
-    except OSError as error:
-        row["reason"] = f"the file cannot be read: {error.strerror}"
-    return row
-
-
-def image_statistics(image: Image.Image) -> dict[str, Any]:
-    """Compute size, difference hashes, channel means, brightness and contrast (0-255) of an RGB image."""
-    grey = image.convert("L")
-    red, green, blue = ImageStat.Stat(image).mean
-    levels = ImageStat.Stat(grey)
-    means = {"red": red, "green": green, "blue": blue, "brightness": levels.mean[0], "contrast": levels.stddev[0]}
-    size = {"width": image.width, "height": image.height}
-    return size | difference_hashes(grey) | {name: round(value, 3) for name, value in means.items()}
-
-
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
     """Write the manifest as Parquet; the same images give the same bytes."""
-    frame.to_parquet(path, engine="pyarrow", index=False)
+    frame.to_parquet(path, engine="pyarrow", index=False, compression="zstd")
 
 
 def class_table(manifest: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame:

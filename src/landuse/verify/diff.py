@@ -20,6 +20,7 @@ INPUT_TAGS = {
     "weights": "weights.sha256",
     "device": "device",
     "processor": "processor",
+    "features by": "features.processors",
 }
 
 
