@@ -58,8 +58,9 @@ bench: .venv/run    ## the tutorial's recipe and this project side by side, abou
 lock:    ## pin the requirements anew; needs uv
 	$(LOCK) --all-extras --group build --group dev -o requirements/dev.txt
 	$(LOCK) --extra work --group build --constraint requirements/dev.txt -o requirements/run.txt
-	$(LOCK) --extra work --extra s3 --extra postgresql --group build --constraint requirements/dev.txt -o requirements/team.txt
-	$(LOCK) --group build --constraint requirements/dev.txt -o requirements/serve.txt
+	$(LOCK) --extra work --extra worker --extra s3 --extra postgresql --group build --constraint requirements/dev.txt -o requirements/team.txt
+	$(LOCK) --extra serve --group build --constraint requirements/dev.txt -o requirements/serve.txt
+	$(LOCK) --extra worker --group build --constraint requirements/dev.txt -o requirements/worker.txt
 
 clean:    ## remove what was installed; data, artifacts and registry stay
 	rm -rf .venv

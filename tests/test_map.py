@@ -28,7 +28,7 @@ REGISTRY_VERBS = ("rollback", "history", "compare", "verify")
 FLOWS = ("ingestion", "training", "retraining", "promotion")
 MAX_FLOW_STATEMENTS = 12
 # Modules that no result depends on, so that their change does not rerun a stage.
-WITHOUT_EFFECT = {"core", "project/dvc_cache", "project/earlier", "project/lineage", "project/stage_guard"}
+WITHOUT_EFFECT = {"core", "ml/pool", "project/dvc_cache", "project/earlier", "project/lineage", "project/stage_guard"}
 WITHOUT_EFFECT |= {f"params/{name}" for name in ("__init__", "errors", "types", "yaml_loader")}
 WINGS = {"project", "ml", "params", "registry"}  # packages whose modules are separate dependencies of a stage
 
@@ -69,7 +69,7 @@ def within(path: str, folders: set[str]) -> bool:
 
 
 def test_every_step_is_a_section_of_the_params() -> None:
-    assert tuple(PARAMS) == ("data", *STAGES, "promote", "tune", "serve", "pipelines", "study")
+    assert tuple(PARAMS) == ("data", *STAGES, "promote", "tune", "serve", "pipelines", "study", "compute")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,7 @@ def test_every_step_is_a_verb_and_there_are_no_unknown_verbs() -> None:
         "predict",
         "serve",
         "export",
+        "worker",
     ]
     verbs += ["info", "diff", "flow"]
     assert list(typer.main.get_command(app).commands) == verbs

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,11 +18,13 @@ import typer
 
 from landuse.core.environment import restrict_permissions, sanitize_environment
 from landuse.core.errors import LanduseError, printable, report_errors
+from landuse.core.paths import PARAMS
 from landuse.core.reexec import reexec_from_working_tree
 from landuse.core.streams import open_closed_streams, quiet_tensorflow_import
 
 if TYPE_CHECKING:
-    from landuse.params import Params
+    from landuse.ml.pool import Pool
+    from landuse.params import ComputeParams, Params
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,6 +82,15 @@ def recover(version: VersionOption = False) -> None:
     recover_interrupted()
 
 
+@contextmanager
+def working(params: "ComputeParams", pushed: bool = False, stderr: bool = False) -> Iterator["Pool"]:
+    """Context with the pool that does the work on images, which may be those `pushed` with data/."""
+    from landuse.compute import open_pool
+
+    with open_pool(params, partial(print, file=sys.stderr) if stderr else echo, pushed) as pool:
+        yield pool
+
+
 @app.command(rich_help_panel="Data")
 def fetch(arrival: Arrival = None) -> None:
     """Download the archive that `ingest` would import, and verify its checksum."""
@@ -105,12 +117,13 @@ def ingest(
     params = load_params()
     if len([given for given in (arrival, addition, removal) if given is not None]) > 1:
         raise LanduseError("an arrival, --add and --remove each change data/ by themselves: run one after the other")
-    if addition is not None:
-        echo(add(params.data, params.validate, addition))
-    elif removal is not None:
-        echo(remove_images(params.data, params.validate, removal))
-    else:
-        echo(ingest(params.data, params.validate, arrival))
+    with working(params.compute) as pool:
+        if addition is not None:
+            echo(add(params.data, params.validate, addition, pool))
+        elif removal is not None:
+            echo(remove_images(params.data, params.validate, removal, pool))
+        else:
+            echo(ingest(params.data, params.validate, arrival, pool))
 
 
 @app.command(rich_help_panel="Data")
@@ -147,7 +160,8 @@ def validate() -> None:
     with running("validate") as params:
         from landuse.validate import validate
 
-        echo(validate(params.validate))
+        with working(params.compute, pushed=True) as pool:
+            echo(validate(params.validate, pool=pool))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -156,7 +170,8 @@ def extract() -> None:
     with running("extract") as params:
         with quiet_tensorflow_import():
             from landuse.extract import extract
-        echo(extract(params.extract, params.train.unfreeze_from))
+        with working(params.compute, pushed=True) as pool:
+            echo(extract(params.extract, params.train.unfreeze_from, pool))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -308,9 +323,12 @@ def predict(
     int8: Int8Option = False,
 ) -> None:
     """Classify images, one row each; exit code 4 if some could not be read."""
+    from landuse.params import ComputeParams
     from landuse.predict import predict
 
-    tally = predict(paths, model or champion(), output, int8)
+    compute = load_params().compute if PARAMS.exists() else ComputeParams(address=None, images="folder")
+    with working(compute, stderr=True) as pool:
+        tally = predict(paths, model or champion(), output, int8, pool)
     print(tally, file=sys.stderr)
     if tally.bad:
         raise typer.Exit(UNREADABLE_FILES)
@@ -341,6 +359,17 @@ def export(
     from landuse.export import export
 
     echo(export(folder, model or champion()))
+
+
+@app.command(rich_help_panel=USE)
+def worker(
+    address: Annotated[str, typer.Argument(help="Of the Dask scheduler, such as tcp://127.0.0.1:8786.")],
+    workers: Annotated[int | None, typer.Option(min=1, help="How many to start; default: one for each core.")] = None,
+) -> None:
+    """Start workers here that do work on images for a Dask scheduler, until they are stopped."""
+    from landuse.compute.worker import start_workers
+
+    start_workers(address, workers)
 
 
 def champion() -> str:

@@ -42,9 +42,9 @@ VARIABLES = (
         "ports of the servers (`LANDUSE_PREFECT_PORT`, `LANDUSE_MLFLOW_PORT`), the Prefect server of a team "
         "(`LANDUSE_PREFECT_API_URL`) and its login (`LANDUSE_PREFECT_API_AUTH_STRING`), the password of a team's "
         "MLflow server (`LANDUSE_MLFLOW_PASSWORD`), the root of `serve` (`LANDUSE_ROOT`), whether to reuse "
-        "nothing of earlier runs (`LANDUSE_FROM_SCRATCH=1`), real images and weights of "
-        "tests and benchmarks (`LANDUSE_SOURCE`, `LANDUSE_WEIGHTS`), the latter also for `landuse init`; "
-        "`.env.example` names those of containers",
+        "nothing of earlier runs (`LANDUSE_FROM_SCRATCH=1`), the scheduler of workers (`LANDUSE_DASK`), real images "
+        "and weights of tests and benchmarks (`LANDUSE_SOURCE`, `LANDUSE_WEIGHTS`), the latter also for "
+        "`landuse init`; `.env.example` names those of containers",
     ),
     Row(
         "Python", (*PYTHON_STARTUP, UTF8), FIXED,
@@ -105,6 +105,7 @@ VARIABLES = (
         "Great Expectations", ("GX_*", "GE_*"), FIXED, "its context is `gx/`; telemetry is off",
         (("GX_ANALYTICS_ENABLED", "false"),),
     ),
+    Row("Dask", ("DASK_*",), OBEYED, "how workers are reached: certificates, time limits"),
     Row("DVC", ("DVC_*_CONFIG_DIR", "DVC_SITE_CACHE_DIR"), OBEYED, "where its configuration and locks are"),
     Row("DVC", ("DVC_STAGE",), OBEYED, "set by DVC: this is a stage that it runs"),
     Row(
@@ -172,6 +173,7 @@ FILES = (
         "server, database, login and home; what else they say of Prefect is obeyed, as they lie in the project",
     ),
     Row("Great Expectations", ("~/.great_expectations",), FIXED, "telemetry is off"),
+    Row("Dask", ("~/.config/dask", "/etc/dask"), OBEYED, "as `DASK_*`"),
     Row("DVC", ("~/.config/dvc/config",), OBEYED, "where `.dvc/config` and `.dvc/config.local` say nothing"),
     Row("git", ("~/.gitconfig",), OBEYED, "by git"),
     Row("MLflow", ("~/.mlflow/credentials", "~/.databrickscfg"), OBEYED, "login of a store on another machine"),

@@ -118,7 +118,8 @@ def describe_missing_package(error: Exception) -> str | None:
     package = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else ""
     if package in ("", "landuse", "pipelines"):
         return None
-    return f"{package} is not installed, which this command needs: install landuse[work], the whole pipeline"
+    extra = "landuse[worker]" if package in ("distributed", "dask") else "landuse[work], the whole pipeline"
+    return f"{package} is not installed, which this command needs: install {extra}"
 
 
 def describe_os_error(error: OSError) -> str | None:

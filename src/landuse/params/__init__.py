@@ -13,6 +13,7 @@ from landuse.core.paths import PARAMS
 from landuse.params.backbones import BACKBONES
 from landuse.params.errors import RENAMED, explain, root_causes, suggestion, yaml_reason
 from landuse.params.types import (
+    DASK_ADDRESS,
     BackboneName,
     Block,
     Checksum,
@@ -177,6 +178,14 @@ class ServeParams:
 
 
 @section
+class ComputeParams:
+    """Workers that validate, extract and predict send their work on images to; no result depends on them."""
+
+    address: Annotated[str, matching(DASK_ADDRESS, "tcp://<host>:<port>, or tls://")] | None
+    images: Literal["folder", "remote"]
+
+
+@section
 class PipelinesParams:
     """Timeouts, retries and notifications of the flows in `pipelines/`; no result depends on them."""
 
@@ -242,6 +251,7 @@ class Params:
     serve: ServeParams
     pipelines: PipelinesParams
     study: StudyParams = StudyParams()  # a file from before it existed has none
+    compute: ComputeParams = ComputeParams(address=None, images="folder")  # likewise
 
     @model_validator(mode="after")
     def check_network_exists(self) -> Self:

@@ -47,6 +47,7 @@ Count = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Level = Annotated[Number, Field(ge=0, le=255)]
 PATTERN_DESCRIPTIONS: dict[str, str] = {}
+DASK_ADDRESS = r"^(tcp|tls)://[^/@\s]+:\d+$"
 
 
 def matching(pattern: str, description: str) -> Any:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from dvc.config import Config
 
+from landuse.core.errors import LanduseError
+
 Listing = dict[str, str]  # the md5 of every file in a folder, by relative path
 
 
@@ -19,8 +21,22 @@ def cache_folder() -> Path:
 @cache
 def cache_folder_of(project: Path) -> Path:
     """Return the folder of the DVC cache of a project; its settings are read once."""
-    settings = Config(dvc_dir=str(project / ".dvc"))["cache"]
+    settings = read_config(project)["cache"]
     return Path(settings.get("dir") or project / ".dvc/cache")
+
+
+def read_config(project: Path) -> Config:
+    """Return DVC's settings of a project."""
+    return Config(dvc_dir=str(project / ".dvc"))
+
+
+def remote_url() -> str:
+    """Return the address or path of the default DVC remote. Raises LanduseError if there is none."""
+    config = read_config(Path.cwd())
+    name = config["core"].get("remote")
+    if name is None:
+        raise LanduseError("DVC has no default remote: name one by dvc remote add --default, and dvc push")
+    return str(config["remote"][name]["url"])
 
 
 def cached_file(md5: str) -> Path:

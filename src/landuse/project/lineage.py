@@ -33,7 +33,9 @@ COMMIT = re.compile("[0-9a-f]{40,64}")  # git would take other text for an optio
 SPLIT_TAG = "study.split"  # the network of a study that made the split, if it was another than the run's
 EDITED = ", edited since"
 POST_TRAINING = frozenset({"evaluate", "register"})  # params sections that training does not depend on
-UNRECORDED = frozenset({"promote", "tune", "serve", "pipelines", "study"})  # params sections that no result depends on
+UNRECORDED = frozenset(
+    {"promote", "tune", "serve", "compute", "pipelines", "study"}
+)  # params sections that no result depends on
 
 
 def read_data_dvc() -> dict[str, Any]:

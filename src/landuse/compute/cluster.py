@@ -1,0 +1,180 @@
+"""Work on images by Dask workers: batches are sent, results come back in order, and lost ones are made again."""
+
+import logging
+import uuid
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from distributed import Client, Future, KilledWorker
+
+from landuse.compute.job import Job, run_batch
+from landuse.core.errors import LanduseError, Unavailable, one_line
+from landuse.core.paths import DATA
+from landuse.ml.image_file import ImageFile
+from landuse.ml.pool import Task
+from landuse.project.dvc_cache import remote_url
+from landuse.project.lineage import data_record
+from landuse.project.listings import read_listing
+
+Result = TypeVar("Result")
+
+BATCH = 64  # images
+AHEAD = 3  # batches sent for every thread of the workers
+CONNECT_SECONDS = 10
+WORKER_SECONDS = 30  # until the first worker is there
+BATCH_SECONDS = 300  # after which a worker counts as hung
+TRIES = 3  # to have a batch done that hangs
+REMEDY = "landuse worker {address} starts one, where the code and the images are"
+
+
+@contextmanager
+def open_cluster(address: str, images: str, notify: Callable[[str], None]) -> Iterator["Cluster"]:
+    """Connect to the Dask scheduler at an address and yield its workers as a pool.
+
+    Raises LanduseError if none answers or it has another version, and Unavailable if no worker comes.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="distributed")
+    try:
+        client = connect(address)
+    except Exception as error:  # each version of a scheduler fails in its own way
+        raise LanduseError(
+            f"compute.address = {address}: no Dask scheduler of version {version('distributed')} answers there "
+            f"({one_line(error, 100)}): start one by dask scheduler, or set it to null"
+        ) from None
+    with client:
+        refuse_other_scheduler(client, address)
+        wait_for_worker(client, address)
+        notify(
+            f"{count_threads(client)} threads of workers at {address} do the work; {client.dashboard_link} shows them"
+        )
+        yield Cluster(client, address, images)
+
+
+def connect(address: str) -> Client:
+    """Connect to a scheduler."""
+    return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]  # untyped
+
+
+def refuse_other_scheduler(client: Client, address: str) -> None:
+    """Raise LanduseError for a scheduler of another version of Dask."""
+    versions: Any = client.get_versions()
+    found, mine = versions["scheduler"]["packages"]["distributed"], version("distributed")
+    if found != mine:
+        raise LanduseError(
+            f"compute.address = {address}: the scheduler has distributed {found}, here it is {mine}: install the same "
+            "in both places"
+        )
+
+
+def wait_for_worker(client: Client, address: str) -> None:
+    """Wait until there is a worker. Raises Unavailable if none comes."""
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except TimeoutError:
+        raise Unavailable(f"no worker is at {address}: {REMEDY.format(address=address)}") from None
+
+
+def count_threads(client: Client) -> int:
+    """Return how many threads all workers have."""
+    threads: dict[str, int] = client.nthreads()  # type: ignore[no-untyped-call]  # untyped in distributed
+    return sum(threads.values())
+
+
+@dataclass
+class Batch:
+    """Images that were sent, and the future of their results."""
+
+    images: list[ImageFile]
+    future: Future[Any]
+
+
+class Cluster:
+    """The workers of a Dask scheduler, as a pool."""
+
+    def __init__(self, client: Client, address: str, images: str) -> None:
+        self.client, self.address, self.images = client, address, images
+        self.kinds: set[str] = set()
+
+    @property
+    def processors(self) -> frozenset[str]:
+        """The kinds of processors that did some of the work."""
+        return frozenset(self.kinds)
+
+    def locate(self, paths: Iterable[Path]) -> list[str]:
+        """Return where workers find files: at the same path as here, or those of data/ in the DVC remote."""
+        if self.images == "folder":
+            return [str(path.absolute()) for path in paths]
+        url, listing = remote_url(), read_listing(data_record()["md5"])
+        md5s = (listing[path.relative_to(DATA).as_posix()] for path in paths)
+        return [f"{url}/files/md5/{md5[:2]}/{md5[2:]}" for md5 in md5s]
+
+    def map(self, task: Task[Result], images: Iterable[ImageFile]) -> Iterator[Result]:
+        """Yield the result for each image, in order.
+
+        Raises what the task raises, LanduseError if workers have other versions or files, or die of a batch, and
+        Unavailable if the scheduler or all workers are gone.
+        """
+        remaining = iter(images)
+        first = list(islice(remaining, BATCH))
+        if not first:
+            return
+        job = self.client.submit(send, Job(task, first[0]), key=f"job-{uuid.uuid4()}")
+        waiting = deque([self.submit(job, first)])
+        while waiting:
+            while len(waiting) < self.ahead() and (batch := list(islice(remaining, BATCH))):
+                waiting.append(self.submit(job, batch))
+            results, kind = self.result(waiting.popleft())
+            self.kinds.add(kind)
+            yield from results
+
+    def submit(self, job: Future[Job], images: list[ImageFile]) -> Batch:
+        """Send a batch."""
+        return Batch(images, self.client.submit(run_batch, job, images, key=f"batch-{uuid.uuid4()}"))
+
+    def ahead(self) -> int:
+        """Return how many batches to have under way."""
+        return AHEAD * max(1, count_threads(self.client))
+
+    def result(self, batch: Batch) -> tuple[list[Any], str]:
+        """Wait for the results of a batch; a worker that hangs is restarted."""
+        try:
+            for _ in range(TRIES):
+                try:
+                    result: tuple[list[Any], str] = batch.future.result(timeout=BATCH_SECONDS)
+                    return result
+                except TimeoutError:
+                    self.restart_hung(batch.future)
+        except KilledWorker:
+            self.fail(batch, "the workers that had them died one after the other: have they enough memory?")
+        except (CancelledError, OSError) as error:
+            raise Unavailable(
+                f"the Dask scheduler at {self.address} is gone ({one_line(error, 100)}): what is done is kept, the "
+                "same command goes on once it is up"
+            ) from None
+        self.fail(batch, f"no worker was done with them in {BATCH_SECONDS} s")
+
+    def restart_hung(self, future: Future[Any]) -> None:
+        """Restart the worker that works on a batch. Raises Unavailable if there is none at all."""
+        working: dict[str, Any] = self.client.processing()  # type: ignore[no-untyped-call]  # untyped in distributed
+        if not working:
+            raise Unavailable(f"no worker is left at {self.address}: {REMEDY.format(address=self.address)}")
+        if hung := [worker for worker, keys in working.items() if future.key in keys]:
+            self.client.restart_workers(hung, raise_for_error=False)
+
+    def fail(self, batch: Batch, reason: str) -> NoReturn:
+        """Raise LanduseError for a batch that cannot be done."""
+        raise LanduseError(f"{batch.images[0].path} … {batch.images[-1].path}: {reason}")
+
+
+def send(job: Job) -> Job:
+    """Return the job: as a result of a task, it is sent to workers once, and again to those that come later."""
+    return job

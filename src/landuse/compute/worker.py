@@ -1,0 +1,29 @@
+"""Start workers on this machine."""
+
+import os
+import sys
+from urllib.parse import urlsplit
+
+from distributed.utils import get_ip
+
+from landuse.ml.images import cores
+
+DEATH_SECONDS = 60  # without a scheduler, after which a worker ends
+
+
+def start_workers(address: str, number: int | None) -> None:
+    """Become the process that runs workers for a scheduler, by default one for each core, until it is stopped.
+
+    Each listens where the scheduler can reach it, and nowhere else.
+    """
+    host = get_ip(urlsplit(address).hostname)  # type: ignore[no-untyped-call]  # untyped in distributed
+    options = {
+        "nworkers": number or cores(),
+        "nthreads": 1,
+        "host": host,
+        "dashboard-address": f"{host}:0",  # its metrics, without pages
+        "death-timeout": DEATH_SECONDS,
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard", *arguments]
+    os.execv(sys.executable, command)
