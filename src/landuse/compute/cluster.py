@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 from distributed import Client, Future, KilledWorker
 
-from landuse.compute.job import Job, run_batch
+from landuse.compute.job import Job, run_batch, send
 from landuse.core.errors import LanduseError, Unavailable, one_line
 from landuse.core.paths import DATA
 from landuse.ml.image_file import ImageFile
@@ -31,7 +31,8 @@ AHEAD = 3  # batches sent for every thread of the workers
 CONNECT_SECONDS = 10
 WORKER_SECONDS = 30  # until the first worker is there
 BATCH_SECONDS = 300  # after which a worker counts as hung
-TRIES = 3  # to have a batch done that hangs
+SILENT_SECONDS = 30  # without a heartbeat, of which each worker sends one every few seconds
+MOST_RESTARTS, MOST_WAITS = 3, 12  # for a batch
 REMEDY = "landuse worker {address} starts one, where the code and the images are"
 
 
@@ -53,6 +54,7 @@ def open_cluster(address: str, images: str, notify: Callable[[str], None]) -> It
     with client:
         refuse_other_scheduler(client, address)
         wait_for_worker(client, address)
+        refuse_workers_without_landuse(client)
         notify(
             f"{count_threads(client)} threads of workers at {address} do the work; {client.dashboard_link} shows them"
         )
@@ -81,6 +83,17 @@ def wait_for_worker(client: Client, address: str) -> None:
         client.wait_for_workers(1, timeout=WORKER_SECONDS)
     except TimeoutError:
         raise Unavailable(f"no worker is at {address}: {REMEDY.format(address=address)}") from None
+
+
+def refuse_workers_without_landuse(client: Client) -> None:
+    """Raise LanduseError if a worker lacks this package: it would end as soon as it gets work."""
+    versions: dict[str, Any] = client.run(version, "landuse", on_error="return")
+    for worker, answer in versions.items():
+        if isinstance(answer, Exception):
+            raise LanduseError(
+                f"worker {worker} has no landuse: install there the commit that works here, by its "
+                "requirements/worker.txt"
+            )
 
 
 def count_threads(client: Client) -> int:
@@ -127,14 +140,27 @@ class Cluster:
         first = list(islice(remaining, BATCH))
         if not first:
             return
-        job = self.client.submit(send, Job(task, first[0]), key=f"job-{uuid.uuid4()}")
-        waiting = deque([self.submit(job, first)])
+        with self.explain_loss():
+            job = self.client.submit(send, Job(task, first[0]), key=f"job-{uuid.uuid4()}")
+            waiting = deque([self.submit(job, first)])
         while waiting:
-            while len(waiting) < self.ahead() and (batch := list(islice(remaining, BATCH))):
-                waiting.append(self.submit(job, batch))
-            results, kind = self.result(waiting.popleft())
+            with self.explain_loss():
+                while len(waiting) < self.ahead() and (batch := list(islice(remaining, BATCH))):
+                    waiting.append(self.submit(job, batch))
+                results, kind = self.result(waiting.popleft())
             self.kinds.add(kind)
             yield from results
+
+    @contextmanager
+    def explain_loss(self) -> Iterator[None]:
+        """Raise Unavailable in place of what Dask raises if the scheduler is gone."""
+        try:
+            yield
+        except (CancelledError, OSError) as error:
+            raise Unavailable(
+                f"the Dask scheduler at {self.address} is gone ({one_line(error, 100)}): what is done is kept, the "
+                "same command goes on once it is up"
+            ) from None
 
     def submit(self, job: Future[Job], images: list[ImageFile]) -> Batch:
         """Send a batch."""
@@ -146,35 +172,39 @@ class Cluster:
 
     def result(self, batch: Batch) -> tuple[list[Any], str]:
         """Wait for the results of a batch; a worker that hangs is restarted."""
-        try:
-            for _ in range(TRIES):
-                try:
-                    result: tuple[list[Any], str] = batch.future.result(timeout=BATCH_SECONDS)
-                    return result
-                except TimeoutError:
-                    self.restart_hung(batch.future)
-        except KilledWorker:
-            self.fail(batch, "the workers that had them died one after the other: have they enough memory?")
-        except (CancelledError, OSError) as error:
-            raise Unavailable(
-                f"the Dask scheduler at {self.address} is gone ({one_line(error, 100)}): what is done is kept, the "
-                "same command goes on once it is up"
-            ) from None
+        restarts = 0
+        for _ in range(MOST_WAITS):
+            try:
+                result: tuple[list[Any], str] = batch.future.result(timeout=BATCH_SECONDS)
+                return result
+            except TimeoutError:
+                restarts += self.restart_hung(batch.future)
+            except KilledWorker:
+                self.fail(batch, "the workers that had them died one after the other, perhaps for want of memory")
+            if restarts == MOST_RESTARTS:
+                break
         self.fail(batch, f"no worker was done with them in {BATCH_SECONDS} s")
 
-    def restart_hung(self, future: Future[Any]) -> None:
-        """Restart the worker that works on a batch. Raises Unavailable if there is none at all."""
+    def restart_hung(self, future: Future[Any]) -> bool:
+        """Restart the workers that are silent, or else the one that works on a batch; False if there is none such.
+
+        A batch may wait for what a silent worker was to send to the one that has it. Raises Unavailable if there is no
+        worker at all.
+        """
         working: dict[str, Any] = self.client.processing()  # type: ignore[no-untyped-call]  # untyped in distributed
         if not working:
             raise Unavailable(f"no worker is left at {self.address}: {REMEDY.format(address=self.address)}")
-        if hung := [worker for worker, keys in working.items() if future.key in keys]:
+        hung = self.silent() or [worker for worker, keys in working.items() if future.key in keys]
+        if hung:
             self.client.restart_workers(hung, raise_for_error=False)
+        return bool(hung)
+
+    def silent(self) -> list[str]:
+        """Return the workers that the scheduler has not heard of for a while, by its own clock."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        latest = max((worker["last_seen"] for worker in workers.values()), default=0)
+        return [name for name, worker in workers.items() if latest - worker["last_seen"] > SILENT_SECONDS]
 
     def fail(self, batch: Batch, reason: str) -> NoReturn:
         """Raise LanduseError for a batch that cannot be done."""
         raise LanduseError(f"{batch.images[0].path} … {batch.images[-1].path}: {reason}")
-
-
-def send(job: Job) -> Job:
-    """Return the job: as a result of a task, it is sent to workers once, and again to those that come later."""
-    return job

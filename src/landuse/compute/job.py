@@ -41,6 +41,11 @@ class Job:
         return self.work
 
 
+def send(job: Job) -> Job:
+    """Return the job: as the result of a task, it is sent to each worker once, and to those that come later."""
+    return job
+
+
 def run_batch(job: Job, images: list[ImageFile]) -> tuple[list[Any], str]:
     """Return the result for each image, and the kind of processor that made them."""
     work = job.prepare()

@@ -40,7 +40,7 @@ def validate(
     tables = {"images": manifest, "classes": class_table(manifest, params.classes), "contents": content_table(manifest)}
     output.mkdir(parents=True, exist_ok=True)
     write_manifest(manifest, output / MANIFEST.name)
-    reused = int(manifest["sha256"].isin(known).sum())
+    reused = 0 if known is None else int(manifest["sha256"].isin(known.index).sum())
     results = run_checkpoints(tables, suite_parameters(params), output / DATA_DOCS.name)
     (output / DATA_DOCS.name / DATA_DOCS_SOURCE.name).write_text(sha256_of(output / MANIFEST.name), "utf-8")
     validation = interpret_results(tables, results, params, reused)

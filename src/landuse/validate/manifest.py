@@ -1,10 +1,9 @@
 """The manifest, with one row of metadata and pixel statistics per image, and the tables derived from it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 
 import pandas as pd
 
@@ -19,9 +18,9 @@ from landuse.project.dvc_cache import read_cached
 from landuse.project.earlier import earlier_outputs
 from landuse.project.lineage import origin
 
-NOTHING: Mapping[str, ManifestRow] = MappingProxyType({})
 ORIGIN = "origin"
 MOST_MANIFESTS = 8
+AT_ONCE = 10_000  # rows
 CODE = (image_rows, image_file, images, image_formats, perceptual_hash)  # besides this module
 PACKAGES = frozenset({"pillow", "numpy"})
 COLUMNS = {
@@ -45,32 +44,47 @@ COLUMNS = {
 }
 
 
-def build_manifest(data: Path, known: Mapping[str, ManifestRow] = NOTHING, pool: Pool = THIS_PROCESS) -> pd.DataFrame:
+def build_manifest(data: Path, known: pd.DataFrame | None = None, pool: Pool = THIS_PROCESS) -> pd.DataFrame:
     """Return one row per image `<class>/<image>` in a folder, sorted by path, with the dtypes of COLUMNS.
 
-    Contents that are `known`, by sha256, are not decoded again. If an image does not decode, `reason` says why and the
-    columns computed from its pixels are missing.
+    Contents that are `known` (rows by sha256, as of `known_contents`) are not decoded again. If an image does not
+    decode, `reason` says why and the columns computed from its pixels are missing.
     Raises Refused for a name that is unsafe in a one-line message or in the HTML of the Data Docs.
     """
     paths = image_paths(data)
     for path in paths:
         refuse_unsafe_name(path.as_posix())
     images = list(map(ImageFile, paths, pool.locate(data / path for path in paths)))
-    digests = list(pool.map(DigestTask(), images)) if known else [""] * len(images)
-    new = pool.map(RowTask(), [image for image, digest in zip(images, digests, strict=True) if digest not in known])
-    rows = [
-        known_row(known[digest], path) if digest in known else next(new)
-        for path, digest in zip(paths, digests, strict=True)
-    ]
-    next(new, None)  # so that it ends
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS).sort_values("path", ignore_index=True)
+    reused, new = reuse_rows(images, known, pool)
+    frame = pd.concat([reused, *described(new, pool)]).sort_values("path", ignore_index=True)
     frame.attrs = {ORIGIN: manifest_origin()}
     return frame
 
 
-def known_row(row: ManifestRow, path: Path) -> ManifestRow:
-    """Return the row of a content that is known for the image at this path."""
-    return row | {"path": path.as_posix(), "label": path.parent.name}
+def reuse_rows(images: list[ImageFile], known: pd.DataFrame | None, pool: Pool) -> tuple[pd.DataFrame, list[ImageFile]]:
+    """Return the rows of images whose content is known, and the other images."""
+    if known is None or known.empty:
+        return to_frame([]), images
+    digests = pd.Series(list(pool.map(DigestTask(), images)), dtype="str")
+    is_known = digests.isin(known.index).to_numpy()
+    paths = [image.path for image, reused in zip(images, is_known, strict=True) if reused]
+    rows = known.loc[digests[is_known].tolist()].rename_axis("sha256").reset_index()
+    rows = rows.assign(path=[path.as_posix() for path in paths], label=[path.parent.name for path in paths])
+    return rows[list(COLUMNS)].astype(COLUMNS), [
+        image for image, reused in zip(images, is_known, strict=True) if not reused
+    ]
+
+
+def described(images: list[ImageFile], pool: Pool) -> Iterator[pd.DataFrame]:
+    """Yield the rows of images, of some at a time, since a table needs less memory than what it is made of."""
+    rows = pool.map(RowTask(), images)
+    while part := list(islice(rows, AT_ONCE)):
+        yield to_frame(part)
+
+
+def to_frame(rows: list[ManifestRow]) -> pd.DataFrame:
+    """Return rows as a table with the dtypes of COLUMNS."""
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def manifest_origin() -> dict[str, str]:
@@ -78,11 +92,10 @@ def manifest_origin() -> dict[str, str]:
     return origin((Path(__file__), *(Path(str(module.__file__)) for module in CODE)), PACKAGES)
 
 
-def known_contents() -> dict[str, ManifestRow]:
-    """Return the rows of earlier manifests that this code made, by sha256; images that did not decode are left out."""
+def known_contents() -> pd.DataFrame | None:
+    """Return the rows of earlier manifests that this code made, by sha256, without images that did not decode."""
     same = list(islice(earlier_manifests(), MOST_MANIFESTS))
-    rows = pd.concat(same).drop_duplicates("sha256").to_dict("records") if same else []
-    return {row["sha256"]: {str(column): value for column, value in row.items()} for row in rows}
+    return pd.concat(same).drop_duplicates("sha256").set_index("sha256") if same else None
 
 
 def earlier_manifests() -> Iterator[pd.DataFrame]:
