@@ -49,8 +49,8 @@ PARAMS_INTRODUCTION = """\
 # Parameters
 
 Every key of `params.yaml`, with its values in the three presets. No key has a default: all must be there, but
-`study`, which only `landuse study` asks for, and `data.arrivals`, which is `replace` in a file without it. An unknown
-key, or a value out of range, is refused in one line that names it.
+`study`, which only `landuse study` asks for, and `data.arrivals` and `tune.storage`, which are `replace` and `null` in
+a file without them. An unknown key, or a value out of range, is refused in one line that names it.
 """
 ENVIRONMENT_INTRODUCTION = """\
 # Environment variables

@@ -70,6 +70,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:pa%40ss%2Fword%5B1@host/db?sslpassword=of-the-key")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "token-of-mlflow")
+    monkeypatch.setenv("PGPASSWORD", "of-the-search")
     Path("params.yaml").write_text('data: {source: "https://you:s%20ecret#1@host/a?sig=AbC+d%2Fe", checksum: null}\n')
     Path(".dvc").mkdir()
     Path(".dvc/config.local").write_text(
@@ -85,6 +86,7 @@ REDACTIONS = {
     f"Basic {b64encode(b'me:pa@ss/word[1').decode()}": "Basic …",
     "sslpassword=of-the-key, of-the-key": "…, …",
     "Bearer token-of-mlflow": "Bearer …",
+    "password of-the-search": "password …",
     "s ecret#1, s+ecret%231": "…, …",
     "AbC+d/e, AbC d/e, AbC%2Bd%2Fe": "…, …, …",
     "remote-pw another": "… …",

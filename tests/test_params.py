@@ -220,6 +220,7 @@ WRONG_VALUES = {
     "promote.max_class_fall": [-0.1],
     "promote.max_latency_ms": [0],
     "tune.trials": [0],
+    "tune.storage": [3, "sqlite:///study.db", "artifacts/study.db"],
     "promote.max_size_mb": [0, "small"],
 }
 
@@ -305,13 +306,27 @@ REQUIRED = {name: keys for name, keys in SECTIONS.items() if name not in ("study
 KEYS = [f"{name}.{key}" for name, keys in REQUIRED.items() for key in keys]
 
 
-@pytest.mark.parametrize("name", [*REQUIRED, *(key for key in KEYS if key != "data.arrivals")])
+@pytest.mark.parametrize("name", [*REQUIRED, *(key for key in KEYS if key not in ("data.arrivals", "tune.storage"))])
 def test_a_missing_section_or_key_is_reported_with_where_to_find_it(tmp_path: Path, name: str) -> None:
     content = yaml.safe_load((ROOT / "presets" / "sample.yaml").read_text("utf-8"))
     section, _, key = name.partition(".")
     del (content[section] if key else content)[key or section]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), "utf-8")
     assert refusal(tmp_path / "params.yaml") == f"{name}: missing; presets/sample.yaml shows every key"
+
+
+@pytest.mark.parametrize(
+    "address", ["ada:secret@host/db", "postgresql://ada:sec/ret@host/db", "mysql://ada:secret@h/db"]
+)
+def test_the_login_of_a_database_is_not_shown_when_its_address_is_refused(tmp_path: Path, address: str) -> None:
+    message = refusal(changed(tmp_path / "params.yaml", "tune.storage", address))
+    assert message.startswith("tune.storage = ") and not re.search("ada|sec|ret@", message)
+
+
+def test_a_search_is_kept_in_a_file_where_an_older_file_does_not_say(tmp_path: Path) -> None:
+    text = (ROOT / "presets" / "sample.yaml").read_text("utf-8")
+    (tmp_path / "params.yaml").write_text(re.sub(r"  storage:.*\n", "", text), "utf-8")
+    assert load_params(tmp_path / "params.yaml").tune.storage is None
 
 
 def test_arrivals_replace_the_data_set_where_an_older_file_does_not_say(tmp_path: Path) -> None:

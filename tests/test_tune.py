@@ -1,6 +1,7 @@
 """Tuning: which values are tried, what a search writes, and that it can be continued."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -14,17 +15,20 @@ import optuna
 import pytest
 import tiny
 import yaml
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from landuse import tune as tune_module
+from landuse.core import process
 from landuse.core.errors import LanduseError
 from landuse.core.paths import PARAMS, TUNE
+from landuse.ml import features
 from landuse.params import ExtractParams, Range, TrainParams, TuneParams, load_params
 from landuse.params.editor import apply, replace_values
+from landuse.tune import runs, tune
 from landuse.tune import study as study_module
-from landuse.tune import tune
+from landuse.tune import trial as trial_module
 from landuse.tune.plots import plot_study
-from landuse.tune.study import PruningCallback, count_ended, open_study, suggest
+from landuse.tune.search import PROCESS, open_search
+from landuse.tune.trial import PruningCallback, suggest
 
 EXTRACT = ExtractParams(**tiny.CHANGES["extract"])
 TRAIN = replace(TrainParams(**tiny.CHANGES["train"]), epochs=3)
@@ -34,6 +38,11 @@ PRESET = tiny.ROOT / "presets" / "sample.yaml"
 
 def params(trials: int) -> TuneParams:
     return TuneParams(trials=trials, space=SPACE)
+
+
+def trials_of(params: TuneParams) -> list[FrozenTrial]:
+    with open_search(study_module.study_name(TRAIN, params), params.storage) as search:
+        return search.study.trials
 
 
 def trial_runs(parent: str) -> list[mlflow.entities.Run]:
@@ -52,7 +61,7 @@ def interrupt_trial(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return a function that simulates Ctrl-C in the trial of a given number, counted from 1."""
 
     def interrupt(number: int) -> None:
-        calls, original = [], study_module.suggest
+        calls, original = [], trial_module.suggest
 
         def suggest(*arguments: object) -> dict:
             calls.append(1)
@@ -60,7 +69,7 @@ def interrupt_trial(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
                 raise KeyboardInterrupt
             return original(*arguments)
 
-        monkeypatch.setattr(study_module, "suggest", suggest)
+        monkeypatch.setattr(trial_module, "suggest", suggest)
 
     return interrupt
 
@@ -85,8 +94,7 @@ def test_a_study_returns_values_and_logs_runs_and_pictures(trained_copy: Path) -
 def test_the_current_values_are_tried_first_and_compared_with_the_best(trained_copy: Path) -> None:
     reports: list[str] = []
     tune(replace(TRAIN, learning_rate=0.02, batch_size=8), params(2), EXTRACT, reports.append)
-    with open_study(TRAIN, params(2)) as study:
-        [first, _] = study.trials
+    [first, _] = trials_of(params(2))
     assert first.user_attrs["values"] == {"learning_rate": 0.02, "batch_size": 8}
     assert reports[-3].endswith(f", {first.value:.4f} with the current values")
     assert [line.split()[0] for line in reports[-2:]] == ["learning_rate", "batch_size"]
@@ -107,8 +115,7 @@ def test_current_values_are_tried_with_all_their_digits(trained_copy: Path) -> N
 def test_current_values_outside_the_search_space_are_not_tried(outside: dict, trained_copy: Path) -> None:
     reports: list[str] = []
     tune(replace(TRAIN, **{"learning_rate": 0.02, "batch_size": 8} | outside), params(1), EXTRACT, reports.append)
-    with open_study(TRAIN, params(1)) as study:
-        assert study.trials[0].user_attrs["values"] != {"learning_rate": 0.02, "batch_size": 8}
+    assert trials_of(params(1))[0].user_attrs["values"] != {"learning_rate": 0.02, "batch_size": 8}
     assert "current" not in reports[-3]
     [(key, value)] = outside.items()
     assert f"the current values cannot be tried: tune.space.{key} does not contain {value}" in reports
@@ -119,7 +126,6 @@ import os, signal
 from dataclasses import replace
 from pathlib import Path
 import test_tune
-from landuse import tracking
 from landuse import tune as tune_module
 
 def die(*_):
@@ -131,7 +137,7 @@ tune_module.tune(test_tune.TRAIN, test_tune.params(2), test_tune.EXTRACT, print)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["tune_module.plot_study", "tracking.mlflow.tracking.fluent.end_run"])
+@pytest.mark.parametrize("fault", ["tune_module.runs.plot_study", "tune_module.runs.mlflow.end_run"])
 def test_a_search_killed_after_its_last_trial_is_completed_by_the_next(trained_copy: Path, fault: str) -> None:
     command = [sys.executable, "-c", KILLED.format(fault=fault)]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True)
@@ -158,16 +164,38 @@ def test_an_interrupted_study_is_continued_and_a_complete_one_runs_no_trials(
         tune(TRAIN, params(4), EXTRACT, lambda _: None)
     first = latest_parent()
     assert first.info.status == "FINISHED" and "best_validation_accuracy" in first.data.metrics
-    with open_study(TRAIN, params(4)) as study:
-        assert count_ended(study) == 2
+    assert [trial.state for trial in trials_of(params(4))].count(TrialState.FAIL) == 1
     reports: list[str] = []
     best = tune(TRAIN, params(4), EXTRACT, reports.append)
     assert reports[0].startswith("2 of 4 trials are done") and len(trial_runs(first.info.run_id)) == 4
     assert latest_parent().info.run_id == first.info.run_id and latest_parent().info.status == "FINISHED"
     assert tune(TRAIN, params(4), EXTRACT, reports.append) == best and reports[-4].startswith("4 of 4")
-    with open_study(TRAIN, params(4)) as study:
-        trials = [trial for trial in study.trials if "values" in trial.user_attrs]
+    trials = [trial for trial in trials_of(params(4)) if "values" in trial.user_attrs]
     assert len({trial.params["learning_rate"] for trial in trials}) == len(trials) == 4, "no values are repeated"
+
+
+def test_the_run_of_a_search_goes_on_while_another_process_is_at_work(trained_copy: Path) -> None:
+    with open_search(study_module.study_name(TRAIN, params(2)), None) as search:
+        trial = search.ask(2, None, 1)
+        trial.set_user_attr(PROCESS, process.identity(os.getppid()))
+        with runs.search_run(search) as parent:
+            pass
+        run = mlflow.get_run(parent)
+        assert (run.info.status, run.data.tags["landuse.process.id"]) == ("RUNNING", str(os.getppid()))
+        search.tell(trial, TrialState.FAIL)
+        with runs.search_run(search) as again:
+            pass
+        assert again == parent and mlflow.get_run(parent).info.status == "FINISHED"
+
+
+def test_a_search_is_the_same_wherever_the_weights_lie(trained_copy: Path) -> None:
+    name = study_module.study_name(TRAIN, params(2))
+    record = json.loads(features.METADATA.read_text())
+    record["params"]["weights"] = "/another/machine/weights.h5"
+    features.METADATA.write_text(json.dumps(record))
+    assert study_module.study_name(TRAIN, params(2)) == name
+    features.METADATA.write_text(json.dumps(record | {"weights_sha256": "others"}))
+    assert study_module.study_name(TRAIN, params(2)) != name
 
 
 @pytest.mark.slow
@@ -271,14 +299,6 @@ def test_a_value_rounded_to_three_digits_stays_within_its_range() -> None:
     assert suggest(FixedTrial({"dropout": 0.12345, "mixup": 0.5}), space) == {"dropout": 0.123, "mixup": 0.5}
 
 
-def test_two_searches_do_not_run_at_once(trained_copy: Path) -> None:
-    with (
-        tune_module.exclusive_lock(TUNE / "lock", tune_module.BUSY),
-        pytest.raises(LanduseError, match="another landuse tune is at work in this project"),
-    ):
-        tune(TRAIN, params(2), EXTRACT, lambda _: None)
-
-
 def test_a_small_value_is_written_as_a_yaml_number(project: Path) -> None:
     apply({"train": {"learning_rate": 2e-05}})
     assert yaml.safe_load(PARAMS.read_text("utf-8"))["train"]["learning_rate"] == 2e-05
@@ -373,4 +393,4 @@ def test_an_interrupted_search_leaves_params_yaml_unchanged(
     monkeypatch.setattr("sys.argv", ["landuse", "tune", "--apply"])
     with pytest.raises(SystemExit) as stopped:
         main()
-    assert stopped.value.code == 130 and PARAMS.read_text("utf-8") == before and tune_module.TUNE.exists()
+    assert stopped.value.code == 130 and PARAMS.read_text("utf-8") == before and TUNE.exists()

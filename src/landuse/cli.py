@@ -216,13 +216,14 @@ def register() -> None:
 @app.command(rich_help_panel="Data")
 def tune(
     write: Annotated[bool, typer.Option("--apply", help="Write the best values into params.yaml.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="The number of processes that search on this machine.")] = 1,
 ) -> None:
     """Search for better values of `train` on the cached features, with as many trials as params.yaml says."""
     params = load_params()
     from landuse.params.editor import apply
     from landuse.tune import tune
 
-    values = tune(params.train, params.tune, params.extract, echo)
+    values = tune(params.train, params.tune, params.extract, echo, workers)
     if values.items() <= asdict(params.train).items():
         echo("params.yaml has these values already")
     else:

@@ -135,6 +135,10 @@ VARIABLES = (
     Row("logins", ("NETRC",), OBEYED, "on the way to other machines; this one is sent no login from it"),
     Row("stores", ("AWS_*", "BOTO_*", "GOOGLE_*", "AZURE_*", "FSSPEC_*"), OBEYED, "logins of remotes and stores"),
     Row(
+        "PostgreSQL", ("PGTZ",), FIXED, "machines that search together read its clock alike", (("PGTZ", "UTC"),),
+    ),
+    Row("PostgreSQL", ("PG*",), OBEYED, "password, certificates and the rest of a login, for `tune.storage`"),
+    Row(
         "servers",
         (
             "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "UVICORN_*", "GUNICORN_*", "WEBSOCKETS_*", "PROMETHEUS_*",
@@ -177,6 +181,7 @@ FILES = (
     Row("DVC", ("~/.config/dvc/config",), OBEYED, "where `.dvc/config` and `.dvc/config.local` say nothing"),
     Row("git", ("~/.gitconfig",), OBEYED, "by git"),
     Row("MLflow", ("~/.mlflow/credentials", "~/.databrickscfg"), OBEYED, "login of a store on another machine"),
+    Row("PostgreSQL", ("~/.pgpass", "~/.pg_service.conf"), OBEYED, "as `PGPASSWORD`, for `tune.storage`"),
     Row("logins", ("~/.netrc",), OBEYED, "as `NETRC`"),
     Row("pip", ("pip.conf",), OBEYED, "where packages come from"),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from landuse.core.addresses import ENCODING_HINT, is_ambiguous, public
 from landuse.core.errors import LanduseError
 from landuse.core.files import CONFLICT_MARKER
 from landuse.core.paths import PARAMS
@@ -156,10 +157,18 @@ class PromoteParams:
 
 @section
 class TuneParams:
-    """Search space of `landuse tune`: keys of `train`, each with a range or a list of values."""
+    """The search of `landuse tune`: its size, where it is kept, and the keys of `train` with the values to try."""
 
     trials: Count
+    storage: str | None = None  # a file from before it existed has none
     space: Annotated[dict[str, Choices], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def check_storage(self) -> Self:
+        if self.storage is not None and (not self.storage.startswith("postgresql://") or is_ambiguous(self.storage)):
+            allowed = f"String should be as postgresql://host/database; {ENCODING_HINT}"
+            raise ValueError(f"tune.storage = {public(self.storage)!r}: {allowed}")
+        return self
 
 
 @section

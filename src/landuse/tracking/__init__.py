@@ -1,10 +1,8 @@
 """MLflow tracking: one run per training, identified by the model it made, continued by evaluate and register."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -12,7 +10,7 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made on import
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Run
 from numpy.typing import NDArray
 
 from landuse.core import process
@@ -40,8 +38,6 @@ from landuse.tracking.backend_store import EXPERIMENT
 from landuse.tracking.backend_store import store as store
 
 MODEL_TAG = "model.sha256"
-SCORE = "best_validation_accuracy"  # metric of a trial; a search has the value of its best trial
-METRICS_PER_BATCH = 900  # MLflow accepts up to a thousand
 
 
 @contextmanager
@@ -178,47 +174,3 @@ def log_latency(milliseconds: NDArray[np.float64]) -> None:
     median, slow = np.percentile(milliseconds, [50, 95])
     times = {"latency_ms_median": median, "latency_ms_p95": slow}
     mlflow.log_metrics({names.evaluation_metric(name, "test"): value for name, value in times.items()})
-
-
-@contextmanager
-def tuning_run(earlier: str | None) -> Iterator[str]:
-    """Start the parent run of a study's trials and yield its id; continue the earlier run if it has the same tags."""
-    tags = lineage.tags()
-    with store():
-        end_lost_runs()
-        previous = latest_run(f"attributes.run_id = '{earlier}'")
-        run_id = earlier if previous and tags.items() <= names.facts_of(previous.data.tags).items() else None
-        name = f"{tags['data.md5'][:6]}-tune"
-        labels = names.tags_for_people(tags) | names.machine_tags(tags | process.identity())
-        with mlflow.start_run(run_id, run_name=name, tags=labels) as run:
-            mlflow.log_params(lineage.params_record())
-            yield run.info.run_id
-
-
-def log_trial(
-    parent: str, name: str, values: dict[str, Any], rows: list[dict[str, float]], score: float | None, outcome: str
-) -> None:
-    """Log a trial as a child run: the values it tried, the metrics of each epoch, its score and its outcome."""
-    client, now = MlflowClient(), int(time.time() * 1000)
-    tags = {"mlflow.parentRunId": parent, "outcome": outcome} | names.machine_tags(process.identity())
-    run = client.create_run(client.get_run(parent).info.experiment_id, run_name=name, tags=tags)
-    metrics = [
-        Metric(names.epoch_metric(key), value, now, int(row["epoch"]))
-        for row in rows
-        for key, value in row.items()
-        if key != "epoch"
-    ]
-    metrics += [Metric(SCORE, score, now, 0)] if score is not None else []
-    params = [Param(f"train.{key}", str(value)) for key, value in values.items()]
-    client.log_batch(run.info.run_id, params=params)
-    for start in range(0, len(metrics), METRICS_PER_BATCH):
-        client.log_batch(run.info.run_id, metrics[start : start + METRICS_PER_BATCH])
-    client.set_terminated(run.info.run_id)
-
-
-def finish_tuning(values: dict[str, Any], score: float, folder: Path) -> None:
-    """Log the best values, their score and the study's pictures to the active run."""
-    mlflow.log_metric(SCORE, score)
-    mlflow.set_tags({f"best.{key}": value for key, value in values.items()})
-    for picture in sorted(folder.glob("*.png")):
-        mlflow.log_artifact(str(picture), "pictures")

@@ -1,19 +1,19 @@
-"""Tune values of `train` by trials on cached features; one MLflow run with a nested run per trial."""
+"""Tune values of `train` by trials on cached features; one MLflow run with a nested run per trial.
 
-from collections.abc import Callable
-from contextlib import suppress
+Any number of processes, on any number of machines, may work on the same search at once.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 from typing import Any
 
 import optuna
 
-from landuse import tracking
 from landuse.core.errors import LanduseError
-from landuse.core.paths import TUNE
-from landuse.core.process import exclusive_lock
 from landuse.core.progress import track
-from landuse.core.streams import quiet_tensorflow_import
 from landuse.params import ExtractParams, TrainParams, TuneParams
-from landuse.tune.plots import plot_study
+from landuse.tune import runs
+from landuse.tune.search import Search, open_search
 from landuse.tune.study import (
     VALUES,
     count_ended,
@@ -22,25 +22,25 @@ from landuse.tune.study import (
     has_best_trial,
     is_tried,
     key_outside,
-    open_study,
     refuse_uncached,
-    run_trial,
+    study_name,
 )
-
-RUN, FINISHED = "run", "finished"  # attributes of a study: its MLflow run, and the number of trials logged there
-BUSY = "another landuse tune is at work in this project: wait for it, or stop it"
+from landuse.tune.trial import run_trials
+from landuse.tune.workers import run_workers
 
 
 def tune(
-    train: TrainParams, params: TuneParams, extract: ExtractParams, report: Callable[[str], None]
+    train: TrainParams, params: TuneParams, extract: ExtractParams, report: Callable[[str], None], workers: int = 1
 ) -> dict[str, Any]:
-    """Continue the study of this data, split and space until it has all its trials; return the best values.
+    """Join the search of this data, split and space until it has all its trials; return the best values.
 
-    On Ctrl-C, the study and the MLflow run keep the trials so far. Raises LanduseError if features that are not cached
-    would be needed, another `landuse tune` is running, or no trial completed.
+    With more than one worker, so many processes run the trials. On Ctrl-C, the search and its MLflow run keep the
+    trials so far. Raises LanduseError if features that are not cached would be needed, or no trial completed, and
+    Unavailable if the storage does not answer.
     """
     refuse_uncached(train, params, extract)
-    with exclusive_lock(TUNE / "lock", BUSY), open_study(train, params) as study:
+    with open_search(study_name(train, params), params.storage) as search:
+        study = search.study
         done = count_ended(study)
         of = f" of {params.trials}" if done <= params.trials else ""
         report(f"{done}{of} trials are done; training starts at {train.unfreeze_from}")
@@ -49,8 +49,9 @@ def tune(
             report(f"the current values cannot be tried: tune.space.{outside} does not contain {current[outside]}")
         elif done >= params.trials and not is_tried(study, current):
             report("the current values were not tried: raise tune.trials")
-        pending = done < params.trials or study.user_attrs.get(FINISHED) != done  # killed before it logged the results
-        if pending and not complete_study(study, train, params, None if outside else current):
+        first = None if outside else current
+        pending = done < params.trials or study.user_attrs.get(runs.FINISHED) != done  # killed before it logged them
+        if pending and not complete_search(search, train, params, first, workers, report):
             report(f"{count_ended(study)} of {params.trials} trials are kept: run the same command to continue")
             raise KeyboardInterrupt
         return best_values(study, current, report)
@@ -73,34 +74,36 @@ def best_values(study: optuna.Study, current: dict[str, Any], report: Callable[[
     return values
 
 
-def complete_study(study: optuna.Study, train: TrainParams, params: TuneParams, first: dict[str, Any] | None) -> bool:
-    """Run the missing trials and log the results; return False if interrupted by Ctrl-C."""
-    complete = True
-    with tracking.tuning_run(study.user_attrs.get(RUN)) as parent:
-        study.set_user_attr(RUN, parent)
-        if count_ended(study) < params.trials:
-            complete = run_trials(study, train, params, first, parent)
-        if has_best_trial(study):
-            plot_study(study, TUNE)
-            tracking.finish_tuning(study.best_trial.user_attrs[VALUES], study.best_value, TUNE)
-    study.set_user_attr(FINISHED, count_ended(study))
-    return complete
-
-
-def run_trials(
-    study: optuna.Study, train: TrainParams, params: TuneParams, first: dict[str, Any] | None, parent: str
+def complete_search(
+    search: Search,
+    train: TrainParams,
+    params: TuneParams,
+    first: dict[str, Any] | None,
+    workers: int,
+    report: Callable[[str], None],
 ) -> bool:
-    """Run the missing trials below one MLflow run; return False if interrupted by Ctrl-C.
+    """Run the missing trials and log the results; return False if interrupted by Ctrl-C."""
+    with runs.search_run(search) as parent:
+        work = (search, train, params, first, parent)
+        steps = run_trials(*work) if workers == 1 else run_workers(workers, *work, report)
+        return show_progress(search.study, params.trials, steps)
 
-    The values in `first` are tried first, unless they were tried already.
-    """
-    with quiet_tensorflow_import():
-        from landuse.train.trainer import Trainer
-    done, trainer = count_ended(study), Trainer(train)
-    if first is not None and not is_tried(study, first):
-        study.enqueue_trial(first, user_attrs={VALUES: first})
-    with suppress(KeyboardInterrupt):
-        for _ in track(range(done, params.trials), params.trials - done, "tune"):
-            run_trial(study, trainer, train, params, parent)
+
+def show_progress(study: optuna.Study, trials: int, steps: Generator[None]) -> bool:
+    """Show how many trials have ended while the steps of the work are done; return False if interrupted by Ctrl-C."""
+    if (missing := trials - count_ended(study)) <= 0:
+        return True
+    with suppress(KeyboardInterrupt), closing(steps):
+        for _ in track(ended_trials(study, trials, steps), missing, "tune"):
+            pass
         return True
     return False
+
+
+def ended_trials(study: optuna.Study, trials: int, steps: Iterator[None]) -> Iterator[int]:
+    """Yield the count of ended trials for each one that ends, in whatever process, while steps of the work are done."""
+    done = count_ended(study)
+    for _ in steps:
+        now = min(count_ended(study), trials)
+        yield from range(done + 1, now + 1)
+        done = max(done, now)
