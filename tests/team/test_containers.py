@@ -14,10 +14,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 import tiny
+from clones import tiny_clone
 from compose import BIN, Machine
 from stores import BUCKET, postgresql, s3
 from waiting import FINAL_STATES, wait_for
-from workspace import IDENTITY, LENIENT_GATE, NOT_YET, Workspace, clone
+from workspace import IDENTITY, Workspace
 
 from landuse.core.auth import authorization_header
 
@@ -53,23 +54,6 @@ def request(address: str, body: object = None, **headers: str) -> tuple[int, byt
     except HTTPError as error:
         with error:
             return error.code, error.read()
-
-
-def tiny_clone(folder: Path) -> Workspace:
-    """Clone this project to train on a few tiny images, with a gate that anything passes and no schedule."""
-    images = folder / "images"
-    for label in tiny.LABELS:
-        (images / label).mkdir(parents=True)
-        for number in range(tiny.IMAGES):
-            tiny.scene(label, number).save(images / label / f"{number:02}.png")
-    work = Workspace(folder / "project", Path(tiny.WEIGHTS))
-    clone(work.folder)
-    tiny.write_params(
-        work.folder, tiny.CHANGES | {"promote": LENIENT_GATE | {"families": []}, "data": {"source": str(images)}}
-    )
-    work.replace("prefect.yaml", "0 3 * * *", NOT_YET)
-    work.commit()
-    return work
 
 
 @pytest.fixture(scope="module")
