@@ -25,26 +25,32 @@ def record(fresh: Fresh) -> dict:
 
 
 @pytest.mark.slow
-def test_three_additions_join_the_data_set_in_their_order(growing: Fresh, tmp_path: Path) -> None:
-    earlier = {run["id"] for run in growing.runs("retraining")}
+def test_three_additions_in_a_row_are_each_trained_on_and_judged(growing: Fresh, tmp_path: Path) -> None:
     additions = {
-        "late.zip": archive(tmp_path / "1.zip", 40, 42, ("beach",)),
-        "later.zip": archive(tmp_path / "2.zip", 40, 43, ("river",)),
-        "again.zip": archive(tmp_path / "3.zip", 40, 42, ("beach", "tanks")),
+        "late.zip": (archive(tmp_path / "1.zip", 40, 42, ("beach",)), "+2 images (beach +2)"),
+        "later.zip": (archive(tmp_path / "2.zip", 40, 43, ("river",)), "+3 images (river +3)"),
+        "again.zip": (archive(tmp_path / "3.zip", 40, 42, ("beach", "tanks")), "+2 images (tanks +2)"),
     }
-    for name, path in additions.items():
-        growing.drop(name, path)
-    [run] = wait_for(lambda: [run for run in growing.runs("retraining") if run["id"] not in earlier], 60)
-    finished = growing.wait_until_completed(run["id"])
+    for number, (name, (path, change)) in enumerate(additions.items(), start=1):
+        run = deliver(growing, name, path)
+        page, version = growing.artifacts(run["id"])["retraining"][0]["data"], record(growing)["outs"][0]["md5"]
+        assert run["name"] == f"retrain-{version[:6]}-new-data"
+        assert f"**What changed**: {change}\n" in page and f"version {number + 1}" in page
+        assert len(growing.work.ok("landuse", "history", **growing.env).splitlines()) == 2 + number, page
     after, inbox = record(growing), growing.work.folder / "inbox"
     assert [batch["source"] for batch in after["meta"]["batches"]] == ["sample", *additions]
     assert [batch["images"] for batch in after["meta"]["batches"]] == [400, 2, 3, 2]
-    assert finished["name"] == f"retrain-{after['outs'][0]['md5'][:6]}-new-data"
     assert {path.name.partition("-")[2] for path in (inbox / ".done").iterdir()} == {*additions}
     assert not (inbox / ".superseded").exists() and not (growing.work.folder / "quarantine").exists()
-    page = growing.artifacts(run["id"])["retraining"][0]["data"]
-    assert "**What changed**: +7 images (river +3, beach +2, tanks +2)\n" in page
     assert growing.work.stale() == {}
     again = growing.wait_until_completed(growing.trigger("retraining"))
     assert again["state"]["name"] == "NothingNew" and record(growing) == after, "data.source does not undo additions"
     assert "since the champion's data: no images changed" in growing.work.ok("landuse", "info", **growing.env)
+
+
+def deliver(fresh: Fresh, name: str, path: Path) -> dict:
+    """Drop a delivery; return the retraining that it started, once that has completed."""
+    earlier = {run["id"] for run in fresh.runs("retraining")}
+    fresh.drop(name, path)
+    [run] = wait_for(lambda: [run for run in fresh.runs("retraining") if run["id"] not in earlier], 60)
+    return fresh.wait_until_completed(run["id"])
