@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
+
 from landuse.core.errors import LanduseError, Refused
 from landuse.core.files import sha256_of
 from landuse.core.paths import (
@@ -35,12 +37,10 @@ def validate(
     """
     if not data.is_dir():
         raise LanduseError(f"{data} is not here: bring in a data set with landuse ingest, or dvc checkout {DATA_DVC}")
-    known = known_contents()
-    manifest = build_manifest(data, known, pool)
+    manifest, reused = make_manifest(data, pool)
     tables = {"images": manifest, "classes": class_table(manifest, params.classes), "contents": content_table(manifest)}
     output.mkdir(parents=True, exist_ok=True)
     write_manifest(manifest, output / MANIFEST.name)
-    reused = 0 if known is None else int(manifest["sha256"].isin(known.index).sum())
     results = run_checkpoints(tables, suite_parameters(params), output / DATA_DOCS.name)
     (output / DATA_DOCS.name / DATA_DOCS_SOURCE.name).write_text(sha256_of(output / MANIFEST.name), "utf-8")
     validation = interpret_results(tables, results, params, reused)
@@ -52,3 +52,10 @@ def validate(
     if not validation.success:
         raise Refused(error_message(validation, data, page))
     return validation
+
+
+def make_manifest(data: Path, pool: Pool) -> tuple[pd.DataFrame, int]:
+    """Return the manifest of a folder, and how many of its images are known from earlier ones."""
+    known = known_contents()
+    manifest = build_manifest(data, known, pool)
+    return manifest, 0 if known is None else int(manifest["sha256"].isin(known.index).sum())

@@ -94,8 +94,11 @@ def manifest_origin() -> dict[str, str]:
 
 def known_contents() -> pd.DataFrame | None:
     """Return the rows of earlier manifests that this code made, by sha256, without images that did not decode."""
-    same = list(islice(earlier_manifests(), MOST_MANIFESTS))
-    return pd.concat(same).drop_duplicates("sha256").set_index("sha256") if same else None
+    known = None
+    for manifest in islice(earlier_manifests(), MOST_MANIFESTS):
+        rows = manifest.drop_duplicates("sha256").set_index("sha256")
+        known = rows if known is None else pd.concat([known, rows[~rows.index.isin(known.index)]])
+    return known
 
 
 def earlier_manifests() -> Iterator[pd.DataFrame]:
