@@ -10,6 +10,7 @@ from pathlib import Path
 from shutil import copy, rmtree
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +22,9 @@ from hypothesis import strategies as st
 
 from landuse import extract as extract_module
 from landuse.core.errors import Unavailable
-from landuse.core.paths import DATA, FEATURES, MANIFEST
+from landuse.core.files import sha256_of
+from landuse.core.paths import DATA, FEATURES, MANIFEST, MODEL, PREDICTIONS, SPLITS
+from landuse.evaluate import evaluate
 from landuse.extract import Extraction, reuse
 from landuse.extract.candidates import UNFINISHED
 from landuse.ml import features, forward, network, shards
@@ -31,6 +34,8 @@ from landuse.ml.image_file import ImageFile
 from landuse.ml.pool import Pool
 from landuse.params import ExtractParams, load_params
 from landuse.project.earlier import FROM_SCRATCH
+from landuse.split import split
+from landuse.train import train
 from landuse.validate.manifest import build_manifest, write_manifest
 
 CUT = "head"
@@ -338,6 +343,24 @@ STEPS = st.lists(
 def test_any_sequence_of_changes_gives_the_features_from_scratch(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int]]
 ) -> None:
+    take(steps, workplace, monkeypatch)
+    assert_as_from_scratch(monkeypatch)
+
+
+@pytest.mark.slow
+@given(steps=STEPS)
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_sequence_of_changes_gives_split_model_and_predictions_from_scratch(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int]]
+) -> None:
+    take(steps, workplace, monkeypatch)
+    updated = outcome()
+    assert_as_from_scratch(monkeypatch)
+    assert outcome() == updated
+
+
+def take(steps: list[tuple[str, int]], workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extract the images of a new project, then again after some changes."""
     monkeypatch.setattr(reuse, "MOST_LOOSE", 2)
     for place in (DATA, Path(".dvc/cache"), FEATURES, UNFINISHED):
         rmtree(place, ignore_errors=True)
@@ -346,7 +369,17 @@ def test_any_sequence_of_changes_gives_the_features_from_scratch(
     for step, number in steps:
         change(step, number, monkeypatch)
     extract()
-    assert_as_from_scratch(monkeypatch)
+
+
+def outcome() -> dict[str, str]:
+    """Split, train and evaluate with the features that are there; return the sha256 of split, model and predictions."""
+    params = load_params()
+    keras.utils.clear_session()  # number layers from 1, as in a new process
+    split(params.split)
+    train(params.train)
+    evaluate(params.evaluate)
+    files = [SPLITS, PREDICTIONS, *(path for path in sorted(MODEL.iterdir()) if path.suffix in (".keras", ".tflite"))]
+    return {path.name: sha256_of(path) for path in files}
 
 
 def change(step: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
