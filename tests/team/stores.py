@@ -1,6 +1,7 @@
 """PostgreSQL and an S3 store as processes of this machine, in place of the images that compose.yaml names."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ class Server:
     log: Path
     wait: Callable[[subprocess.Popen], None]
     how: dict[str, Any] = field(default_factory=dict)
+    end: signal.Signals = signal.SIGTERM
     process: subprocess.Popen | None = None
 
     def start(self, *more: str) -> None:
@@ -55,8 +57,8 @@ class Server:
     def stop(self) -> None:
         """End it, if it runs."""
         if self.process:
-            self.process.terminate()
-            self.process.wait(30)
+            self.process.send_signal(self.end)
+            self.process.wait(60)
             self.process = None
 
 
@@ -79,7 +81,10 @@ def postgresql(machine: Machine) -> Iterator[Server]:
             machine.wait_until_healthy("postgres", process, Path("/"), env | {"PATH": f"{programs}:{env['PATH']}"})
 
         command = (programs / "postgres", "-D", data, "-p", machine.ports["postgres"], *options)
-        server = Server(command, machine.folder / "postgres.log", wait, {"cwd": "/", "user": user})
+        how = {"cwd": "/", "user": user}
+        server = Server(
+            command, machine.folder / "postgres.log", wait, how, signal.SIGINT
+        )  # without waiting for clients
         try:
             server.start()
             create_databases(programs, env)
