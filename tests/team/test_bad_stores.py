@@ -141,7 +141,7 @@ IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 def test_a_restart_of_the_database_in_the_middle_of_a_registration_is_survived(team: Team, clone: Path) -> None:
     command = start_until(team, UPLOAD, "register")
     team.database.stop()
-    restart = Timer(45, team.database.start)
+    restart = Timer(30, team.database.start)
     restart.start()
     done = finish(command)
     restart.join()
@@ -203,22 +203,22 @@ def limit_files(team: Team, number: int) -> None:
     team.store.start()
 
 
-TROUBLES = {
-    "its bucket is missing": (remove_bucket, lambda team: team.store.wait(team.store.process), 75, "NoSuchBucket"),
-    "it is read-only": (make_read_only, lambda team: limit_files(team, 0), 75, ""),
-    "it is full": (lambda team: limit_files(team, 1), lambda team: limit_files(team, 0), 75, ""),
-    "it is down": (lambda team: team.store.stop(), lambda team: team.store.start(), 75, ""),
+STORE_FAILED = "/mlflow-artifacts/.* failed; MLflow's server, or the store of its files, is .* that server says which"
+TROUBLES = {  # how it begins, and how it ends
+    "its bucket is missing": (remove_bucket, lambda team: team.store.wait(team.store.process)),
+    "it is read-only": (make_read_only, lambda team: limit_files(team, 0)),
+    "it is full": (lambda team: limit_files(team, 1), lambda team: limit_files(team, 0)),
+    "it is down": (lambda team: team.store.stop(), lambda team: team.store.start()),
 }
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_nothing_is_registered_in_a_store_if(trouble: str, team: Team, clone: Path) -> None:
-    begin, end, code, words = TROUBLES[trouble]
+    begin, end = TROUBLES[trouble]
     begin(team)
     done = landuse("register", **IMPATIENT)
     end(team)
-    print(done.stderr)
-    assert_one_line(done, code, words)
+    assert_one_line(done, 75, STORE_FAILED)
     assert versions() == []
     assert_registers()
 
@@ -227,8 +227,7 @@ def test_nothing_is_registered_if_the_server_has_wrong_keys_of_the_store(team: T
     other = Machine(team.machine.folder, team.machine.settings, team.machine.ports | {"mlflow": free_port()})
     with other.run("mlflow", other.folder, AWS_SECRET_ACCESS_KEY="wrong"):
         done = landuse("register", MLFLOW_TRACKING_URI=other.address("mlflow"), **IMPATIENT)
-    print(done.stderr)
-    assert_one_line(done, 75, "")
+    assert_one_line(done, 75, STORE_FAILED)
     assert versions() == []
 
 
@@ -259,9 +258,9 @@ def leftovers(team: Team, database: str) -> Iterator[tuple[str, bytes]]:
 def assert_hidden(secret: str, team: Team, database: str) -> None:
     """Register and promote, and assert that a secret is nowhere, in none of its spellings."""
     outputs = []
-    for command in ("register", "promote", "history", "info"):
-        done = landuse(command)
-        assert done.returncode == 0, done.stderr
+    for command in ("register", "promote --force --reason test", "history", "promote 0"):
+        done = landuse(*command.split())
+        assert done.returncode == (1 if command == "promote 0" else 0), done.stderr
         outputs += [(command, done.stdout.encode()), (command, done.stderr.encode())]
     for name, content in [*outputs, *leftovers(team, database)]:
         for spelling in {secret, quote(secret, safe="")}:

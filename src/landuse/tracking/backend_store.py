@@ -39,6 +39,10 @@ REMEDIES = {  # by a pattern in the message of MLflow or the database; the first
     "No module named": "install it with pip, or name another store in MLFLOW_TRACKING_URI",
     "RESOURCE_DOES_NOT_EXIST": "somebody deleted it meanwhile",
     "deleted experiment": "mlflow experiments restore; its id is in mlflow experiments search --view deleted_only",
+    "/mlflow-artifacts/.* failed": (
+        "MLflow's server, or the store of its files, is out of reach, missing, full, or refuses its keys: the log of "
+        "that server says which"
+    ),
     "": "check MLFLOW_TRACKING_URI and that it is up",
 }
 DATABASES = frozenset({"mysql", "mssql", "postgresql", "sqlite"})  # MLflow's
