@@ -140,14 +140,26 @@ def register_all() -> None:
 
 def register_twin(number: int) -> ModelVersion:
     """Register a copy of the first model that differs only in meaningless bytes at the end."""
+    make_twin(number)
+    return register(RegisterParams(model=NAME))
+
+
+def make_twin(number: int) -> None:
+    """Put such a copy into `artifacts/model/`, evaluated."""
     copytree(GOOD, paths.MODEL, dirs_exist_ok=True)
     with (paths.MODEL / MODEL_FILE).open("ab") as file:
         file.write(b"\0" * 4 * number)
-    return register_model()
+    evaluate_model()
 
 
 def register_model() -> ModelVersion:
     """Register the model in `artifacts/model/` as the next version and the challenger."""
+    evaluate_model()
+    return register(RegisterParams(model=NAME))
+
+
+def evaluate_model() -> None:
+    """Evaluate the model in `artifacts/model/`, and leave its record, as `train` and `evaluate` do."""
     classifier, held_out = Classifier(paths.MODEL), held_out_images(pd.read_csv(paths.SPLITS))
     predicted = np.stack(list(classifier.probabilities_of(paths.DATA / path for path in held_out["path"])))
     probabilities = np.nan_to_num(predicted)  # some models are broken on purpose
@@ -157,7 +169,6 @@ def register_model() -> ModelVersion:
     tags = lineage.tags() | {"weights": "none", "model.sha256": classifier.digest}
     record = {"tags": tags, "params": lineage.params_record(), "versions": lineage.versions()}
     paths.RUN.write_text(json.dumps(record))
-    return register(RegisterParams(model=NAME))
 
 
 def make_champion(number: object, action: str = "promote") -> None:

@@ -1,8 +1,7 @@
-"""Tests of the ledger: the history of champions, and the lock on changing them."""
+"""Tests of the ledger: the history of champions."""
 
 import socket
 from pathlib import Path
-from threading import Timer
 from time import time
 
 import psutil
@@ -11,12 +10,11 @@ from mlflow import MlflowClient
 
 from landuse import tracking
 from landuse.core.errors import LanduseError
-from landuse.core.process import BOOT, HOST, STARTED, identity
+from landuse.core.process import BOOT, STARTED, identity
 from landuse.registry import audit_log
-from landuse.registry.audit_log import CREATED_TAG, DONE, OPEN, UNDONE, Entry
+from landuse.registry.audit_log import CREATED_TAG, DONE, OPEN, Entry
 
 NAME = "gallery"
-OTHER_HOST = {HOST: "elsewhere", BOOT: "another start"}
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +22,10 @@ def in_use(registry_copy: Path) -> None:
     """Give every test a copy of the store."""
 
 
-def entry(action: str, before: str | None, after: str | None, opened: float | None = None, **tags: str) -> Entry:
-    """An entry of this process, opened now unless a time is given."""
-    opened = time() if opened is None else opened
+def entry(action: str, before: str | None, after: str | None, **tags: str) -> Entry:
+    """A finished entry of this process."""
     moves = {key: value for key, value in {"from": before, "to": after}.items() if value is not None}
-    return Entry("id", DONE, opened, identity() | {"action": action, "model": NAME} | moves | tags)
+    return Entry("id", DONE, time(), identity() | {"action": action, "model": NAME} | moves | tags)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +98,10 @@ def test_a_reused_process_id_does_not_keep_an_entry_alive() -> None:
     assert entry("promote", None, None, **{STARTED: "1.0"}).is_orphan()
 
 
+def test_a_dead_process_of_another_machine_that_has_the_same_name_is_not_known_to_be_dead() -> None:
+    assert not entry("promote", None, None, **{STARTED: "1.0", BOOT: "of another machine"}).is_orphan()
+
+
 def test_a_deleted_ledger_is_an_error_and_not_an_empty_ledger() -> None:
     experiment = audit_log.ensure_experiment()
     MlflowClient().delete_experiment(experiment)
@@ -109,53 +110,3 @@ def test_a_deleted_ledger_is_an_error_and_not_an_empty_ledger() -> None:
         audit_log.entries(NAME)
     MlflowClient().restore_experiment(experiment)
     assert audit_log.entries(NAME) == []
-
-
-def test_an_entry_of_another_host_becomes_an_orphan_after_an_hour() -> None:
-    now = time()
-    assert not entry("promote", None, None, now - 3500, **OTHER_HOST).is_orphan()
-    assert entry("promote", None, None, now - 3700, **OTHER_HOST).is_orphan()
-    assert entry("promote", None, None, now - 3700).is_orphan(), "even if its process is alive"
-
-
-def wait_for_turn(mine: Entry) -> list[str]:
-    """Wait for the lock; return the ids of orphans."""
-    return [orphan.id for orphan in audit_log.wait_for_turn(mine)]
-
-
-def test_the_younger_of_two_live_entries_fails_and_names_the_older() -> None:
-    with tracking.store():
-        older = audit_log.open_entry(NAME, "rollback", "older")
-        younger = audit_log.open_entry(NAME, "promote", "younger")
-        with pytest.raises(LanduseError, match="another rollback of gallery is under way, by .* since 20.*try again"):
-            wait_for_turn(younger)
-        audit_log.close_entry(younger, UNDONE)
-        assert wait_for_turn(older) == []
-
-
-def test_the_older_of_two_live_entries_waits_for_the_younger() -> None:
-    with tracking.store():
-        older = audit_log.open_entry(NAME, "promote", "older")
-        younger = audit_log.open_entry(NAME, "promote", "younger")
-        timer = Timer(0.2, audit_log.close_entry, (younger, UNDONE))
-        timer.start()
-        assert wait_for_turn(older) == []
-        timer.join()
-        assert audit_log.entries(NAME, OPEN) == [older]
-
-
-def test_the_older_entry_fails_after_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "WAIT_SECONDS", 0.1)
-    with tracking.store():
-        older = audit_log.open_entry(NAME, "promote", "older")
-        audit_log.open_entry(NAME, "promote", "younger")
-        with pytest.raises(LanduseError, match="is under way"):
-            wait_for_turn(older)
-
-
-def test_orphans_and_entries_of_other_models_do_not_block() -> None:
-    with tracking.store():
-        orphan = audit_log.open_entry(NAME, "promote", "left behind")
-        MlflowClient().set_tag(orphan.id, STARTED, "1.0")
-        audit_log.open_entry("another", "promote", "of another model")
-        assert wait_for_turn(audit_log.open_entry(NAME, "promote", "mine")) == [orphan.id]

@@ -81,6 +81,22 @@ def test_a_model_that_another_machine_registers_meanwhile_is_not_added_again(
     assert version.source.rpartition("/")[2] == max(logged, key=lambda model: model.creation_timestamp).model_id
 
 
+def test_a_version_whose_answer_was_lost_and_that_was_asked_for_again_keeps_its_files(
+    trained_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = MlflowClient.create_model_version
+
+    def create_twice(*arguments: object, **more: object) -> ModelVersion:
+        create(*arguments, **more)
+        return create(*arguments, **more)
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", create_twice)
+    version = register("again")
+    (only,) = MlflowClient().search_model_versions("name = 'again'")
+    assert only.version == version.version
+    assert MlflowClient().get_logged_model(only.source.rpartition("/")[2]).status == "READY"
+
+
 FULL_DISK = """
 from sqlalchemy import event
 from sqlalchemy.engine import Engine

@@ -171,7 +171,7 @@ def test_a_store_outside_the_project_may_keep_its_files_anywhere(
 def test_user_and_password_of_the_store_are_never_shown(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{kind}://me:s3cret@127.0.0.1:9/x")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)
+    monkeypatch.setattr("landuse.tracking.backend_store.CONNECT_ATTEMPTS", 1)
     with pytest.raises(LanduseError, match=f"^MLflow at {kind}://127.0.0.1:9/x: ") as caught, tracking.store() as uri:
         assert uri == f"{kind}://127.0.0.1:9/x"
     assert "s3cret" not in str(caught.value) and "me:" not in str(caught.value)
@@ -308,7 +308,7 @@ def test_no_error_of_the_store_shows_its_password(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 2)  # MLflow warns of the first failure
+    monkeypatch.setattr("landuse.tracking.backend_store.CONNECT_ATTEMPTS", 2)  # MLflow warns of the first failure
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(LanduseError) as refused, tracking.store():
         pass

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from landuse import registry, tracking
-from landuse.core.errors import LanduseError
+from landuse.core.errors import LanduseError, Unavailable
 from landuse.core.process import STARTED
 from landuse.gate import check_rollback
 from landuse.promote.rollback import rollback
-from landuse.registry import audit_log, transition
+from landuse.registry import audit_log, lock, transition
 from landuse.registry.audit_log import DONE, OPEN, UNDONE, Entry
 from landuse.registry.smoke_test import check_answers
 from landuse.registry.transition import change_champion, current_champion
@@ -325,7 +325,7 @@ def test_a_killed_change_is_undone_although_a_champion_before_it_was_deleted(smo
 def test_a_change_under_way_is_not_mistaken_for_one_by_hand(smoke_in_process: None) -> None:
     make_champion(4)
     with tracking.store():
-        audit_log.open_entry(NAME, "promote", "half way")
+        mine = audit_log.open_entry(NAME, "promote", "half way")
         registry.set_alias(NAME, registry.CHAMPION, "1")
-        with pytest.raises(LanduseError, match="is under way"):
+        with lock.kept_alive(mine), pytest.raises(Unavailable, match="is under way"):
             current_champion(NAME)

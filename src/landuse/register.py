@@ -75,7 +75,8 @@ def withdraw_for_older(client: MlflowClient, mine: ModelVersion, model_id: str) 
     if older is None or str(older.version) == str(mine.version):
         return None
     client.delete_model_version(mine.name, mine.version)
-    client.delete_logged_model(model_id)
+    if older.source != mine.source:  # as after a request that was sent again, since its answer was lost
+        client.delete_logged_model(model_id)
     return older
 
 

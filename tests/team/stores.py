@@ -1,14 +1,18 @@
 """PostgreSQL and an S3 store as processes of this machine, in place of the images that compose.yaml names."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from pwd import getpwnam
 from shutil import which
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import boto3
 import pytest
@@ -31,8 +35,35 @@ def postgresql_programs() -> Path:
     pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
 
 
+@dataclass
+class Server:
+    """A server as a process that can be stopped and started again; its data stay."""
+
+    command: tuple[object, ...]
+    log: Path
+    wait: Callable[[subprocess.Popen], None]
+    how: dict[str, Any] = field(default_factory=dict)
+    end: signal.Signals = signal.SIGTERM
+    process: subprocess.Popen | None = None
+
+    def start(self, *more: str) -> None:
+        """Start it, with more options if there are any, and wait until it answers."""
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                (*self.command, *more), stdout=log, stderr=log, start_new_session=True, **self.how
+            )
+        self.wait(self.process)
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        if self.process:
+            self.process.send_signal(self.end)
+            self.process.wait(60)
+            self.process = None
+
+
 @contextmanager
-def postgresql(machine: Machine) -> Iterator[None]:
+def postgresql(machine: Machine) -> Iterator[Server]:
     """Run PostgreSQL with the databases of compose.yaml, as its own user where the tests run as root."""
     programs, env = postgresql_programs(), machine.environment("postgres")
     user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
@@ -45,18 +76,21 @@ def postgresql(machine: Machine) -> Iterator[None]:
         data = f"{folder}/data"
         subprocess.run((programs / "initdb", data, *initdb), cwd="/", user=user, check=True, capture_output=True)
         options = ("-c", f"listen_addresses={LOOPBACK}", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off")
-        with (machine.folder / "postgres.log").open("w") as log:
-            server = subprocess.Popen(
-                (programs / "postgres", "-D", data, "-p", machine.ports["postgres"], *options),
-                cwd="/", user=user, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+
+        def wait(process: subprocess.Popen) -> None:
+            machine.wait_until_healthy("postgres", process, Path("/"), env | {"PATH": f"{programs}:{env['PATH']}"})
+
+        command = (programs / "postgres", "-D", data, "-p", machine.ports["postgres"], *options)
+        how = {"cwd": "/", "user": user}
+        server = Server(
+            command, machine.folder / "postgres.log", wait, how, signal.SIGINT
+        )  # without waiting for clients
         try:
-            machine.wait_until_healthy("postgres", server, Path("/"), env | {"PATH": f"{programs}:{env['PATH']}"})
+            server.start()
             create_databases(programs, env)
-            yield
+            yield server
         finally:
-            server.terminate()
-            server.wait(30)
+            server.stop()
 
 
 def create_databases(programs: Path, env: dict[str, str]) -> None:
@@ -67,29 +101,29 @@ def create_databases(programs: Path, env: dict[str, str]) -> None:
 
 
 @contextmanager
-def s3(machine: Machine) -> Iterator[object]:
-    """Run JuiceFS' S3 gateway with the bucket of compose.yaml; yield a client of it."""
+def s3(machine: Machine) -> Iterator[Server]:
+    """Run JuiceFS' S3 gateway with the bucket of compose.yaml."""
     if not JUICEFS.exists():
         pytest.skip("juicefs is not installed: requirements/dev.txt has it for Linux on x86-64")
     keys = machine.environment("s3")
-    metadata, address = f"sqlite3://{machine.folder}/s3.db", f"{LOOPBACK}:{machine.ports['s3']}"
+    address = f"{LOOPBACK}:{machine.ports['s3']}"
     storage = ("--storage=file", f"--bucket={machine.folder}/s3/")
-    subprocess.run((JUICEFS, "format", *storage, metadata, "team"), check=True, capture_output=True)
+    subprocess.run((JUICEFS, "format", *storage, metadata(machine), "team"), check=True, capture_output=True)
     env = {"MINIO_ROOT_USER": keys["ROOT_ACCESS_KEY"], "MINIO_ROOT_PASSWORD": keys["ROOT_SECRET_KEY"]}
     options = ("--multi-buckets", "--no-usage-report", f"--cache-dir={machine.folder}/s3-cache")
-    with (machine.folder / "s3.log").open("w") as log:
-        gateway = subprocess.Popen(
-            (JUICEFS, "gateway", *options, metadata, address),
-            env=os.environ | env | {"HOME": str(machine.folder)}, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+    command = (JUICEFS, "gateway", metadata(machine), address, *options)
+    how = {"env": os.environ | env | {"HOME": str(machine.folder)}}
+    gateway = Server(command, machine.folder / "s3.log", partial(wait_for_bucket, machine), how)
     try:
-        client = s3_client(machine)
-        create_bucket(client, gateway, machine)
-        yield client
-        client.close()
+        gateway.start()
+        yield gateway
     finally:
-        gateway.terminate()
-        gateway.wait(30)
+        gateway.stop()
+
+
+def metadata(machine: Machine) -> str:
+    """Return the address of the records of JuiceFS."""
+    return f"sqlite3://{machine.folder}/s3.db"
 
 
 def s3_client(machine: Machine):
@@ -104,14 +138,15 @@ def s3_client(machine: Machine):
     )
 
 
-def create_bucket(client, gateway: subprocess.Popen, machine: Machine) -> None:
-    """Create the bucket once the gateway answers."""
+def wait_for_bucket(machine: Machine, gateway: subprocess.Popen) -> None:
+    """Wait until the gateway answers, and create the bucket unless it is there."""
 
-    def is_created() -> bool:
+    def is_there() -> bool:
         assert gateway.poll() is None, machine.log("s3")
-        with suppress(BotoCoreError, ClientError):
-            client.create_bucket(Bucket=BUCKET)
+        with suppress(BotoCoreError, ClientError), closing(s3_client(machine)) as client:
+            if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+                client.create_bucket(Bucket=BUCKET)
             return True
         return False
 
-    wait_for(is_created, START_SECONDS)
+    wait_for(is_there, START_SECONDS)

@@ -4,7 +4,7 @@ import base64
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copy
@@ -16,7 +16,7 @@ import pytest
 import tiny
 from clones import tiny_clone
 from compose import BIN, Machine
-from stores import BUCKET, postgresql, s3
+from stores import BUCKET, postgresql, s3, s3_client
 from waiting import FINAL_STATES, wait_for
 from workspace import IDENTITY, Workspace
 
@@ -65,7 +65,8 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     image = {"PYTHONPATH": f"{work.folder / 'src'}:{work.folder}", "DVC_SITE_CACHE_DIR": str(folder / "dvc-site-cache")}
     with ExitStack() as running:
         running.enter_context(postgresql(machine))
-        store = running.enter_context(s3(machine))
+        running.enter_context(s3(machine))
+        store = running.enter_context(closing(s3_client(machine)))
         for name in ("mlflow", "prefect"):
             running.enter_context(machine.run(name, folder))
         worker = running.enter_context(machine.run("worker", work.folder, **image, **IDENTITY))

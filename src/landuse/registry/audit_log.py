@@ -1,14 +1,14 @@
 """The ledger, an audit log of champion changes: one MLflow run per change, in the tracking store, never rewritten.
 
-An open entry (RUNNING) is the lock on the aliases of its model. FINISHED entries are the history; FAILED ones were
-undone or never changed anything.
+An open entry (RUNNING) is the lock on the aliases of its model, see `lock`. FINISHED entries are the history; FAILED
+ones were undone or never changed anything. Times are those of whoever wrote them: they are shown, and decide nothing.
 """
 
 import json
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import sleep, time
+from time import time
 from typing import Any, Self
 
 import mlflow
@@ -16,15 +16,14 @@ import psutil
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities import LifecycleStage, Run
 
-from landuse.core.errors import LanduseError, Unavailable
-from landuse.core.process import identity, is_gone
+from landuse.core.errors import LanduseError
+from landuse.core.process import BOOT, UNKNOWN, boot_id, identity, is_gone
 
 EXPERIMENT = "landuse-ledger"
 OPEN, DONE, UNDONE = "RUNNING", "FINISHED", "FAILED"
 CREATED_TAG = "model.created"
 BLESSING_FILE = "blessing.json"
-WAIT_SECONDS = 60
-ORPHAN_SECONDS = 3600
+COUNT, GIVEN_UP = "count", "given_up"  # tags of an open entry: a sign of life, and that others saw none
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,11 @@ class Entry:
         return datetime.fromtimestamp(self.opened, UTC).isoformat(timespec="seconds")
 
     def is_orphan(self) -> bool:
-        """Return whether the entry is more than an hour old, or its process on this host is dead."""
-        return time() - self.opened > ORPHAN_SECONDS or is_gone(self.tags)
+        """Return whether the entry was given up, or its process is known to be dead: of this boot of this machine.
+
+        The name of the machine does not tell it from a colleague's.
+        """
+        return GIVEN_UP in self.tags or (self.tags.get(BOOT) == boot_id() != UNKNOWN and is_gone(self.tags))
 
 
 def ensure_experiment() -> str:
@@ -130,8 +132,8 @@ def champions(finished: list[Entry]) -> list[str]:
 def open_entry(name: str, action: str, why: str) -> Entry:
     """Create an open entry owned by this process."""
     who = f"{psutil.Process().username()}@{socket.gethostname()}"
-    tags = {"model": name, "action": action, "who": who, "why": why, CREATED_TAG: model_created(name)} | identity()
-    run = MlflowClient().create_run(ensure_experiment(), int(time() * 1000), tags, f"{action} {name}")
+    tags = {"model": name, "action": action, "who": who, "why": why, CREATED_TAG: model_created(name), COUNT: "0"}
+    run = MlflowClient().create_run(ensure_experiment(), int(time() * 1000), tags | identity(), f"{action} {name}")
     return Entry.from_run(run)
 
 
@@ -161,37 +163,3 @@ def close_entry(entry: Entry, status: str, note: str = "") -> None:
     if note:
         MlflowClient().set_tag(entry.id, "note", note)
     MlflowClient().set_terminated(entry.id, status)
-
-
-def wait_for_turn(mine: Entry) -> list[Entry]:
-    """Wait until no other live entry of the model is open; return the remaining orphans, oldest first.
-
-    If two entries see each other, the older one waits and the younger one fails. Each is written before its owner
-    searches for others, so at least one of them sees the other. Raises Unavailable if `mine` has to give way.
-    """
-    end = time() + WAIT_SECONDS
-    while True:
-        others = [entry for entry in entries(mine.tags["model"], OPEN) if entry.id != mine.id]
-        orphans = [entry for entry in others if entry.is_orphan()]
-        alive = [entry for entry in others if entry not in orphans]
-        if not alive:
-            return orphans
-        first = alive[0]
-        if (first.opened, first.id) < (mine.opened, mine.id) or time() > end:
-            raise busy_error(first)
-        sleep(0.2)
-
-
-def refuse_if_busy(name: str) -> None:
-    """Raise Unavailable if a live entry of the model is open."""
-    for entry in entries(name, OPEN):
-        if not entry.is_orphan():
-            raise busy_error(entry)
-
-
-def busy_error(entry: Entry) -> Unavailable:
-    """Build the error that names the command which holds the lock."""
-    return Unavailable(
-        f"another {entry.action} of {entry.tags['model']} is under way, by {entry.tags['who']} "
-        f"since {entry.when}: try again when it is over"
-    )

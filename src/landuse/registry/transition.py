@@ -9,8 +9,8 @@ from typing import Any
 
 from landuse import registry
 from landuse.core.errors import LanduseError, Unavailable, one_line
-from landuse.registry import CHAMPION, PREVIOUS, audit_log, version_numbers
-from landuse.registry.audit_log import DONE, OPEN, UNDONE, Entry
+from landuse.registry import CHAMPION, PREVIOUS, audit_log, lock, version_numbers
+from landuse.registry.audit_log import DONE, UNDONE, Entry
 from landuse.registry.provenance import ForeignCode
 from landuse.registry.smoke_test import check_answers
 
@@ -18,14 +18,15 @@ from landuse.registry.smoke_test import check_answers
 def current_champion(name: str, check_ledger: bool = True) -> str | None:
     """Return the champion's version number, after recovering interrupted changes.
 
-    Raises Unavailable if a change is under way, and LanduseError if the champion is not the ledger's; without
+    Watches open entries of other machines until they show life or were still for a minute. Raises Unavailable if a
+    change is under way, and LanduseError if the champion is not the ledger's; without
     `check_ledger` the latter is not checked.
     """
-    if any(entry.is_orphan() for entry in audit_log.entries(name, OPEN)):
+    if lock.find_orphans(name):
         with exclusive_entry(name, "repair", "a command was stopped in the middle"):
             pass
     if check_ledger and disagreement(name):
-        audit_log.refuse_if_busy(name)  # a change under way looks like one made by hand
+        lock.refuse_if_busy(name)  # a change under way looks like one made by hand
         if complaint := disagreement(name):
             raise LanduseError(complaint)
     return registry.aliases(name).get(CHAMPION)
@@ -62,17 +63,26 @@ def recorded_champions(name: str, *more: Entry) -> list[str]:
 def exclusive_entry(name: str, action: str, why: str) -> Iterator[Entry]:
     """Open an entry, the lock on the aliases of a model, and recover orphaned entries before the body runs.
 
-    Raises Unavailable if another command holds the lock.
+    Raises Unavailable if another command holds the lock, and TurnLost if others took this one for dead.
     """
     mine = audit_log.open_entry(name, action, why)
-    try:
-        for orphan in audit_log.wait_for_turn(mine):
-            recover(orphan)
-        yield mine
-    except BaseException as error:
-        audit_log.close_entry(mine, UNDONE, one_line(error))
-        raise
-    audit_log.close_entry(mine, DONE)
+    with lock.kept_alive(mine):
+        try:
+            for orphan in lock.wait_for_turn(mine):
+                recover(orphan, mine)
+            yield mine
+        except lock.TurnLost:  # whoever took it for dead closes it
+            raise
+        except BaseException as error:
+            close(mine, mine, UNDONE, one_line(error))
+            raise
+        close(mine, mine, DONE)
+
+
+def close(entry: Entry, mine: Entry, status: str, note: str = "") -> None:
+    """End an entry, if others have not given up `mine`, which holds the lock. Raises TurnLost if they have."""
+    lock.require_turn(mine)
+    audit_log.close_entry(entry, status, note)
 
 
 def change_champion(
@@ -81,7 +91,7 @@ def change_champion(
     """Make a version the champion if the current champion is still the `expected` one.
 
     Raises Unavailable if it is not, and LanduseError if the new champion does not load and predict; both aliases are
-    then restored.
+    then restored. Raises TurnLost if others took this process for dead: they have restored or finished it.
     """
     with exclusive_entry(name, action, why) as entry:
         aliases = registry.aliases(name)
@@ -93,33 +103,36 @@ def change_champion(
         if blessing is not None:
             audit_log.attach_blessing(entry, blessing)
         try:
-            apply(entry)
+            apply(entry, entry)
             check_loads(name, number)
         except BaseException:
-            undo(entry)
+            undo(entry, entry)
             raise
 
 
-def apply(entry: Entry) -> None:
-    """Set both aliases to what the ledger says once this entry is finished."""
-    name = entry.tags["model"]
-    *before, champion = recorded_champions(name, entry)
-    point_alias(name, PREVIOUS, before[-1] if before else None)
-    point_alias(name, CHAMPION, champion)
+def apply(entry: Entry, mine: Entry) -> None:
+    """Set both aliases to what the ledger says once this entry is finished; `mine` holds the lock."""
+    *before, champion = recorded_champions(mine.tags["model"], entry)
+    point_alias(mine, PREVIOUS, before[-1] if before else None)
+    point_alias(mine, CHAMPION, champion)
 
 
-def undo(entry: Entry) -> None:
-    """Restore both aliases to what they were before the entry."""
-    name = entry.tags["model"]
-    point_alias(name, CHAMPION, entry.before)
-    point_alias(name, PREVIOUS, entry.tags.get("previous"))
+def undo(entry: Entry, mine: Entry) -> None:
+    """Restore both aliases to what they were before the entry; `mine` holds the lock."""
+    point_alias(mine, CHAMPION, entry.before)
+    point_alias(mine, PREVIOUS, entry.tags.get("previous"))
 
 
-def point_alias(name: str, alias: str, number: str | None) -> None:
-    """Point an alias to a version unless it already does; remove it if there is no version or it was deleted."""
+def point_alias(mine: Entry, alias: str, number: str | None) -> None:
+    """Point an alias to a version unless it already does; remove it if there is no version or it was deleted.
+
+    Raises TurnLost if others gave up the entry that holds the lock.
+    """
+    name = mine.tags["model"]
     if number is not None and registry.find_version(name, number) is None:
         number = None
     if registry.aliases(name).get(alias) != number:
+        lock.require_turn(mine)
         registry.set_alias(name, alias, number)
 
 
@@ -134,19 +147,22 @@ def check_loads(name: str, number: str) -> None:
         check_answers(version, Path(folder), classifier)
 
 
-def recover(orphan: Entry) -> None:
-    """Finish an entry whose process is dead if its version already is champion and loads; otherwise undo it."""
+def recover(orphan: Entry, mine: Entry) -> None:
+    """Finish an orphaned entry if its version already is champion and loads; otherwise undo it.
+
+    `mine` holds the lock.
+    """
     name = orphan.tags["model"]
     champion = registry.aliases(name).get(CHAMPION)
     if orphan.after is None or champion not in (orphan.before, orphan.after):
-        audit_log.close_entry(orphan, UNDONE, "stopped before it moved anything")
+        close(orphan, mine, UNDONE, "stopped before it moved anything")
         return
     try:
         if champion != orphan.after:
             raise LanduseError("stopped before it moved the champion")
         check_loads(name, orphan.after)
-        apply(orphan)
-        audit_log.close_entry(orphan, DONE, "stopped in the middle, finished by the next command")
+        apply(orphan, mine)
+        close(orphan, mine, DONE, "stopped in the middle, finished by the next command")
     except LanduseError as error:
-        undo(orphan)
-        audit_log.close_entry(orphan, UNDONE, str(error))
+        undo(orphan, mine)
+        close(orphan, mine, UNDONE, str(error))

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient, MlflowException
+from mlflow.store.db import utils as db_utils
 from requests import RequestException
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
@@ -38,12 +39,20 @@ REMEDIES = {  # by a pattern in the message of MLflow or the database; the first
     "No module named": "install it with pip, or name another store in MLFLOW_TRACKING_URI",
     "RESOURCE_DOES_NOT_EXIST": "somebody deleted it meanwhile",
     "deleted experiment": "mlflow experiments restore; its id is in mlflow experiments search --view deleted_only",
+    "/mlflow-artifacts/.* failed": (
+        "MLflow's server, or the store of its files, is out of reach, missing, full, or refuses its keys: the log of "
+        "that server says which"
+    ),
     "": "check MLFLOW_TRACKING_URI and that it is up",
 }
 DATABASES = frozenset({"mysql", "mssql", "postgresql", "sqlite"})  # MLflow's
 NOISE_AFTER = r"\s\[SQL: | with exception |\s\(Background on "  # cut the message there
 NOISE_BEFORE = r"\(raised as a result of [^)]*\)\s*"
 PERMANENT = "readonly|read-only|disk is full"
+RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+FIRST = {RETRIES: "2", TIMEOUT: "10"}  # half a minute in all until a server that does not answer is told of
+LATER = {RETRIES: "5", TIMEOUT: "30"}  # a minute of waiting: what was begun survives a restart of the server
+CONNECT_ATTEMPTS = 8  # to a database, half a minute in all
 NO_ANSWER_CODES = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
 
 
@@ -55,9 +64,17 @@ def store() -> Iterator[str]:
     """
     with connect() as uri:
         experiment = mlflow.set_experiment(EXPERIMENT)
+        wait_longer_from_now_on()
         if uri.startswith(SQLITE) and Path(uri.removeprefix(SQLITE)).resolve() == local_store_file().resolve():
             refuse_files_elsewhere(experiment.artifact_location)
         yield uri
+
+
+def wait_longer_from_now_on() -> None:
+    """Be patient with a server that has answered, unless the user chose how long."""
+    for name, value in LATER.items():
+        if os.environ[name] == FIRST[name]:
+            os.environ[name] = value
 
 
 def refuse_unfit_local_store() -> None:
@@ -104,11 +121,12 @@ def connect() -> Iterator[str]:
     Turns errors of MLflow and its database, within the context, into a one-line LanduseError; into Unavailable if the
     store does not answer.
     """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    for name, value in FIRST.items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ["MLFLOW_TRACKING_URI"] = named_store()
     prepare_connection(os.environ["MLFLOW_TRACKING_URI"])
+    db_utils.MAX_RETRY_COUNT = CONNECT_ATTEMPTS  # MLflow has no setting for it
     uri = public(os.environ["MLFLOW_TRACKING_URI"])
     if uri != os.environ["MLFLOW_TRACKING_URI"]:  # MLflow would print the secrets
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
