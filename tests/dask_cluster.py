@@ -14,7 +14,7 @@ from ports import free_port
 from waiting import wait_for
 
 BIN = Path(sys.executable).parent
-TASKS = Path(__file__).parent / "compute"  # has the tasks that tests give to workers
+TASKS = Path(__file__).parent / "workers"  # has the tasks that tests give to workers
 LOOPBACK = "127.0.0.1"
 SECONDS = 60
 

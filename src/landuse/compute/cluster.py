@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from distributed import Client, Future, KilledWorker
 
@@ -32,7 +32,7 @@ CONNECT_SECONDS = 10
 WORKER_SECONDS = 30  # until the first worker is there
 BATCH_SECONDS = 300  # after which a worker counts as hung
 SILENT_SECONDS = 30  # without a heartbeat, of which each worker sends one every few seconds
-MOST_RESTARTS, MOST_WAITS = 3, 12  # for a batch
+MOST_RESTARTS, MOST_WAITS = 2, 12  # for a batch
 REMEDY = "landuse worker {address} starts one, where the code and the images are"
 
 
@@ -141,13 +141,14 @@ class Cluster:
         if not first:
             return
         with self.explain_loss():
-            job = self.client.submit(send, Job(task, first[0]), key=f"job-{uuid.uuid4()}")
-            waiting = deque([self.submit(job, first)])
+            job = Job(task, first[0])
+            sent = self.send(job)
+            waiting = deque([self.submit(sent, first)])
         while waiting:
             with self.explain_loss():
                 while len(waiting) < self.ahead() and (batch := list(islice(remaining, BATCH))):
-                    waiting.append(self.submit(job, batch))
-                results, kind = self.result(waiting.popleft())
+                    waiting.append(self.submit(sent, batch))
+                results, kind = self.result(waiting.popleft(), job)
             self.kinds.add(kind)
             yield from results
 
@@ -162,6 +163,10 @@ class Cluster:
                 "same command goes on once it is up"
             ) from None
 
+    def send(self, job: Job) -> Future[Job]:
+        """Send a job."""
+        return self.client.submit(send, job, key=f"job-{uuid.uuid4()}")
+
     def submit(self, job: Future[Job], images: list[ImageFile]) -> Batch:
         """Send a batch."""
         return Batch(images, self.client.submit(run_batch, job, images, key=f"batch-{uuid.uuid4()}"))
@@ -170,9 +175,12 @@ class Cluster:
         """Return how many batches to have under way."""
         return AHEAD * max(1, count_threads(self.client))
 
-    def result(self, batch: Batch) -> tuple[list[Any], str]:
-        """Wait for the results of a batch; a worker that hangs is restarted."""
-        restarts = 0
+    def result(self, batch: Batch, job: Job) -> tuple[list[Any], str]:
+        """Wait for the results of a batch. A worker that hangs is restarted; a batch whose workers died is sent again.
+
+        Workers that die of something else, one after the other, may well have had the same batch.
+        """
+        restarts, reason = 0, f"were done in {BATCH_SECONDS} s by no worker"
         for _ in range(MOST_WAITS):
             try:
                 result: tuple[list[Any], str] = batch.future.result(timeout=BATCH_SECONDS)
@@ -180,10 +188,14 @@ class Cluster:
             except TimeoutError:
                 restarts += self.restart_hung(batch.future)
             except KilledWorker:
-                self.fail(batch, "the workers that had them died one after the other, perhaps for want of memory")
-            if restarts == MOST_RESTARTS:
+                restarts, reason = (
+                    restarts + 1,
+                    "had workers that died, one after the other, perhaps for want of memory",
+                )
+                batch = self.submit(self.send(job), batch.images)
+            if restarts > MOST_RESTARTS:
                 break
-        self.fail(batch, f"no worker was done with them in {BATCH_SECONDS} s")
+        raise LanduseError(f"{batch.images[0].path} … {batch.images[-1].path} {reason}")
 
     def restart_hung(self, future: Future[Any]) -> bool:
         """Restart the workers that are silent, or else the one that works on a batch; False if there is none such.
@@ -204,7 +216,3 @@ class Cluster:
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
         latest = max((worker["last_seen"] for worker in workers.values()), default=0)
         return [name for name, worker in workers.items() if latest - worker["last_seen"] > SILENT_SECONDS]
-
-    def fail(self, batch: Batch, reason: str) -> NoReturn:
-        """Raise LanduseError for a batch that cannot be done."""
-        raise LanduseError(f"{batch.images[0].path} … {batch.images[-1].path}: {reason}")

@@ -163,7 +163,7 @@ def test_a_worker_that_hangs_is_restarted(
 
 
 def test_a_batch_that_kills_every_worker_is_named(own_workers: Workers, files: list[ImageFile]) -> None:
-    with pytest.raises(LanduseError, match=r"0000\.png … 0063\.png: the workers that had them died .* want of memory"):
+    with pytest.raises(LanduseError, match=r"0000\.png … 0063\.png had workers that died, .* want of memory"):
         run(own_workers, Call(die), files)
 
 
