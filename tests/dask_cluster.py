@@ -39,7 +39,8 @@ class Workers:
     def start(self, *command: str, **env: str) -> subprocess.Popen:
         """Start a process of the cluster in a folder of its own."""
         paths = os.pathsep.join((str(TASKS), os.environ.get("PYTHONPATH", "")))
-        variables = os.environ | {"PYTHONPATH": paths, "TMPDIR": str(self.folder)} | env
+        quick = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}  # to notice that a worker is gone
+        variables = os.environ | {"PYTHONPATH": paths, "TMPDIR": str(self.folder)} | quick | env
         with (self.folder / "log").open("a") as log:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=variables, stdout=log, stderr=log, start_new_session=True
