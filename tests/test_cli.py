@@ -108,7 +108,7 @@ def test_without_a_verb_help_is_shown() -> None:
     assert "Usage" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "info"])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("info", "worker")])
 def test_outside_the_project_a_verb_says_where_to_run_it_and_writes_nothing(
     refusal_of: Refusal, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +179,7 @@ def test_info_before_any_ingest_says_what_to_run(refusal_of: Refusal, project: P
     assert refusal_of("info") == "landuse: data.dvc is not here: bring in a data set with landuse ingest\n"
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("info", "init")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("info", "init", "worker")])
 def test_every_verb_reports_a_mistyped_key_with_the_likely_one(refusal_of: Refusal, project: Path, verb: str) -> None:
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("learning_rate:", "learning_rte:"))

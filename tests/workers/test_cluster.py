@@ -18,6 +18,7 @@ from worker_tasks import Call, die, modules, process_of, size_of, slowly, stop_f
 
 from landuse import extract as extract_module
 from landuse.compute import VARIABLE, cluster, job, open_pool
+from landuse.compute.worker import start_workers
 from landuse.core.errors import LanduseError, Unavailable
 from landuse.core.files import sha256_of
 from landuse.core.paths import FEATURES, MODEL
@@ -268,3 +269,10 @@ def test_a_worker_that_sees_other_files_is_refused(
 
 def replaced_location(image: ImageFile) -> ImageFile:
     return image._replace(location=str(Path(image.location).with_name("gone.png")))
+
+
+def test_a_worker_of_no_scheduler_is_refused() -> None:
+    with pytest.raises(
+        LanduseError, match="localhost is not the address of a Dask scheduler, such as tcp://127.0.0.1:87"
+    ):
+        start_workers("localhost", None)
