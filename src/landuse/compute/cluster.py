@@ -1,6 +1,7 @@
 """Work on images by Dask workers: batches are sent, results come back in order, and lost ones are made again."""
 
 import logging
+import re
 import uuid
 import warnings
 from collections import deque
@@ -26,6 +27,7 @@ from landuse.project.listings import read_listing
 
 Result = TypeVar("Result")
 
+LOGGERS = re.compile(r"distributed\b")
 BATCH = 64  # images
 AHEAD = 3  # batches sent for every thread of the workers
 CONNECT_SECONDS = 10
@@ -42,7 +44,8 @@ def open_cluster(address: str, images: str, notify: Callable[[str], None]) -> It
 
     Raises LanduseError if none answers or it has another version, and Unavailable if no worker comes.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in filter(LOGGERS.match, logging.root.manager.loggerDict):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # one line of our own says what matters
     warnings.filterwarnings("ignore", module="distributed")
     try:
         client = connect(address)
