@@ -131,6 +131,7 @@ def test_an_image_that_cannot_be_read_is_named(workers: Workers, trained_copy: P
         extract(params.extract, params.train.unfreeze_from, pool)
 
 
+@pytest.mark.slow
 def test_killed_workers_cost_their_batches_and_not_the_work(own_workers: Workers, files: list[ImageFile]) -> None:
     ended = threading.Event()
 
@@ -146,6 +147,7 @@ def test_killed_workers_cost_their_batches_and_not_the_work(own_workers: Workers
     assert results == expected and ended.wait(20)
 
 
+@pytest.mark.slow
 def test_a_killed_nanny_leaves_the_work_to_the_other_worker(own_workers: Workers, files: list[ImageFile]) -> None:
     with open_pool(compute_params(own_workers), print) as pool:
         results = pool.map(Call(slowly), files)
@@ -154,6 +156,7 @@ def test_a_killed_nanny_leaves_the_work_to_the_other_worker(own_workers: Workers
         assert [first, *results] == [*range(600)]
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_restarted(
     own_workers: Workers, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,11 +166,13 @@ def test_a_worker_that_hangs_is_restarted(
     assert files and Path(files[0].location).with_name("stopped").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_that_kills_every_worker_is_named(own_workers: Workers, files: list[ImageFile]) -> None:
     with pytest.raises(LanduseError, match=r"0000\.png … 0063\.png had workers that died, .* want of memory"):
         run(own_workers, Call(die), files)
 
 
+@pytest.mark.slow
 def test_without_the_scheduler_what_is_done_is_kept_and_the_same_command_goes_on(
     own_workers: Workers, trained_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +248,7 @@ def test_a_worker_with_other_versions_is_refused(
         run(workers, Call(size_of), files)
 
 
+@pytest.mark.slow
 def test_a_worker_without_the_package_is_told(tmp_path: Path) -> None:
     (folder := tmp_path / "packages").mkdir()
     for path in Path(distributed.__file__).parents[1].iterdir():
