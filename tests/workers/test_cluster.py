@@ -13,7 +13,6 @@ from time import sleep
 import distributed
 import pytest
 from dask_cluster import Workers, running_workers, worker_of
-from ports import free_port
 from worker_tasks import Call, die, modules, process_of, size_of, slowly, stop_first
 
 from landuse import extract as extract_module
@@ -202,11 +201,15 @@ def kill_after(images: int, process: subprocess.Popen) -> object:
     return track
 
 
-def test_an_address_that_nobody_listens_at_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_nobody_listens_at_is_refused_once_there_is_work(
+    files: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
-    address = f"tcp://127.0.0.1:{free_port()}"
-    with pytest.raises(LanduseError, match=f"compute.address = {address}: no Dask scheduler of version .* answers"):
-        open_pool(ComputeParams(address=address, images="folder"), print).__enter__()
+    nobody = Workers(tmp_path)
+    assert run(nobody, Call(size_of), []) == []
+    gone = f"compute.address = {nobody.address}: no Dask scheduler of version .* answers"
+    with pytest.raises(LanduseError, match=gone):
+        run(nobody, Call(size_of), files)
 
 
 def test_the_variable_goes_before_the_params_and_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +218,9 @@ def test_the_variable_goes_before_the_params_and_is_checked(monkeypatch: pytest.
         open_pool(ComputeParams(address=None, images="folder"), print).__enter__()
 
 
-def test_a_scheduler_without_workers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_without_workers_is_told(
+    tmp_path: Path, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cluster, "WORKER_SECONDS", 1)
     with (
         running_workers(tmp_path, 0) as alone,
@@ -224,12 +229,14 @@ def test_a_scheduler_without_workers_is_told(tmp_path: Path, monkeypatch: pytest
         run(alone, Call(size_of), [])
 
 
-def test_a_scheduler_of_another_version_is_refused(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_of_another_version_is_refused(
+    workers: Workers, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cluster, "version", lambda _: "2026.7.0")
     with pytest.raises(
         LanduseError, match=r"the scheduler has distributed \d.*, here it is 2026.7.0: install the same"
     ):
-        run(workers, Call(size_of), [])
+        run(workers, Call(size_of), files)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +256,7 @@ def test_a_worker_with_other_versions_is_refused(
 
 
 @pytest.mark.slow
-def test_a_worker_without_the_package_is_told(tmp_path: Path) -> None:
+def test_a_worker_without_the_package_is_told(tmp_path: Path, files: list[ImageFile]) -> None:
     (folder := tmp_path / "packages").mkdir()
     for path in Path(distributed.__file__).parents[1].iterdir():
         if "landuse" not in path.name:
@@ -258,7 +265,7 @@ def test_a_worker_without_the_package_is_told(tmp_path: Path) -> None:
     with running_workers(tmp_path, 0) as alone:
         alone.start(*command, "--dashboard-address=127.0.0.1:0", alone.address, PYTHONPATH=str(folder))
         with pytest.raises(LanduseError, match=r"worker tcp://\S+ has no landuse: .* requirements/worker.txt"):
-            run(alone, Call(size_of), [])
+            run(alone, Call(size_of), files)
 
 
 def test_a_worker_that_sees_other_files_is_refused(

@@ -15,10 +15,11 @@ VARIABLE = "LANDUSE_DASK"  # environment variable that goes before compute.addre
 
 @contextmanager
 def open_pool(params: ComputeParams, notify: Callable[[str], None], pushed: bool = False) -> Iterator[Pool]:
-    """Connect to the workers, or yield this process if there are none.
+    """Yield the workers of the scheduler that is named, or this process if none is.
 
     Images that are not `pushed` with data/ are in no DVC remote: if workers read from that, they are left to this
-    process. Raises LanduseError if no scheduler answers, or one of another version, and Unavailable if no worker does.
+    process. Raises LanduseError for what is no address. Once there is work, the pool raises LanduseError if no
+    scheduler answers, or one of another version, and Unavailable if it has no worker.
     """
     address = os.environ.get(VARIABLE) or params.address
     if not address or (params.images == "remote" and not pushed):

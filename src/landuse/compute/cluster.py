@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -40,9 +41,18 @@ REMEDY = "landuse worker {address} starts one, where the code and the images are
 
 @contextmanager
 def open_cluster(address: str, images: str, notify: Callable[[str], None]) -> Iterator["Cluster"]:
-    """Connect to the Dask scheduler at an address and yield its workers as a pool.
+    """Yield the workers of the Dask scheduler at an address as a pool, which connects when there is work to do."""
+    cluster = Cluster(address, images, notify)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
 
-    Raises LanduseError if none answers or it has another version, and Unavailable if no worker comes.
+
+def open_client(address: str) -> Client:
+    """Connect to a scheduler that has workers.
+
+    Raises LanduseError if none answers, or it or a worker has other packages, and Unavailable if no worker comes.
     """
     for name in filter(LOGGERS.match, logging.root.manager.loggerDict):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # one line of our own says what matters
@@ -54,14 +64,14 @@ def open_cluster(address: str, images: str, notify: Callable[[str], None]) -> It
             f"compute.address = {address}: no Dask scheduler of version {version('distributed')} answers there "
             f"({one_line(error, 100)}): start one by dask scheduler, or set it to null"
         ) from None
-    with client:
+    try:
         refuse_other_scheduler(client, address)
         wait_for_worker(client, address)
         refuse_workers_without_landuse(client)
-        notify(
-            f"{count_threads(client)} threads of workers at {address} do the work; {client.dashboard_link} shows them"
-        )
-        yield Cluster(client, address, images)
+    except BaseException:
+        client.close()  # type: ignore[no-untyped-call]  # untyped in distributed
+        raise
+    return client
 
 
 def connect(address: str) -> Client:
@@ -116,9 +126,22 @@ class Batch:
 class Cluster:
     """The workers of a Dask scheduler, as a pool."""
 
-    def __init__(self, client: Client, address: str, images: str) -> None:
-        self.client, self.address, self.images = client, address, images
+    def __init__(self, address: str, images: str, notify: Callable[[str], None]) -> None:
+        self.address, self.images, self.notify = address, images, notify
         self.kinds: set[str] = set()
+
+    @cached_property
+    def client(self) -> Client:
+        """The connection to the scheduler, made when it is first needed."""
+        client = open_client(self.address)
+        threads, dashboard = count_threads(client), client.dashboard_link
+        self.notify(f"{threads} threads of workers at {self.address} do the work; {dashboard} shows them")
+        return client
+
+    def close(self) -> None:
+        """Disconnect."""
+        if "client" in self.__dict__:
+            self.client.close()  # type: ignore[no-untyped-call]  # untyped in distributed
 
     @property
     def processors(self) -> frozenset[str]:
