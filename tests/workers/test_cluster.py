@@ -226,7 +226,7 @@ def test_a_scheduler_without_workers_is_told(
         running_workers(tmp_path, 0) as alone,
         pytest.raises(Unavailable, match="no worker is at .* landuse worker tcp"),
     ):
-        run(alone, Call(size_of), [])
+        run(alone, Call(size_of), files)
 
 
 def test_a_scheduler_of_another_version_is_refused(
