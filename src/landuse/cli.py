@@ -160,7 +160,7 @@ def validate() -> None:
     with running("validate") as params:
         from landuse.validate import validate
 
-        with working(params.compute, pushed=True) as pool:
+        with working(params.compute) as pool:
             echo(validate(params.validate, pool=pool))
 
 

@@ -13,6 +13,7 @@ from time import sleep
 import distributed
 import pytest
 from dask_cluster import Workers, running_workers, worker_of
+from ports import free_port
 from worker_tasks import Call, die, modules, process_of, size_of, slowly, stop_first
 
 from landuse import extract as extract_module
@@ -121,7 +122,7 @@ def test_workers_listen_only_where_the_scheduler_is(workers: Workers) -> None:
 
 def test_an_image_that_cannot_be_read_is_named(workers: Workers, trained_copy: Path) -> None:
     params = load_params()
-    next(Path("data").glob("*/*.png")).unlink()
+    min(Path("data").glob("*/*.png")).unlink()
     rmtree(FEATURES)
     with (
         open_pool(compute_params(workers), print) as pool,
@@ -163,6 +164,17 @@ def test_a_worker_that_hangs_is_restarted(
     monkeypatch.setattr(cluster, "SILENT_SECONDS", 3)
     assert run(own_workers, Call(stop_first), files) == [*range(600)]
     assert files and Path(files[0].location).with_name("stopped").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_hung_before_does_not_keep_the_others_from_working(
+    own_workers: Workers, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(cluster, "BATCH_SECONDS", 4)
+    monkeypatch.setattr(cluster, "SILENT_SECONDS", 3)
+    worker_of(own_workers.started[1]).suspend()
+    assert run(own_workers, Call(size_of), files) == [*range(600)]
 
 
 @pytest.mark.slow
@@ -208,7 +220,7 @@ def test_an_address_that_nobody_listens_at_is_refused_once_there_is_work(
     nobody = Workers(tmp_path)
     assert run(nobody, Call(size_of), []) == []
     gone = f"compute.address = {nobody.address}: no Dask scheduler of version .* answers"
-    with pytest.raises(LanduseError, match=gone):
+    with pytest.raises(Unavailable, match=gone):
         run(nobody, Call(size_of), files)
 
 
@@ -272,12 +284,21 @@ def test_a_worker_that_sees_other_files_is_refused(
     workers: Workers, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     witness = files[1]._replace(sha256="0" * 64)
-    monkeypatch.setattr(job, "with_digest", lambda image: witness)
+    monkeypatch.setattr(job, "find_witness", lambda images: witness)
     with pytest.raises(LanduseError, match=r"0001\.png: worker tcp://\S+ has another file than .* compute.images"):
         run(workers, Call(size_of), files)
-    monkeypatch.setattr(job, "with_digest", lambda image: replaced_location(witness))
+    monkeypatch.setattr(job, "find_witness", lambda images: replaced_location(witness))
     with pytest.raises(LanduseError, match=r"gone\.png: worker tcp://\S+ cannot read it \(No such file .* same path"):
         run(workers, Call(size_of), files)
+
+
+def test_images_that_nobody_can_read_are_results_like_others(workers: Workers, trained_copy: Path) -> None:
+    for path in Path("data").glob("*/*.png"):
+        path.unlink()
+        path.mkdir()
+    with open_pool(compute_params(workers), print) as pool:
+        manifest = build_manifest(Path("data"), pool=pool)
+    assert {*manifest["reason"]} == {"the file cannot be read: Is a directory"}
 
 
 def replaced_location(image: ImageFile) -> ImageFile:
@@ -289,3 +310,9 @@ def test_a_worker_of_no_scheduler_is_refused() -> None:
         LanduseError, match="localhost is not the address of a Dask scheduler, such as tcp://127.0.0.1:87"
     ):
         start_workers("localhost", None)
+
+
+def test_a_worker_of_a_scheduler_that_is_not_up_ends_with_one_line() -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(Unavailable, match=f"no Dask scheduler answers at {address} .*Connection refused.*: start it"):
+        start_workers(address, None)

@@ -21,7 +21,7 @@ def open_pool(params: ComputeParams, notify: Callable[[str], None], pushed: bool
     process. Raises LanduseError for what is no address. Once there is work, the pool raises LanduseError if no
     scheduler answers, or one of another version, and Unavailable if it has no worker.
     """
-    address = os.environ.get(VARIABLE) or params.address
+    address = os.environ.get(VARIABLE, params.address)
     if not address or (params.images == "remote" and not pushed):
         yield THIS_PROCESS
         return

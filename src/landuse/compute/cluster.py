@@ -7,10 +7,10 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import version
+from functools import cached_property, partial
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +19,10 @@ from distributed import Client, Future, KilledWorker
 
 from landuse.compute.job import Job, run_batch, send
 from landuse.core.errors import LanduseError, Unavailable, one_line
-from landuse.core.paths import DATA
+from landuse.core.paths import DATA, DATA_DVC
 from landuse.ml.image_file import ImageFile
 from landuse.ml.pool import Task
-from landuse.project.dvc_cache import remote_url
+from landuse.project.dvc_cache import Listing, remote_url
 from landuse.project.lineage import data_record
 from landuse.project.listings import read_listing
 
@@ -33,9 +33,10 @@ BATCH = 64  # images
 AHEAD = 3  # batches sent for every thread of the workers
 CONNECT_SECONDS = 10
 WORKER_SECONDS = 30  # until the first worker is there
-BATCH_SECONDS = 300  # after which a worker counts as hung
+BATCH_SECONDS = 600  # after which a worker counts as hung
 SILENT_SECONDS = 30  # without a heartbeat, of which each worker sends one every few seconds
-MOST_RESTARTS, MOST_WAITS = 2, 12  # for a batch
+MOST_RESTARTS, MOST_WAITS = 3, 12  # for a batch
+DEATHS = "had workers that died, one after the other, perhaps for want of memory"
 REMEDY = "landuse worker {address} starts one, where the code and the images are"
 
 
@@ -60,7 +61,7 @@ def open_client(address: str) -> Client:
     try:
         client = connect(address)
     except Exception as error:  # each version of a scheduler fails in its own way
-        raise LanduseError(
+        raise (Unavailable if isinstance(error, OSError) else LanduseError)(
             f"compute.address = {address}: no Dask scheduler of version {version('distributed')} answers there "
             f"({one_line(error, 100)}): start one by dask scheduler, or set it to null"
         ) from None
@@ -81,8 +82,9 @@ def connect(address: str) -> Client:
 
 def refuse_other_scheduler(client: Client, address: str) -> None:
     """Raise LanduseError for a scheduler of another version of Dask."""
-    versions: Any = client.get_versions()
-    found, mine = versions["scheduler"]["packages"]["distributed"], version("distributed")
+    scheduler: Any = client.scheduler
+    versions = client.sync(scheduler.versions)  # type: ignore[no-untyped-call]  # untyped in distributed
+    found, mine = versions["packages"]["distributed"], version("distributed")
     if found != mine:
         raise LanduseError(
             f"compute.address = {address}: the scheduler has distributed {found}, here it is {mine}: install the same "
@@ -99,14 +101,27 @@ def wait_for_worker(client: Client, address: str) -> None:
 
 
 def refuse_workers_without_landuse(client: Client) -> None:
-    """Raise LanduseError if a worker lacks this package: it would end as soon as it gets work."""
-    versions: dict[str, Any] = client.run(version, "landuse", on_error="return")
-    for worker, answer in versions.items():
-        if isinstance(answer, Exception):
+    """Raise LanduseError if a worker lacks this package: it would end as soon as it gets work.
+
+    Workers that do not answer are left to what happens when they have work.
+    """
+    ask = partial(client._run, version, "landuse", on_error="return")
+    answers: dict[str, Any] = {}
+    with suppress(TimeoutError):
+        answers = client.sync(ask, callback_timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+    for worker, answer in answers.items():
+        if isinstance(answer, PackageNotFoundError):
             raise LanduseError(
                 f"worker {worker} has no landuse: install there the commit that works here, by its "
                 "requirements/worker.txt"
             )
+
+
+def listed_md5(path: Path, listing: Listing) -> str:
+    """Return the md5 of an image of data/. Raises LanduseError if that version of data/ does not have it."""
+    if md5 := listing.get(path.relative_to(DATA).as_posix()):
+        return md5
+    raise LanduseError(f"{path} is not in {DATA_DVC}, so that no DVC remote has it: dvc repro, and dvc push {DATA_DVC}")
 
 
 def count_threads(client: Client) -> int:
@@ -153,8 +168,7 @@ class Cluster:
         if self.images == "folder":
             return [str(path.absolute()) for path in paths]
         url, listing = remote_url(), read_listing(data_record()["md5"])
-        md5s = (listing[path.relative_to(DATA).as_posix()] for path in paths)
-        return [f"{url}/files/md5/{md5[:2]}/{md5[2:]}" for md5 in md5s]
+        return [f"{url}/files/md5/{md5[:2]}/{md5[2:]}" for md5 in (listed_md5(path, listing) for path in paths)]
 
     def map(self, task: Task[Result], images: Iterable[ImageFile]) -> Iterator[Result]:
         """Yield the result for each image, in order.
@@ -166,8 +180,8 @@ class Cluster:
         first = list(islice(remaining, BATCH))
         if not first:
             return
+        job = Job(task, first)
         with self.explain_loss():
-            job = Job(task, first[0])
             sent = self.send(job)
             waiting = deque([self.submit(sent, first)])
         while waiting:
@@ -214,12 +228,10 @@ class Cluster:
             except TimeoutError:
                 restarts += self.restart_hung(batch.future)
             except KilledWorker:
-                restarts, reason = (
-                    restarts + 1,
-                    "had workers that died, one after the other, perhaps for want of memory",
-                )
-                batch = self.submit(self.send(job), batch.images)
-            if restarts > MOST_RESTARTS:
+                restarts, reason = restarts + 1, DEATHS
+                if restarts < MOST_RESTARTS:
+                    batch = self.submit(self.send(job), batch.images)
+            if restarts == MOST_RESTARTS:
                 break
         raise LanduseError(f"{batch.images[0].path} … {batch.images[-1].path} {reason}")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ class Job:
     """A task on images, and what whoever does it must have.
 
     made_with: digest of the code of landuse, and versions of packages
-    witness: one of the images, with its sha256, by which a worker sees that it reads the same files
+    witness: one of the images, with its sha256, by which a worker sees that it reads the same files; None if none of
+        the first ones can be read here either
     """
 
-    def __init__(self, task: Task[Any], witness: ImageFile) -> None:
-        self.task, self.made_with, self.witness = task, made_with(), with_digest(witness)
+    def __init__(self, task: Task[Any], images: list[ImageFile]) -> None:
+        self.task, self.made_with, self.witness = task, made_with(), find_witness(images)
         self.work: Callable[[ImageFile], Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -58,11 +60,16 @@ def made_with() -> dict[str, str]:
     return origin(sorted(PACKAGE.rglob("*.py")), PACKAGES)
 
 
-def with_digest(image: ImageFile) -> ImageFile:
-    """Return an image with the digest of its file. An address already names its content."""
-    if REMOTE in image.location:
-        return image
-    return image._replace(sha256=hashlib.sha256(Path(image.location).read_bytes()).hexdigest())
+def find_witness(images: list[ImageFile]) -> ImageFile | None:
+    """Return the first image that can be read here, with the digest of its file; None if none can.
+
+    None is needed for addresses, which name their content.
+    """
+    for image in images:
+        with suppress(OSError):
+            if REMOTE not in image.location:
+                return image._replace(sha256=hashlib.sha256(Path(image.location).read_bytes()).hexdigest())
+    return None
 
 
 def refuse_other_versions(expected: dict[str, str]) -> None:
@@ -71,14 +78,14 @@ def refuse_other_versions(expected: dict[str, str]) -> None:
         if expected.get(name) != mine:
             what = "another version of landuse's code" if name == "code" else f"{name} {mine}, not {expected.get(name)}"
             raise LanduseError(
-                f"worker {get_worker().address} has {what}: install there the commit that works here, "
-                "by its requirements/worker.txt"
+                f"worker {get_worker().address} has {what}: install there the commit that works here, by its "
+                "requirements/worker.txt, and start the worker again"
             )
 
 
-def refuse_other_files(witness: ImageFile) -> None:
+def refuse_other_files(witness: ImageFile | None) -> None:
     """Raise LanduseError if this worker does not see the files of the driver."""
-    if REMOTE in witness.location:
+    if witness is None:
         return
     try:
         same = hashlib.sha256(Path(witness.location).read_bytes()).hexdigest() == witness.sha256

@@ -20,7 +20,7 @@ from landuse.ml.features import BACKBONE, METADATA, manifest_digest
 from landuse.ml.forward import forward_origin, make_forward_pass
 from landuse.ml.image_features import ImageFeatures, storage_dtype
 from landuse.ml.image_file import ImageFile
-from landuse.ml.network import ALL, HEAD, Network, build_backbone, frozen_prefix
+from landuse.ml.network import ALL, HEAD, Network, build_backbone, device, frozen_prefix
 from landuse.ml.pool import THIS_PROCESS, Pool
 from landuse.ml.shards import ACTIVATIONS, EMBEDDINGS, ROWS, Row, copy_shard, move_shard, write_shard
 from landuse.params import ExtractParams
@@ -51,6 +51,7 @@ def extract(params: ExtractParams, unfreeze_from: str, pool: Pool = THIS_PROCESS
     Raises LanduseError if the weights cannot be loaded, the disk is too small, or an image cannot be decoded.
     """
     manifest_sha256, paths = manifest_digest(), content_paths()
+    pool = THIS_PROCESS if device() == "GPU" else pool
     backbone = build_backbone(params)
     if FEATURES.exists():
         rmtree(FEATURES)
@@ -117,7 +118,11 @@ def write_shards(key: str, new: list[str], reuse: Reuse, computed: Iterator[Imag
     rows = (copied_row(reuse.copied[content]) if content in reuse.copied else next(computed) for content in new)
     contents = [tuple(new[start : start + ROWS]) for start in range(0, len(new), ROWS)]
     earlier = frozenset(kind for row in reuse.copied.values() for kind in row.shard.processors)
-    written = [write_shard(UNFINISHED, key, part, rows, lambda: earlier | pool.processors) for part in contents]
+    computes = not reuse.copied.keys() >= set(new)
+    written = [
+        write_shard(UNFINISHED, key, part, rows, lambda: earlier | (pool.processors if computes else frozenset()))
+        for part in contents
+    ]
     next(computed, None)  # so that its progress bar ends
     for shard in reuse.kept:
         (move_shard if UNFINISHED in shard.files[EMBEDDINGS].parents else copy_shard)(shard, FEATURES)

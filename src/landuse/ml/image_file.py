@@ -43,6 +43,6 @@ def read_address(address: str) -> bytes:
     except Exception as error:  # each kind of store raises its own
         raise LanduseError(
             f"{address} cannot be read: {one_line(error)}; push what is missing by dvc push, and give workers the "
-            "login of the store (AWS_… variables)"
+            "address and login of the store (AWS_ENDPOINT_URL and other AWS_… variables)"
         ) from None
     return content

@@ -34,7 +34,7 @@ def remote_url() -> str:
     """Return the address or path of the default DVC remote. Raises LanduseError if there is none."""
     config = read_config(Path.cwd())
     name = config["core"].get("remote")
-    if name is None:
+    if name not in config["remote"]:
         raise LanduseError("DVC has no default remote: name one by dvc remote add --default, and dvc push")
     return str(config["remote"][name]["url"])
 

@@ -53,6 +53,10 @@ class Entry:
         return self.tags.get("to")
 
     @property
+    def number(self) -> int:
+        return int(self.tags.get("number", 0))
+
+    @property
     def when(self) -> str:
         return datetime.fromtimestamp(self.opened, UTC).isoformat(timespec="seconds")
 
@@ -105,7 +109,7 @@ def finished_entries(name: str) -> list[Entry]:
     """
     accepted = (model_created(name), None)
     finished = (entry for entry in entries(name, DONE) if entry.tags.get(CREATED_TAG) in accepted)
-    return sorted(finished, key=lambda entry: int(entry.tags.get("number", 0)))
+    return sorted(finished, key=lambda entry: entry.number)
 
 
 def model_created(name: str) -> str:

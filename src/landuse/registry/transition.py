@@ -97,7 +97,7 @@ def change_champion(
         aliases = registry.aliases(name)
         if aliases.get(CHAMPION) != expected:
             raise Unavailable(f"the champion of {name} became version {aliases.get(CHAMPION)} meanwhile: try again")
-        position = str(len(audit_log.finished_entries(name)) + 1)
+        position = str(1 + max((entry.number for entry in audit_log.finished_entries(name)), default=0))
         tags = {"number": position, "from": expected, "previous": aliases.get(PREVIOUS), "to": number}
         entry = audit_log.add_tags(entry, tags)
         if blessing is not None:

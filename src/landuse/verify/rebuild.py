@@ -34,12 +34,17 @@ def restored_project(tags: Mapping[str, str], params: Path, folder: Path) -> Ite
 
 
 def restore_params(recorded: Path, target: Path) -> None:
-    """Replace the params of a commit by the recorded ones, in which keys may have newer names than its code knows."""
+    """Replace the params of a commit by the recorded ones, in which keys may have newer names than its code knows.
+
+    Workers are left out: they have the code of now, and may not see the folder.
+    """
     known, content = yaml.safe_load(target.read_text("utf-8")), yaml.safe_load(recorded.read_text("utf-8"))
     for old, new in RENAMED.items():
         (section, _, old_key), new_key = old.partition("."), new.partition(".")[2]
         if old_key in known.get(section, {}) and new_key in content.get(section, {}):
             content[section][old_key] = content[section].pop(new_key)
+    if "compute" in content:
+        content["compute"]["address"] = None
     target.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
@@ -68,9 +73,9 @@ def rerun(project: Path, store: Path, split: Path | None) -> bool:
     """Run every stage up to the evaluation without caches, with a separate MLflow store; return True if all succeed.
 
     A network of a study is given the `split` that another network made. The output of the stages is shown. They leave
-    nothing in DVC's caches. No other MLflow setting is passed on; temporary files go beside the store.
+    nothing in DVC's caches. No other MLflow setting is passed on, nor workers; temporary files go beside the store.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "LANDUSE_DASK"))}
     environment = inherited | {"TMPDIR": str(store.parent), "MLFLOW_TRACKING_URI": f"{SQLITE}{store}"}
     environment[FROM_SCRATCH] = "1"
     run = partial(run_stages, project, environment, "--force", "--no-run-cache", "--no-commit")
