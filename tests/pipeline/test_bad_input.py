@@ -68,7 +68,7 @@ def test_an_image_damaged_after_validation_is_named(work: Workspace) -> None:
     path = work.folder / "data" / "beach" / "beach07.png"
     path.write_bytes(path.read_bytes()[:500])
     message = work.refused("landuse", "extract", LANDUSE_FROM_SCRATCH="1")
-    assert "data/beach/beach07.png cannot be decoded" in message
+    assert "data/beach/beach07.png was changed since artifacts/manifest.parquet was made" in message
 
 
 def test_a_missing_weights_file_is_named_with_its_key(work: Workspace) -> None:
