@@ -1,13 +1,14 @@
 """MLflow tracking: one run per training, identified by the model it made, continued by evaluate and register."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import mlflow
 import numpy as np
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made on import
 from mlflow.entities import Run
@@ -79,7 +80,17 @@ def log_record(record: dict[str, Any]) -> None:
     mlflow.log_dict(record["versions"], "versions.json")
     source, digest = LocalArtifactDatasetSource(str(DATA.resolve())), record["tags"]["data.md5"]
     dataset = MetaDataset(source, name="data", digest=digest)  # type: ignore[abstract]  # MLflow left `profile` abstract in it
-    mlflow.log_input(dataset, context="training")
+    log_dataset(dataset)
+
+
+def log_dataset(dataset: MetaDataset) -> None:
+    """Log the dataset of the active run, again if another machine was logging the same one for the first time."""
+    try:
+        mlflow.log_input(dataset, context="training")
+    except MlflowException as error:
+        if not re.search("UniqueViolation|UNIQUE constraint", str(error)):
+            raise
+        mlflow.log_input(dataset, context="training")
 
 
 def log_epoch(row: dict[str, float]) -> None:
