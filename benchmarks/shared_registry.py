@@ -10,7 +10,6 @@ versions, not exactly one promotion won, or aliases and ledger differ. Needs Pos
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from statistics import median
@@ -19,28 +18,19 @@ from tempfile import TemporaryDirectory
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "team")]
 
-from compose import Machine  # noqa: E402  # found by the line above
-from gallery import NAME  # noqa: E402
-from members import make_project, play_round, shared_registry, two_members  # noqa: E402
+from gallery import NAME  # noqa: E402  # found by the line above
+from members import members_at_work, play_round  # noqa: E402
 from mlflow import MlflowClient  # noqa: E402
 
-from landuse import tracking  # noqa: E402
 from landuse.registry import audit_log  # noqa: E402
 
 
 def play(folder: Path, rounds: int) -> None:
     """Run the rounds on a fresh registry; print counts and seconds."""
-    machine, project = Machine(folder / "server"), folder / "project"
-    machine.folder.mkdir()
-    project.mkdir()
-    os.chdir(project)
-    make_project(project)
-    with shared_registry(machine) as env, two_members(project, folder, env) as members:
-        os.environ.update(env)
-        with tracking.store():
-            seconds = [play_round(members, number) for number in range(rounds)]
-            versions = MlflowClient().search_model_versions(f"name = '{NAME}'")
-            ledger = audit_log.entries(NAME)
+    with members_at_work(folder) as members:
+        seconds = [play_round(members, number) for number in range(rounds)]
+        versions = MlflowClient().search_model_versions(f"name = '{NAME}'")
+        ledger = audit_log.entries(NAME)
     won = sum(entry.status == audit_log.DONE for entry in ledger)
     print(
         f"{rounds} rounds: {len(versions)} versions of as many models, {won} promotions won, {len(ledger) - won} lost"
@@ -56,13 +46,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=50)
     rounds = parser.parse_args().rounds
     with TemporaryDirectory(prefix="landuse-registry-") as folder:
-        home = os.getcwd()
         try:
             play(Path(folder), rounds)
         except AssertionError as error:
             sys.exit(f"the registry contradicts itself: {error}")
-        finally:
-            os.chdir(home)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What processes that search together agree on: how many trials there are, whose each is, and which are lost."""
+"""Agreement of processes that search together: how many trials there are, whose each is, and which are lost."""
 
 import os
 import subprocess

@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from pathlib import Path
 from shutil import copytree
 from time import perf_counter
+from unittest import mock
 
 import gallery
 from compose import BIN, ROOT, Machine
@@ -16,7 +17,7 @@ from gallery import NAME
 from mlflow import MlflowClient
 from stores import postgresql, s3
 
-from landuse import registry
+from landuse import registry, tracking
 from landuse.registry import CHAMPION, PREVIOUS, audit_log
 from landuse.tracking import MODEL_TAG
 from landuse.tracking.names import facts_of
@@ -125,3 +126,19 @@ def make_project(folder: Path) -> None:
     """Make the project that the members are clones of, with a model to register, in the working directory."""
     gallery.make_project(folder)
     gallery.export(gallery.network(gallery.colour_head()), gallery.GOOD)
+
+
+@contextmanager
+def members_at_work(folder: Path) -> Iterator[list[Member]]:
+    """Run a registry and two members of it below a folder; work in their project, with the registry open."""
+    machine, project = Machine(folder / "server"), folder / "project"
+    machine.folder.mkdir()
+    project.mkdir()
+    with ExitStack() as running:
+        running.enter_context(chdir(project))
+        make_project(project)
+        env = running.enter_context(shared_registry(machine))
+        members = running.enter_context(two_members(project, folder, env))
+        running.enter_context(mock.patch.dict(os.environ, env))
+        running.enter_context(tracking.store())
+        yield members

@@ -1,4 +1,4 @@
-"""What a worker does: a task on batches of images, once it has the same code, packages and files as the driver."""
+"""The work of a worker: a task on batches of images, once it has the same code, packages and files as the driver."""
 
 import hashlib
 from collections.abc import Callable

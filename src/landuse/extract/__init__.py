@@ -118,11 +118,12 @@ def write_shards(key: str, new: list[str], reuse: Reuse, computed: Iterator[Imag
     rows = (copied_row(reuse.copied[content]) if content in reuse.copied else next(computed) for content in new)
     contents = [tuple(new[start : start + ROWS]) for start in range(0, len(new), ROWS)]
     earlier = frozenset(kind for row in reuse.copied.values() for kind in row.shard.processors)
-    computes = not reuse.copied.keys() >= set(new)
-    written = [
-        write_shard(UNFINISHED, key, part, rows, lambda: earlier | (pool.processors if computes else frozenset()))
-        for part in contents
-    ]
+    computes = any(content not in reuse.copied for content in new)
+
+    def processors() -> frozenset[str]:
+        return earlier | pool.processors if computes else earlier
+
+    written = [write_shard(UNFINISHED, key, part, rows, processors) for part in contents]
     next(computed, None)  # so that its progress bar ends
     for shard in reuse.kept:
         (move_shard if UNFINISHED in shard.files[EMBEDDINGS].parents else copy_shard)(shard, FEATURES)

@@ -39,7 +39,8 @@ def read_address(address: str) -> bytes:
     import fsspec
 
     try:
-        content: bytes = fsspec.open(address, "rb").open().read()
+        with fsspec.open(address, "rb") as file:
+            content: bytes = file.read()
     except Exception as error:  # each kind of store raises its own
         raise LanduseError(
             f"{address} cannot be read: {one_line(error)}; push what is missing by dvc push, and give workers the "

@@ -1,4 +1,4 @@
-"""What the manifest says of an image: metadata, digests and statistics of its pixels."""
+"""The row of an image in the manifest: metadata, digests and statistics of its pixels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -39,7 +39,7 @@ class TurnLost(Unavailable):
 
 
 class Watch:
-    """What was seen of the open entries of a model, looking again and again; `mine` is left out."""
+    """A watch on the open entries of a model, looked at again and again; `mine` is left out."""
 
     def __init__(self, name: str, mine: str = "") -> None:
         self.name, self.mine = name, mine

@@ -1,4 +1,4 @@
-"""What is searched: the name of a study, which values are tried, and how its trials did."""
+"""The study of a search: its name, the values that are tried, and how its trials did."""
 
 import hashlib
 import json
