@@ -26,6 +26,7 @@ USER_VARIABLES = (
     *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),  # they would treat a pipe as a terminal
     *PYTHON_STARTUP,  # these would restart the tests
 )
+PATIENCE = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
 for variable in USER_VARIABLES:
     os.environ.pop(variable, None)
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # dvc, mlflow and landuse of this Python
@@ -68,8 +69,13 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
 
 @pytest.fixture(autouse=True)
 def restore_environment() -> Iterator[None]:
-    """Restore the environment variables of this process after each test."""
+    """Restore the environment variables of this process after each test.
+
+    How long a shared fixture waited for MLflow, once its server had answered, is none of a test's business.
+    """
     with mock.patch.dict(os.environ):
+        for name in PATIENCE:
+            os.environ.pop(name, None)
         yield
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from fresh import Fresh
+from waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +74,12 @@ def test_the_page_of_a_retraining_tells_what_changed_before_any_hash(ui, fresh: 
     [artifact] = fresh.artifacts(scheduled["id"])["retraining"]
     ui.goto(f"{fresh.prefect}/v2/artifacts/artifact/{artifact['id']}")
     ui.get_by_role("heading", name="landuse-sample version 1 is the champion").wait_for()
-    words = ui.inner_text("main").partition("Raw")[2]
+    words = wait_for(lambda: words_between(ui, "Raw\n", "Show Raw Data"), 60)  # the page draws them a second time
     assert "What changed: the first data set; 400 images in 10 classes, 40 each" in words
     places = [words.index(text) for text in ("What changed", "How good", "Promoted", "Data version", ".dir", "Why:")]
     assert places == sorted(places)
+
+
+def words_between(ui, start: str, end: str) -> str:
+    """Return what the page shows between two of its words; empty while that is not drawn."""
+    return ui.inner_text("main").partition(start)[2].partition(end)[0].strip()

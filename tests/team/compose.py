@@ -1,5 +1,7 @@
 """compose.yaml as processes of this machine: the commands and variables of its services, with other hosts and ports."""
 
+import base64
+import json
 import os
 import re
 import subprocess
@@ -10,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import yaml
 from ports import free_port
@@ -102,3 +106,30 @@ class Machine:
             return subprocess.run(check, cwd=cwd, env=env, capture_output=True).returncode == 0
 
         wait_for(is_healthy, START_SECONDS)
+
+    def classify(self, image: Path, folder: Path) -> dict[str, Any]:
+        """Serve the champion, without git or a project, from a folder with params; return what it says of an image."""
+        body = {"inputs": [base64.b64encode(image.read_bytes()).decode()]}
+        with self.run("serve", folder, PATH=str(BIN), HOME="/nonexistent") as server:
+
+            def answer() -> tuple[int, bytes] | None:
+                assert server.poll() is None, self.log("serve")
+                try:
+                    return request(f"{self.address('serve')}/invocations", body)
+                except URLError:  # not up yet
+                    return None
+
+            status, content = wait_for(answer, START_SECONDS)
+        assert status == 200, content
+        return json.loads(content)["predictions"][0]
+
+
+def request(address: str, body: object = None, **headers: str) -> tuple[int, bytes]:
+    """Return status and body of the answer to a GET, or to a POST of JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urlopen(Request(address, data, {"Content-Type": "application/json"} | headers), timeout=60) as answer:
+            return answer.status, answer.read()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read()

@@ -1,6 +1,5 @@
 """The team's set-up of compose.yaml, each service as a process: from nothing to a champion that answers."""
 
-import base64
 import json
 import subprocess
 from collections.abc import Iterator
@@ -9,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import copy
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 import pytest
 import tiny
 from clones import tiny_clone
-from compose import BIN, Machine
+from compose import BIN, Machine, request
 from stores import BUCKET, postgresql, s3, s3_client
 from waiting import FINAL_STATES, wait_for
 from workspace import IDENTITY, Workspace
@@ -43,17 +40,6 @@ class Team:
     def prefect(self, path: str, body: object = None) -> Any:
         """Ask the Prefect server."""
         return json.loads(request(f"{self.machine.address('prefect')}/api{path}", body, **self.login)[1])
-
-
-def request(address: str, body: object = None, **headers: str) -> tuple[int, bytes]:
-    """Return status and body of the answer to a GET, or to a POST of JSON."""
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        with urlopen(Request(address, data, {"Content-Type": "application/json"} | headers), timeout=60) as answer:
-            return answer.status, answer.read()
-    except HTTPError as error:
-        with error:
-            return error.code, error.read()
 
 
 @pytest.fixture(scope="module")
@@ -116,20 +102,8 @@ def test_a_flow_started_beside_the_worker_shows_on_the_server_of_the_team(team: 
 
 def test_the_champion_is_served_without_git_or_a_project(team: Team, champion: str, tmp_path: Path) -> None:
     copy(team.work.folder / "params.yaml", tmp_path)
-    image = tiny.scene("water", 0)
-    image.save(path := tmp_path / "water.png")
-    inputs = {"inputs": [base64.b64encode(path.read_bytes()).decode()]}
-    with team.machine.run("serve", tmp_path, PATH=str(BIN), HOME="/nonexistent") as server:
-
-        def answer() -> tuple[int, bytes] | None:
-            assert server.poll() is None, team.machine.log("serve")
-            try:
-                return request(f"{team.machine.address('serve')}/invocations", inputs)
-            except URLError:  # not up yet
-                return None
-
-        status, body = wait_for(answer, 180)
-    assert status == 200 and json.loads(body)["predictions"][0]["label"] in tiny.LABELS
+    tiny.scene("water", 0).save(image := tmp_path / "water.png")
+    assert team.machine.classify(image, tmp_path)["label"] in tiny.LABELS
 
 
 def test_a_worker_told_to_end_ends_what_it_started(team: Team) -> None:

@@ -1,10 +1,13 @@
 """The whole job on what a team shares: workers, PostgreSQL and S3, from images to another member's predictions."""
 
+import csv
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from shutil import copy
 
 import pytest
 from clones import tiny_clone
@@ -21,6 +24,7 @@ REMOTE = f"s3://{BUCKET}/dvc"
 class Team:
     """A project whose images and results are on S3, with workers that read them there, and an MLflow server."""
 
+    machine: Machine
     work: Workspace
     workers: Workers
     keys: dict[str, str]
@@ -50,7 +54,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         workers = running.enter_context(running_workers(place, 0))
         for _ in range(2):
             workers.start_worker(**keys)
-        yield Team(work, workers, keys, mlflow)
+        yield Team(machine, work, workers, keys, mlflow)
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +98,10 @@ def test_another_member_recomputes_nothing_and_predicts_with_the_champion(
     here = team.run("landuse", "predict", "data")
     there = member.ok("landuse", "predict", "data", **team.mlflow)
     assert sorted(here.splitlines()) == sorted(there.splitlines()) and len(there.splitlines()) == 37
+
+
+def test_the_champion_is_served_as_it_predicts(team: Team, champion: str, tmp_path: Path) -> None:
+    copy(team.work.folder / "params.yaml", tmp_path)
+    image = next((team.work.folder / "data").glob("*/*"))
+    rows = csv.DictReader(StringIO(team.run("landuse", "predict", str(image))))
+    assert [row["label"] for row in rows] == [team.machine.classify(image, tmp_path)["label"]]
