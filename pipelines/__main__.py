@@ -223,7 +223,7 @@ def work() -> None:
 
     if not team_server.is_named():
         exit_with_server()
-    sys.argv = ["prefect", "worker", "start", "--pool", processes.POOL, "--name", processes.POOL]
+    sys.argv = ["prefect", "worker", "start", "--pool", processes.POOL, "--name", team_server.worker_name()]
     app()
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from landuse.core.errors import LanduseError
 from landuse.params import load_params
+from pipelines.services import team_server
 from pipelines.services.processes import HEARTBEAT_SECONDS, POOL, environment
 
 if TYPE_CHECKING:
@@ -23,10 +24,15 @@ JOB_TEMPLATE = Path(__file__).with_name("work_pool.json")  # no variables: a run
 
 
 def deploy() -> None:
-    """Create or update the work pool, deployments and automations. Idempotent."""
+    """Create or update the work pool, deployments and automations. Idempotent.
+
+    Raises LanduseError if a team's server has those of another project, which works on them now.
+    """
     run_prefect(
         "work-pool", "create", POOL, "--type", "process", "--base-job-template", str(JOB_TEMPLATE), "--overwrite"
     )
+    if team_server.is_named():
+        team_server.refuse_other_workers(POOL)
     run_prefect("--no-prompt", "deploy", "--all")
     block = load_params().pipelines.notify
     automations = [lost_runs_automation(), *([crash_automation(block_id(block))] if block else [])]

@@ -1,6 +1,10 @@
 """A Prefect server of a team, named by `LANDUSE_PREFECT_API_URL`, which takes the place of the one of `make up`."""
 
 import os
+import re
+import socket
+from hashlib import sha256
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request
 
@@ -12,6 +16,7 @@ from pipelines.services.health import http_status
 
 ADDRESS, LOGIN = "LANDUSE_PREFECT_API_URL", "LANDUSE_PREFECT_API_AUTH_STRING"
 API = "/api"
+RESERVED = "[/%&<>]"  # characters that Prefect allows in no name
 EXAMPLE = f"http://prefect.example.org:4200{API}"
 
 
@@ -66,3 +71,26 @@ def check() -> None:
         raise Unavailable(f"{ADDRESS} = {address} does not answer: check that it is up, and the address")
     if status != 200:
         raise LanduseError(f"{ADDRESS} = {address} is no API of a Prefect server (status {status}): name another")
+
+
+def worker_name() -> str:
+    """Return the name by which the server knows the worker of this project: its folder and machine."""
+    folder = Path.cwd()
+    name = re.sub(RESERVED, "-", folder.name)
+    return f"{name} on {socket.gethostname()} ({sha256(str(folder).encode()).hexdigest()[:8]})"
+
+
+def refuse_other_workers(pool: str) -> None:
+    """Raise LanduseError if another project has a worker on the team's server: each would take the other's runs."""
+    from prefect.client.schemas.objects import WorkerStatus
+
+    from pipelines.services.client import prefect_client
+
+    with prefect_client() as client:
+        workers = client.read_workers_for_work_pool(pool)
+    for worker in workers:
+        if worker.status == WorkerStatus.ONLINE and worker.name != worker_name():
+            raise LanduseError(
+                f"{ADDRESS} = {api_url()} has a worker of another project, {worker.name}: make down there and wait two "
+                "minutes, or name another server"
+            )

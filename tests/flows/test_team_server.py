@@ -1,6 +1,7 @@
 """A Prefect server of a team: named by a variable, asked before it is used, and its password printed nowhere."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from unittest.mock import patch
 
 import pytest
 from ports import free_port
+from prefect.types.names import BANNED_CHARACTERS
 
 from landuse.core.auth import authorization_header
 from landuse.core.errors import LanduseError, Unavailable
@@ -20,6 +22,7 @@ from pipelines.services import processes, team_server
 from pipelines.services.processes import environment
 from pipelines.steps.local_run import prepare_environment
 
+BANNED = rf"[{''.join(BANNED_CHARACTERS)}]"
 LANDUSE = Path(sys.executable).with_name("landuse")
 SECRET = "team:planted-secret"
 
@@ -58,6 +61,16 @@ def test_flows_and_services_use_the_server_of_the_team(server: HTTPServer) -> No
     assert environment(with_server=False)["PREFECT_API_URL"] == f"{address}/api"
     assert [service.name for service in processes.services()] == ["mlflow", "worker", "inbox"]
     assert len(processes.all_services()) == 4, "one that was started before can still be stopped"
+
+
+def test_each_folder_has_a_worker_of_its_own_name(work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    for folder in ("a/project", "b/project", "c/<50% & more>"):
+        (work_dir / folder).mkdir(parents=True)
+        monkeypatch.chdir(work_dir / folder)
+        names.append(team_server.worker_name())
+    assert len(set(names)) == 3 and names[0].startswith(f"project on {socket.gethostname()} (")
+    assert not re.search(BANNED, names[2])
 
 
 def test_a_server_that_asks_for_no_login_is_used_without_one(server: HTTPServer) -> None:

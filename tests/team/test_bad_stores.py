@@ -31,6 +31,9 @@ from landuse.tracking.names import facts_of
 pytestmark = pytest.mark.slow
 
 FOREVER = 600
+BUSY_SECONDS = (
+    75  # for half a minute of waiting, and the start of Python on a busy machine; MLflow itself waits over 100
+)
 NUMBERS = count(1)
 
 
@@ -114,7 +117,7 @@ def test_a_database_that_is_down_is_told_soon(team: Team, clone: Path) -> None:
     seconds = monotonic() - start
     team.database.start()
     assert_one_line(done, 75, "check MLFLOW_TRACKING_URI and that it is up")
-    assert seconds < 75, "with the start of Python on a busy machine; without the limit it is more than 100"
+    assert seconds < BUSY_SECONDS
     assert_registers()
 
 
@@ -138,10 +141,12 @@ LEDGER_ENTRY = "POST /api/2.0/mlflow/runs/create"
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
-def test_a_restart_of_the_database_in_the_middle_of_a_registration_is_survived(team: Team, clone: Path) -> None:
+def test_a_database_that_is_away_for_a_minute_in_the_middle_of_a_registration_is_waited_for(
+    team: Team, clone: Path
+) -> None:
     command = start_until(team, UPLOAD, "register")
     team.database.stop()
-    restart = Timer(30, team.database.start)
+    restart = Timer(60, team.database.start)
     restart.start()
     done = finish(command)
     restart.join()
@@ -289,10 +294,8 @@ def test_a_password_in_the_address_of_the_database_is_left_nowhere(
     assert_hidden(password, team, "direct")
 
 
-def test_a_database_that_a_member_names_itself_and_that_is_down_is_told_within_half_a_minute(
-    team: Team, clone: Path
-) -> None:
+def test_a_database_that_a_member_names_itself_and_that_is_down_is_told_soon(team: Team, clone: Path) -> None:
     start = monotonic()
     done = landuse("register", MLFLOW_TRACKING_URI=f"postgresql://mlflow:secret@{LOOPBACK}:{free_port()}/mlflow")
     assert_one_line(done, 75, "check MLFLOW_TRACKING_URI and that it is up")
-    assert monotonic() - start < 45 and "secret" not in done.stderr
+    assert monotonic() - start < BUSY_SECONDS and "secret" not in done.stderr

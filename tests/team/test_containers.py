@@ -1,7 +1,9 @@
 """The team's set-up of compose.yaml, each service as a process: from nothing to a champion that answers."""
 
 import json
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -104,6 +106,20 @@ def test_the_champion_is_served_without_git_or_a_project(team: Team, champion: s
     copy(team.work.folder / "params.yaml", tmp_path)
     tiny.scene("water", 0).save(image := tmp_path / "water.png")
     assert team.machine.classify(image, tmp_path)["label"] in tiny.LABELS
+
+
+def test_another_project_is_refused_while_the_worker_of_the_first_works(
+    team: Team, champion: str, tmp_path: Path
+) -> None:
+    second = tmp_path / "second"
+    subprocess.run(["git", "clone", "--quiet", team.work.folder, second], check=True)
+    command = (sys.executable, "-m", "pipelines", "up")
+    done = subprocess.run(command, cwd=second, env=team.env, capture_output=True, text=True)
+    first = f"{team.work.folder.name} on {socket.gethostname()}"
+    assert done.returncode == 1 and f"has a worker of another project, {first} (" in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and team.prefect("/deployments/name/retraining/landuse")["path"] == str(
+        team.work.folder
+    )
 
 
 def test_a_worker_told_to_end_ends_what_it_started(team: Team) -> None:
