@@ -25,6 +25,7 @@ from test_shared_search import assert_complete, search_in_processes
 from waiting import wait_for
 
 from landuse.core.errors import LanduseError, Unavailable
+from landuse.tune import storage
 from landuse.tune.storage import open_storage
 
 pytestmark = pytest.mark.slow
@@ -217,22 +218,32 @@ def test_the_search_goes_on_if_one_process_is_killed_and_one_interrupted(
     assert {number for number, state, _ in database.trials() if state == "FAIL"} == {lost, given_back}
 
 
-def test_a_search_goes_on_after_its_database_was_away(
+def test_a_database_that_is_away_in_the_middle_is_waited_for_and_at_the_start_told(
     database: Database, join: Callable[..., subprocess.Popen[str]], finished: Path
 ) -> None:
     process = join(1, database.address_with_password, 6)
     with stopped_in_a_trial(process, database):
         database.ask(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS false")
         database.ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database.name}'")
-    code, _, errors = end(process)
+    code, _, errors = end(join(1, database.address_with_password, 6))
     assert code == 75 and errors.count("\n") == 1 and "Traceback" not in errors, errors
     assert f"{database.port}/{database.name} does not answer" in errors and database.user not in errors
-    code, _, errors = end(join(1, database.address_with_password, 6))
-    assert code == 75 and errors.count("\n") == 1, errors
     database.ask(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS true")
-    code, _, errors = end(join(1, database.address_with_password, 6))
+    code, _, errors = end(process)
     assert code == 0, errors
     assert_each_trial_has_one_run(finished, database, 6)
+
+
+def test_a_database_that_stays_away_is_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", database.password)
+    monkeypatch.setattr(storage, "AWAY_SECONDS", 1)
+    with (
+        pytest.raises(Unavailable, match="does not answer .* the same command goes on"),
+        open_storage(database.address) as opened,
+    ):
+        database.ask(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS false")
+        database.ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database.name}'")
+        opened.get_all_studies()
 
 
 def test_workers_search_together_and_end_with_their_command(

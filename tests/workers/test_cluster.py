@@ -1,7 +1,9 @@
 """Work on images by Dask workers: the same results whatever happens to them, or one clear line."""
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,11 +15,10 @@ from time import sleep
 import distributed
 import pytest
 from dask_cluster import Workers, running_workers, worker_of
-from ports import free_port
 from worker_tasks import Call, die, modules, process_of, size_of, slowly, stop_first
 
 from landuse import extract as extract_module
-from landuse.compute import VARIABLE, cluster, job, open_pool
+from landuse.compute import VARIABLE, cluster, job, open_pool, scheduler
 from landuse.compute.worker import start_workers
 from landuse.core.errors import LanduseError, Unavailable
 from landuse.core.files import sha256_of
@@ -193,11 +194,30 @@ def test_without_the_scheduler_what_is_done_is_kept_and_the_same_command_goes_on
     monkeypatch.setattr(extract_module, "track", kill_after(20, own_workers.started[0]))
     params = load_params()
     rmtree(FEATURES)
-    gone = f"the Dask scheduler at {own_workers.address} is gone .* goes on once it is up"
+    gone = f"the Dask scheduler at {own_workers.address} is gone, .* start them again; .* the same command goes on"
     with pytest.raises(Unavailable, match=gone), open_pool(compute_params(own_workers), print) as pool:
         extract(params.extract, params.train.unfreeze_from, pool)
-    done = extract(params.extract, params.train.unfreeze_from)
+    for worker in own_workers.started[1:]:
+        assert worker.wait(60) is not None, "it ends when the scheduler does"
+    own_workers.start_scheduler()
+    own_workers.start_worker()
+    with open_pool(compute_params(own_workers), print) as pool:
+        done = extract(params.extract, params.train.unfreeze_from, pool)
     assert done.images == 36 and done.computed <= 36 - 16
+
+
+@pytest.mark.slow
+def test_without_any_worker_the_work_is_given_up_soon(
+    own_workers: Workers, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "WORKER_SECONDS", 5)
+    with open_pool(compute_params(own_workers), print) as pool:
+        results = pool.map(Call(slowly), files)
+        assert next(results) == 0
+        for nanny in own_workers.started[1:]:
+            os.killpg(nanny.pid, signal.SIGKILL)
+        with pytest.raises(Unavailable, match="no worker is at .*: landuse worker tcp://.* starts one"):
+            list(results)
 
 
 def kill_after(images: int, process: subprocess.Popen) -> object:
@@ -214,20 +234,43 @@ def kill_after(images: int, process: subprocess.Popen) -> object:
 
 
 def test_an_address_that_nobody_listens_at_is_refused_once_there_is_work(
-    files: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: list[ImageFile], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     nobody = Workers(tmp_path)
     assert run(nobody, Call(size_of), []) == []
-    gone = f"compute.address = {nobody.address}: no Dask scheduler of version .* answers"
+    gone = rf"compute.address = {nobody.address}: no Dask scheduler of version \S+ answers there \(.*refused\): start"
     with pytest.raises(Unavailable, match=gone):
         run(nobody, Call(size_of), files)
 
 
-def test_the_variable_goes_before_the_params_and_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "127.0.0.1:8786")
-    with pytest.raises(LanduseError, match="LANDUSE_DASK = 127.0.0.1:8786: not an address such as tcp://"):
+def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unavailable, match=rf"ADDRESS = {address}: no Dask .* \(no answer in 1 s\): start one"):
+            start_workers(address, None)
+
+
+def test_certificates_that_are_missing_are_told() -> None:
+    with pytest.raises(LanduseError, match=r"tls://127.0.0.1:1: name certificates in .*CA_FILE, …__WORKER__CERT and"):
+        start_workers("tls://127.0.0.1:1", None)
+
+
+@pytest.mark.parametrize("bad", ["127.0.0.1:8786", "localhost", "tcp://127.0.0.1:99999", "tcp://:1"])
+def test_the_variable_goes_before_the_params_and_is_checked(bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, bad)
+    with pytest.raises(LanduseError, match=rf"LANDUSE_DASK = {re.escape(bad)}: not an address such as tcp://"):
         open_pool(ComputeParams(address=None, images="folder"), print).__enter__()
+    with pytest.raises(LanduseError, match=rf"ADDRESS = {re.escape(bad)}: not an address such as tcp://"):
+        start_workers(bad, None)
+
+
+@pytest.mark.parametrize("address", ["ada:s3cret@127.0.0.1:8786", "tcp://ada:s3cret@127.0.0.1:8786"])
+def test_a_login_in_an_address_is_refused_and_not_repeated(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, address)
+    with pytest.raises(LanduseError) as refusal:
+        open_pool(ComputeParams(address=None, images="folder"), print).__enter__()
+    assert str(refusal.value) == "LANDUSE_DASK has a login, which Dask does not know: write tcp://127.0.0.1:8786"
 
 
 def test_a_scheduler_without_workers_is_told(
@@ -280,14 +323,14 @@ def test_a_worker_without_the_package_is_told(tmp_path: Path, files: list[ImageF
             run(alone, Call(size_of), files)
 
 
-def test_a_worker_that_sees_other_files_is_refused(
+def test_a_worker_that_sees_another_file_is_refused(
     workers: Workers, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    witness = files[1]._replace(sha256="0" * 64)
-    monkeypatch.setattr(job, "find_witness", lambda images: witness)
-    with pytest.raises(LanduseError, match=r"0001\.png: worker tcp://\S+ has another file than .* compute.images"):
+    odd = files[300]
+    monkeypatch.setattr(cluster, "look_at", lambda image: (299, 0) if image == odd else job.look_at(image))
+    with pytest.raises(LanduseError, match=r"0300\.png: worker tcp://\S+ has another file than .* compute.images"):
         run(workers, Call(size_of), files)
-    monkeypatch.setattr(job, "find_witness", lambda images: replaced_location(witness))
+    files[300] = odd = odd._replace(location=str(Path(odd.location).with_name("gone.png")))
     with pytest.raises(LanduseError, match=r"gone\.png: worker tcp://\S+ cannot read it \(No such file .* same path"):
         run(workers, Call(size_of), files)
 
@@ -299,20 +342,3 @@ def test_images_that_nobody_can_read_are_results_like_others(workers: Workers, t
     with open_pool(compute_params(workers), print) as pool:
         manifest = build_manifest(Path("data"), pool=pool)
     assert {*manifest["reason"]} == {"the file cannot be read: Is a directory"}
-
-
-def replaced_location(image: ImageFile) -> ImageFile:
-    return image._replace(location=str(Path(image.location).with_name("gone.png")))
-
-
-def test_a_worker_of_no_scheduler_is_refused() -> None:
-    with pytest.raises(
-        LanduseError, match="localhost is not the address of a Dask scheduler, such as tcp://127.0.0.1:87"
-    ):
-        start_workers("localhost", None)
-
-
-def test_a_worker_of_a_scheduler_that_is_not_up_ends_with_one_line() -> None:
-    address = f"tcp://127.0.0.1:{free_port()}"
-    with pytest.raises(Unavailable, match=f"no Dask scheduler answers at {address} .*Connection refused.*: start it"):
-        start_workers(address, None)

@@ -4,13 +4,15 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from landuse.core.errors import LanduseError
 from landuse.ml.pool import THIS_PROCESS, Pool
 from landuse.params import ComputeParams
 from landuse.params.types import DASK_ADDRESS
 
-VARIABLE = "LANDUSE_DASK"  # environment variable that goes before compute.address
+VARIABLE, KEY = "LANDUSE_DASK", "compute.address"  # the environment variable goes before the parameter
+EXAMPLE = "tcp://127.0.0.1:8786"
 
 
 @contextmanager
@@ -21,13 +23,25 @@ def open_pool(params: ComputeParams, notify: Callable[[str], None], pushed: bool
     process. Raises LanduseError for what is no address. Once there is work, the pool raises LanduseError if no
     scheduler answers, or one of another version, and Unavailable if it has no worker.
     """
+    name = VARIABLE if VARIABLE in os.environ else KEY
     address = os.environ.get(VARIABLE, params.address)
     if not address or (params.images == "remote" and not pushed):
         yield THIS_PROCESS
         return
-    if not re.fullmatch(DASK_ADDRESS, address):
-        raise LanduseError(f"{VARIABLE} = {address}: not an address such as tcp://127.0.0.1:8786")
+    check_address(address, name)
     from landuse.compute.cluster import open_cluster
 
-    with open_cluster(address, params.images, notify) as pool:
+    with open_cluster(address, name, params.images, notify) as pool:
         yield pool
+
+
+def check_address(address: str, name: str) -> None:
+    """Raise LanduseError for what is no address of a scheduler; it is not repeated if it may have a password."""
+    if "@" in address:
+        raise LanduseError(f"{name} has a login, which Dask does not know: write {EXAMPLE}")
+    try:
+        is_address = re.fullmatch(DASK_ADDRESS, address) and urlsplit(address).hostname and urlsplit(address).port
+    except ValueError:
+        is_address = None
+    if not is_address:
+        raise LanduseError(f"{name} = {address}: not an address such as {EXAMPLE}")

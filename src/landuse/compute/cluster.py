@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 from distributed import Client, Future, KilledWorker
 
-from landuse.compute.job import Job, run_batch, send
-from landuse.core.errors import LanduseError, Unavailable, one_line
+from landuse.compute.job import Job, look_at, run_batch, send
+from landuse.compute.scheduler import CONNECT_SECONDS, check_scheduler
+from landuse.core.errors import LanduseError, Unavailable
 from landuse.core.paths import DATA, DATA_DVC
-from landuse.ml.image_file import ImageFile
+from landuse.ml.image_file import REMOTE, ImageFile
 from landuse.ml.pool import Task
 from landuse.project.dvc_cache import Listing, remote_url
 from landuse.project.lineage import data_record
@@ -31,8 +32,7 @@ Result = TypeVar("Result")
 LOGGERS = re.compile(r"distributed\b")
 BATCH = 64  # images
 AHEAD = 3  # batches sent for every thread of the workers
-CONNECT_SECONDS = 10
-WORKER_SECONDS = 30  # until the first worker is there
+WORKER_SECONDS = 30  # without any worker, after which the work is given up
 BATCH_SECONDS = 600  # after which a worker counts as hung
 SILENT_SECONDS = 30  # without a heartbeat, of which each worker sends one every few seconds
 MOST_RESTARTS, MOST_WAITS = 3, 12  # for a batch
@@ -41,32 +41,27 @@ REMEDY = "landuse worker {address} starts one, where the code and the images are
 
 
 @contextmanager
-def open_cluster(address: str, images: str, notify: Callable[[str], None]) -> Iterator["Cluster"]:
+def open_cluster(address: str, name: str, images: str, notify: Callable[[str], None]) -> Iterator["Cluster"]:
     """Yield the workers of the Dask scheduler at an address as a pool, which connects when there is work to do."""
-    cluster = Cluster(address, images, notify)
+    cluster = Cluster(address, name, images, notify)
     try:
         yield cluster
     finally:
         cluster.close()
 
 
-def open_client(address: str) -> Client:
+def open_client(address: str, name: str) -> Client:
     """Connect to a scheduler that has workers.
 
-    Raises LanduseError if none answers, or it or a worker has other packages, and Unavailable if no worker comes.
+    Raises LanduseError if it or a worker has other packages, and Unavailable if none answers, or no worker comes.
     """
-    for name in filter(LOGGERS.match, logging.root.manager.loggerDict):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # one line of our own says what matters
+    for logger in filter(LOGGERS.match, logging.root.manager.loggerDict):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)  # one line of our own says what matters
     warnings.filterwarnings("ignore", module="distributed")
+    check_scheduler(address, name, "client")
+    client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]  # untyped
     try:
-        client = connect(address)
-    except Exception as error:  # each version of a scheduler fails in its own way
-        raise (Unavailable if isinstance(error, OSError) else LanduseError)(
-            f"compute.address = {address}: no Dask scheduler of version {version('distributed')} answers there "
-            f"({one_line(error, 100)}): start one by dask scheduler, or set it to null"
-        ) from None
-    try:
-        refuse_other_scheduler(client, address)
+        refuse_other_scheduler(client, address, name)
         wait_for_worker(client, address)
         refuse_workers_without_landuse(client)
     except BaseException:
@@ -75,20 +70,15 @@ def open_client(address: str) -> Client:
     return client
 
 
-def connect(address: str) -> Client:
-    """Connect to a scheduler."""
-    return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]  # untyped
-
-
-def refuse_other_scheduler(client: Client, address: str) -> None:
+def refuse_other_scheduler(client: Client, address: str, name: str) -> None:
     """Raise LanduseError for a scheduler of another version of Dask."""
     scheduler: Any = client.scheduler
     versions = client.sync(scheduler.versions)  # type: ignore[no-untyped-call]  # untyped in distributed
     found, mine = versions["packages"]["distributed"], version("distributed")
     if found != mine:
         raise LanduseError(
-            f"compute.address = {address}: the scheduler has distributed {found}, here it is {mine}: install the same "
-            "in both places"
+            f"{name} = {address}: the scheduler has distributed {found}, here it is {mine}: install the same in both "
+            "places"
         )
 
 
@@ -141,14 +131,14 @@ class Batch:
 class Cluster:
     """The workers of a Dask scheduler, as a pool."""
 
-    def __init__(self, address: str, images: str, notify: Callable[[str], None]) -> None:
-        self.address, self.images, self.notify = address, images, notify
+    def __init__(self, address: str, name: str, images: str, notify: Callable[[str], None]) -> None:
+        self.address, self.name, self.images, self.notify = address, name, images, notify
         self.kinds: set[str] = set()
 
     @cached_property
     def client(self) -> Client:
         """The connection to the scheduler, made when it is first needed."""
-        client = open_client(self.address)
+        client = open_client(self.address, self.name)
         threads, dashboard = count_threads(client), client.dashboard_link
         self.notify(f"{threads} threads of workers at {self.address} do the work; {dashboard} shows them")
         return client
@@ -168,6 +158,8 @@ class Cluster:
         if self.images == "folder":
             return [str(path.absolute()) for path in paths]
         url, listing = remote_url(), read_listing(data_record()["md5"])
+        if REMOTE not in url:
+            url = f"file://{Path(url).absolute()}"
         return [f"{url}/files/md5/{md5[:2]}/{md5[2:]}" for md5 in (listed_md5(path, listing) for path in paths)]
 
     def map(self, task: Task[Result], images: Iterable[ImageFile]) -> Iterator[Result]:
@@ -180,7 +172,7 @@ class Cluster:
         first = list(islice(remaining, BATCH))
         if not first:
             return
-        job = Job(task, first)
+        job = Job(task)
         with self.explain_loss():
             sent = self.send(job)
             waiting = deque([self.submit(sent, first)])
@@ -197,10 +189,10 @@ class Cluster:
         """Raise Unavailable in place of what Dask raises if the scheduler is gone."""
         try:
             yield
-        except (CancelledError, OSError) as error:
+        except (CancelledError, OSError):
             raise Unavailable(
-                f"the Dask scheduler at {self.address} is gone ({one_line(error, 100)}): what is done is kept, the "
-                "same command goes on once it is up"
+                f"the Dask scheduler at {self.address} is gone, and its workers with it: start them again; what is "
+                "done is kept, and the same command goes on"
             ) from None
 
     def send(self, job: Job) -> Future[Job]:
@@ -209,7 +201,8 @@ class Cluster:
 
     def submit(self, job: Future[Job], images: list[ImageFile]) -> Batch:
         """Send a batch."""
-        return Batch(images, self.client.submit(run_batch, job, images, key=f"batch-{uuid.uuid4()}"))
+        seen = [look_at(image) for image in images]
+        return Batch(images, self.client.submit(run_batch, job, images, seen, key=f"batch-{uuid.uuid4()}"))
 
     def ahead(self) -> int:
         """Return how many batches to have under way."""
@@ -223,8 +216,7 @@ class Cluster:
         restarts, reason = 0, f"were done in {BATCH_SECONDS} s by no worker"
         for _ in range(MOST_WAITS):
             try:
-                result: tuple[list[Any], str] = batch.future.result(timeout=BATCH_SECONDS)
-                return result
+                return self.wait(batch.future)
             except TimeoutError:
                 restarts += self.restart_hung(batch.future)
             except KilledWorker:
@@ -235,15 +227,25 @@ class Cluster:
                 break
         raise LanduseError(f"{batch.images[0].path} … {batch.images[-1].path} {reason}")
 
+    def wait(self, future: Future[Any]) -> tuple[list[Any], str]:
+        """Wait for the results of a batch.
+
+        Raises TimeoutError after BATCH_SECONDS, and Unavailable if there is no worker for WORKER_SECONDS.
+        """
+        seconds = min(BATCH_SECONDS, WORKER_SECONDS)
+        for _ in range(BATCH_SECONDS // seconds):
+            with suppress(TimeoutError):
+                result: tuple[list[Any], str] = future.result(timeout=seconds)
+                return result
+            wait_for_worker(self.client, self.address)
+        raise TimeoutError
+
     def restart_hung(self, future: Future[Any]) -> bool:
         """Restart the workers that are silent, or else the one that works on a batch; False if there is none such.
 
-        A batch may wait for what a silent worker was to send to the one that has it. Raises Unavailable if there is no
-        worker at all.
+        A batch may wait for what a silent worker was to send to the one that has it.
         """
         working: dict[str, Any] = self.client.processing()  # type: ignore[no-untyped-call]  # untyped in distributed
-        if not working:
-            raise Unavailable(f"no worker is left at {self.address}: {REMEDY.format(address=self.address)}")
         hung = self.silent() or [worker for worker, keys in working.items() if future.key in keys]
         if hung:
             self.client.restart_workers(hung, raise_for_error=False)

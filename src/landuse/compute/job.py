@@ -1,8 +1,7 @@
 """The work of a worker: a task on batches of images, once it has the same code, packages and files as the driver."""
 
-import hashlib
+import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,24 @@ from landuse.ml.pool import Task
 from landuse.project.lineage import origin, processor
 
 PACKAGES = frozenset({"numpy", "pillow", "ai-edge-litert"})  # what results of workers depend on
+Look = tuple[int, int]  # size of a file, and its time in seconds: not every network file system keeps more
 PACKAGE = Path(landuse.__file__).parent
 
 
 class Job:
-    """A task on images, and what whoever does it must have.
+    """A task on images, and what whoever does it must have: `made_with`, the code of landuse and the packages."""
 
-    made_with: digest of the code of landuse, and versions of packages
-    witness: one of the images, with its sha256, by which a worker sees that it reads the same files; None if none of
-        the first ones can be read here either
-    """
-
-    def __init__(self, task: Task[Any], images: list[ImageFile]) -> None:
-        self.task, self.made_with, self.witness = task, made_with(), find_witness(images)
+    def __init__(self, task: Task[Any]) -> None:
+        self.task, self.made_with = task, made_with()
         self.work: Callable[[ImageFile], Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"work": None}
 
     def prepare(self) -> Callable[[ImageFile], Any]:
-        """Return the function that does the work. Raises LanduseError if this worker has other versions or files."""
+        """Return the function that does the work. Raises LanduseError if this worker has other versions."""
         if self.work is None:
             refuse_other_versions(self.made_with)
-            refuse_other_files(self.witness)
             self.work = self.task.prepare()
         return self.work
 
@@ -48,9 +42,15 @@ def send(job: Job) -> Job:
     return job
 
 
-def run_batch(job: Job, images: list[ImageFile]) -> tuple[list[Any], str]:
-    """Return the result for each image, and the kind of processor that made them."""
+def run_batch(job: Job, images: list[ImageFile], seen: list[Look | None]) -> tuple[list[Any], str]:
+    """Return the result for each image, and the kind of processor that made them.
+
+    Raises LanduseError if this worker has other versions than the driver, or other files than were `seen` there.
+    """
     work = job.prepare()
+    for image, expected in zip(images, seen, strict=True):
+        if expected:
+            refuse_other_file(image, expected)
     return [work(image) for image in images], processor()
 
 
@@ -58,18 +58,6 @@ def run_batch(job: Job, images: list[ImageFile]) -> tuple[list[Any], str]:
 def made_with() -> dict[str, str]:
     """Return a digest of the installed code, and the versions of the packages that results depend on."""
     return origin(sorted(PACKAGE.rglob("*.py")), PACKAGES)
-
-
-def find_witness(images: list[ImageFile]) -> ImageFile | None:
-    """Return the first image that can be read here, with the digest of its file; None if none can.
-
-    None is needed for addresses, which name their content.
-    """
-    for image in images:
-        with suppress(OSError):
-            if REMOTE not in image.location:
-                return image._replace(sha256=hashlib.sha256(Path(image.location).read_bytes()).hexdigest())
-    return None
 
 
 def refuse_other_versions(expected: dict[str, str]) -> None:
@@ -83,17 +71,34 @@ def refuse_other_versions(expected: dict[str, str]) -> None:
             )
 
 
-def refuse_other_files(witness: ImageFile | None) -> None:
-    """Raise LanduseError if this worker does not see the files of the driver."""
-    if witness is None:
-        return
+def look_at(image: ImageFile) -> Look | None:
+    """Return by what another machine can see that it has the same file; None for one that cannot be read here.
+
+    None is right for addresses, too, which name their content.
+    """
+    if REMOTE in image.location:
+        return None
     try:
-        same = hashlib.sha256(Path(witness.location).read_bytes()).hexdigest() == witness.sha256
-        reason = "has another file than the project there"
+        return open_and_look(image)
+    except OSError:
+        return None
+
+
+def open_and_look(image: ImageFile) -> Look:
+    """Return size and time of a file. It is opened first, since only then NFS asks the server for both."""
+    with open(image.location, "rb") as file:
+        found = os.fstat(file.fileno())
+    return found.st_size, int(found.st_mtime)
+
+
+def refuse_other_file(image: ImageFile, expected: Look) -> None:
+    """Raise LanduseError if this worker does not see the file that the driver saw."""
+    try:
+        same, reason = open_and_look(image) == expected, "has another file than the project there"
     except OSError as error:
         same, reason = False, f"cannot read it ({error.strerror})"
     if not same:
         raise LanduseError(
-            f"{witness.location}: worker {get_worker().address} {reason}; share the project's folder with it at the "
+            f"{image.location}: worker {get_worker().address} {reason}; share the project's folder with it at the "
             "same path, or set compute.images to remote"
         )

@@ -73,8 +73,13 @@ def extract(params: ExtractParams, unfreeze_from: str, pool: Pool = THIS_PROCESS
 
 
 def content_paths() -> dict[str, Path]:
-    """Return the path of the first image with each content, by sha256, in the order of the manifest."""
+    """Return the path of the first image with each content, by sha256, in the order of the manifest.
+
+    Raises LanduseError if the manifest has an image that could not be read.
+    """
     images = read_table(MANIFEST, ["path", "sha256"]).drop_duplicates("sha256")
+    for path in images["path"][images["sha256"].isna()]:
+        raise LanduseError(f"{DATA / path} could not be read: repair or remove it, then landuse validate")
     return {content: DATA / path for content, path in zip(images["sha256"], images["path"], strict=True)}
 
 

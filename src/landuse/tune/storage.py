@@ -4,13 +4,15 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from time import monotonic, sleep
 from typing import Any
 
 import optuna
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import Engine, NullPool, create_engine, inspect, text
+from sqlalchemy import Dialect, Engine, NullPool, create_engine, event, inspect, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from landuse.core.addresses import public
@@ -20,6 +22,7 @@ from landuse.core.paths import SQLITE, TUNE
 FILE, LOCK = TUNE / "study.db", TUNE / "lock"
 BEAT_SECONDS, GRACE_SECONDS = 15, 60  # a trial that its process has not confirmed for so long is lost
 CONNECT_SECONDS = "15"
+AWAY_SECONDS, RETRY_SECONDS = 60, 2  # that a server may be away in the middle of a search; between two attempts
 SQLITE_SETTINGS = {"timeout": 60}  # seconds to wait for another process's transaction
 POSTGRESQL_SETTINGS = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 LOCK_KEY = 0x6C616E64757365  # of the advisory lock in PostgreSQL: the letters of `landuse`
@@ -63,12 +66,27 @@ def make_storage(address: str | None) -> RDBStorage:
         if "alembic_version" in tables and "studies" not in tables:
             raise LanduseError(f"{describe(address)} has tables of another program: name a database of its own")
         with optuna_warnings_off():
-            return RDBStorage(
+            storage = RDBStorage(
                 url.replace("{", "{{").replace("}", "}}"),  # Optuna takes it for a template
                 engine_kwargs={"connect_args": settings, "pool_pre_ping": True},
                 heartbeat_interval=BEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
             )
+    if address:
+        event.listen(storage.engine, "do_connect", connect_patiently)
+    return storage
+
+
+def connect_patiently(dialect: Dialect, _: object, arguments: list[Any], options: dict[str, Any]) -> DBAPIConnection:
+    """Connect to a server that answered before, and may be starting anew: wait for it for a minute."""
+    end = monotonic() + AWAY_SECONDS
+    while True:
+        try:
+            return dialect.connect(*arguments, **options)
+        except dialect.loaded_dbapi.OperationalError:
+            if monotonic() > end:
+                raise
+        sleep(RETRY_SECONDS)
 
 
 @contextmanager
