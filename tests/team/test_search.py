@@ -14,12 +14,12 @@ from secrets import token_hex
 from shutil import copytree, ignore_patterns
 from typing import Any
 
-import mlflow
 import psutil
 import psycopg2
 import pytest
 import yaml
 from compose import LOOPBACK, Machine
+from mlflow import MlflowClient
 from stores import postgresql
 from test_shared_search import assert_complete, search_in_processes
 from waiting import wait_for
@@ -153,11 +153,15 @@ def has_table(database: Database) -> bool:
     return bool(database.ask("SELECT 1 FROM pg_tables WHERE tablename = 'trial_heartbeats'", database.name))
 
 
+def client_of(finished: Path) -> MlflowClient:
+    """Return a client of the MLflow store of a project."""
+    return MlflowClient(f"sqlite:///{finished}/mlflow.db")
+
+
 def runs_of(finished: Path, database: Database) -> tuple[list[Any], list[Any]]:
     """Return the MLflow runs of the search, and the runs below them."""
-    mlflow.set_tracking_uri(f"sqlite:///{finished}/mlflow.db")
     [(value,)] = database.ask("SELECT value_json FROM study_user_attributes WHERE key = 'runs'", database.name)
-    client = mlflow.MlflowClient()
+    client = client_of(finished)
     experiment = client.get_experiment_by_name("landuse").experiment_id
     below = [client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run}'") for run in json.loads(value)]
     return [client.get_run(run) for run in json.loads(value)], [run for runs in below for run in runs]
@@ -169,7 +173,7 @@ def assert_each_trial_has_one_run(finished: Path, database: Database, trials: in
     [parent], runs = runs_of(finished, database)
     assert len(ended) == trials and parent.info.status == "FINISHED"
     assert sorted(run.info.run_name for run in runs) == [f"trial-{number:03}" for number in ended]
-    assert mlflow.MlflowClient().list_artifacts(parent.info.run_id, "pictures")
+    assert client_of(finished).list_artifacts(parent.info.run_id, "pictures")
     values = Counter((run.data.params["train.learning_rate"], run.data.params["train.batch_size"]) for run in runs)
     assert max(values.values()) == 1 and values[("0.02", "8")] == 1, "no values are tried twice, the current ones once"
 
