@@ -12,6 +12,7 @@ from pathlib import Path
 from shutil import rmtree
 from time import sleep
 
+import dask
 import distributed
 import pytest
 from dask_cluster import Workers, running_workers, worker_of
@@ -251,8 +252,13 @@ def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.Monkey
             start_workers(address, None)
 
 
-def test_certificates_that_are_missing_are_told() -> None:
+def test_certificates_that_are_missing_are_told(tmp_path: Path) -> None:
     with pytest.raises(LanduseError, match=r"tls://127.0.0.1:1: name certificates in .*CA_FILE, …__WORKER__CERT and"):
+        start_workers("tls://127.0.0.1:1", None)
+    files = dict.fromkeys(("ca-file", "worker.cert", "worker.key"), str(tmp_path / "gone.pem"))
+    settings = {f"distributed.comm.tls.{name}": path for name, path in files.items()}
+    gone = r"a file in .*CA_FILE, …__WORKER__CERT and …__WORKER__KEY is no certificate or key \(.*No such file"
+    with dask.config.set(settings), pytest.raises(LanduseError, match=gone):
         start_workers("tls://127.0.0.1:1", None)
 
 
