@@ -35,15 +35,16 @@ MOST_CPU, LEAST_SPEEDUP, MOST_KILLED_TIME, MOST_MEMORY = 1.10, 1.85, 1.5, 350
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall seconds, those between the first and the last line of progress, CPU seconds, and a worker's peak in MB."""
+    """Wall seconds, those from a tenth of the images to the end, CPU seconds, and a worker's peak in MB at both."""
 
     wall: float
     work: float
     cpu: float
-    memory: float = 0
+    early: float
+    memory: float
 
     def __str__(self) -> str:
-        memory = f", {self.memory:4.0f} MB a worker" if self.memory else ""
+        memory = f", {self.memory:4.0f} MB a worker ({self.early:.0f} MB at a tenth)" if self.memory else ""
         return f"{self.wall:7.1f} s, {self.work:7.1f} s from a tenth to the end, {self.cpu:7.1f} s of CPU{memory}"
 
 
@@ -110,13 +111,15 @@ def extract(clone: Path, cluster: Cluster | None) -> tuple[Cost, str]:
     env = environment(clone) | {"LANDUSE_FROM_SCRATCH": "1"} | ({"LANDUSE_DASK": ADDRESS} if cluster else {})
     before, start = cluster.cpu() if cluster else 0.0, perf_counter()
     process = subprocess.Popen(["landuse", "extract"], cwd=clone, env=env, stdout=subprocess.PIPE, text=True)
-    lines = [perf_counter() for line in process.stdout if line.startswith("extract ")]  # at every tenth
+    tenths = [
+        (perf_counter(), cluster.peak if cluster else 0.0) for line in process.stdout if line.startswith("extract ")
+    ]
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit("landuse extract failed")
-    wall, work, own = perf_counter() - start, lines[-1] - lines[0], usage.ru_utime + usage.ru_stime
-    cost = Cost(wall, work, own + cluster.cpu() - before, cluster.peak) if cluster else Cost(wall, work, own)
-    return cost, digest(features)
+    (first, early), (last, peak) = tenths[0], tenths[-1]
+    cpu = usage.ru_utime + usage.ru_stime + (cluster.cpu() if cluster else 0.0) - before
+    return Cost(perf_counter() - start, last - first, cpu, early, peak), digest(features)
 
 
 def digest(folder: Path) -> str:
