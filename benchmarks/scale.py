@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from shutil import rmtree
+from socket import create_connection
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from time import perf_counter, sleep
@@ -57,6 +58,7 @@ class Cluster:
     def __enter__(self) -> "Cluster":
         hosts = ("--host", "127.0.0.1", "--dashboard-address", f"127.0.0.1:{DASHBOARD}")
         self.scheduler = self.start("dask", "scheduler", *hosts, "--port", str(PORT))
+        wait_for_port()
         self.nannies = [self.start_worker(core) for core in range(self.number)]
         self.peak, self.spent, self.ended = 0.0, 0.0, Event()
         sleep(8)
@@ -102,6 +104,14 @@ class Cluster:
         for process in (*self.nannies, self.scheduler):
             process.terminate()
             process.wait(60)
+
+
+def wait_for_port() -> None:
+    """Wait until the scheduler listens, which workers look for when they start."""
+    while True:
+        with suppress(ConnectionRefusedError), create_connection(("127.0.0.1", PORT)):
+            return
+        sleep(0.2)
 
 
 def extract(clone: Path, cluster: Cluster | None) -> tuple[Cost, str]:
