@@ -31,9 +31,7 @@ from landuse.tracking.names import facts_of
 pytestmark = pytest.mark.slow
 
 FOREVER = 600
-BUSY_SECONDS = (
-    75  # for half a minute of waiting, and the start of Python on a busy machine; MLflow itself waits over 100
-)
+BUSY_SECONDS = 75  # half a minute of waiting, and Python's start on a busy machine; MLflow itself waits over 100
 NUMBERS = count(1)
 
 

@@ -20,8 +20,8 @@ def open_pool(params: ComputeParams, notify: Callable[[str], None], pushed: bool
     """Yield the workers of the scheduler that is named, or this process if none is.
 
     Images that are not `pushed` with data/ are in no DVC remote: if workers read from that, they are left to this
-    process. Raises LanduseError for what is no address. Once there is work, the pool raises LanduseError if no
-    scheduler answers, or one of another version, and Unavailable if it has no worker.
+    process. Raises LanduseError for what is no address. Once there is work, the pool raises LanduseError for missing
+    certificates or a scheduler of another version, and Unavailable if none answers, or it has no worker.
     """
     name = VARIABLE if VARIABLE in os.environ else KEY
     address = os.environ.get(VARIABLE, params.address)
