@@ -1,4 +1,4 @@
-"""The whole job on what a team shares: workers, PostgreSQL and S3, from images to another member's predictions."""
+"""The whole job of the sample on what a team shares: workers, PostgreSQL, S3, and another member who predicts."""
 
 import csv
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import copy
 
 import pytest
-from clones import tiny_clone
+from clones import sample_clone
 from compose import Machine
 from dask_cluster import Workers, running_workers
 from stores import BUCKET, postgresql, s3
@@ -39,7 +39,7 @@ class Team:
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """Such a team, whose project has no images yet."""
     folder = tmp_path_factory.mktemp("team")
-    machine, work = Machine(folder), tiny_clone(folder)
+    machine, work = Machine(folder), sample_clone(folder)
     env, login = machine.environment("mlflow"), machine.environment("worker")
     keys = {name: value for name, value in env.items() if name.startswith("AWS_")}
     mlflow = {name: value for name, value in login.items() if name.startswith("MLFLOW_")}
@@ -71,7 +71,7 @@ def champion(team: Team) -> str:
 
 def test_workers_extract_what_they_read_from_the_dvc_remote(team: Team, champion: str) -> None:
     assert f"2 threads of workers at {team.workers.address} do the work" in champion
-    assert "features of 36 different images: 36 computed, 0 reused" in champion
+    assert "features of 399 different images: 399 computed, 0 reused" in champion
     index = next((team.work.folder / "artifacts/features/index").iterdir()).read_text()
     assert '"processors": ["' in index and "Traceback" not in team.workers.log()
 
@@ -97,7 +97,7 @@ def test_another_member_recomputes_nothing_and_predicts_with_the_champion(
     assert "Running stage" not in member.ok("dvc", "repro", **team.keys, **team.mlflow)
     here = team.run("landuse", "predict", "data")
     there = member.ok("landuse", "predict", "data", **team.mlflow)
-    assert sorted(here.splitlines()) == sorted(there.splitlines()) and len(there.splitlines()) == 37
+    assert sorted(here.splitlines()) == sorted(there.splitlines()) and len(there.splitlines()) == 401
 
 
 def test_the_champion_is_served_as_it_predicts(team: Team, champion: str, tmp_path: Path) -> None:
